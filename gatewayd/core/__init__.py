@@ -1,0 +1,1 @@
+"""Everything that can be decided without I/O, a clock, randomness or logging."""

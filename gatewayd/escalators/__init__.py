@@ -1,0 +1,1 @@
+"""The larger models: one file a kind; each runs in a worker process."""

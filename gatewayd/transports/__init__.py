@@ -1,0 +1,1 @@
+"""How frames come and go: one file a transport."""

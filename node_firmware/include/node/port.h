@@ -1,0 +1,40 @@
+/* The whole porting contract: what a board gives to the core.
+ *
+ * The core does no I/O, reads no clock and allocates nothing. A port owns the main loop:
+ *
+ *   connect a TCP socket (or TLS) to the broker    -> node_link_up()
+ *   bytes came                                     -> node_receive()
+ *   node_transmit() has bytes                      -> send them, node_transmitted()
+ *   the socket closed, or a call returned < 0      -> node_link_down()
+ *   a sensor has samples                           -> node_feed()
+ *   otherwise, and when node_step()'s time is over -> node_step()
+ *
+ * All calls come from one thread. `now_ms` is any monotonic millisecond counter; it may wrap. */
+#ifndef NODE_PORT_H
+#define NODE_PORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* NOR flash: erase sets whole sectors to 0xff, program only clears bits and never touches a unit twice between
+ * erases. Power may fail before, inside and after any operation. All functions return 0 or a negative error. */
+typedef struct node_flash {
+    uint32_t sector_size;  /* bytes, a power of two */
+    uint32_t program_size; /* bytes, a power of two <= 16; offsets and sizes of program() are multiples of it */
+    uint32_t size;         /* bytes, a multiple of sector_size */
+    int (*erase)(void *context, uint32_t offset, uint32_t size);
+    int (*program)(void *context, uint32_t offset, const void *data, uint32_t size);
+    const uint8_t *(*map)(void *context, uint32_t offset); /* readable in place, 16-byte aligned at sector starts */
+    void *context;
+} node_flash_t;
+
+typedef struct node_port {
+    node_flash_t flash;
+    uint32_t (*random)(void *context);                       /* unpredictable; node ids and audit samples hang on it */
+    uint32_t (*micros)(void *context);                       /* for measuring inference; may wrap */
+    void (*log)(void *context, const char *line);            /* may be NULL */
+    void (*action)(void *context, const char *cascade, const char *action, const char *label); /* a verdict is carried out */
+    void *context;
+} node_port_t;
+
+#endif
