@@ -1,0 +1,132 @@
+/* The vibration front end: Welch's averaged spectrum of an accelerometer's axis in log-spaced bands, in integers.
+ *
+ * A frame's mean (gravity, drift) is removed and the frame is shifted left as far as it will go: a 16-bit transform that scales by
+ * 1/FFT_SIZE would drown a quiet machine in its own rounding. The shift is taken back from the power, so rows stay comparable.
+ * The Hann window is applied after the transform, where it is the exact three-point sum (2 X[k] - X[k-1] - X[k+1]) / 4. */
+#include <string.h>
+
+#include "node/frontend.h"
+
+#define HOP (FFT_SIZE / 2)
+#define BINS (FFT_SIZE / 2) /* bins 1 .. BINS - 1 have two neighbours */
+#define MAX_FRAMES 1024
+/* By Parseval one frame's sum over all bins is below 2^36 (with the window's factor of 4 and a right shift by one),
+ * so MAX_FRAMES of them leave this many fractional bits in 64, and two to spare for the transform's rounding. */
+#define POWER_FRACTION 16
+
+/* floor(256 * log2(x)), within 1/256; 0 for 0. */
+static int32_t log2_q8(uint64_t x) {
+    if (x == 0) {
+        return 0;
+    }
+    int32_t whole = 63;
+    for (; !(x >> 63); whole--) {
+        x <<= 1;
+    }
+    uint64_t mantissa = x >> 33; /* 1 <= mantissa / 2^30 < 2 */
+    int32_t result = whole;
+    for (int bit = 0; bit < 8; bit++) { /* squaring doubles the logarithm: its next bit is whether that reached 2 */
+        mantissa = (mantissa * mantissa) >> 30;
+        int32_t one = (int32_t)(mantissa >> 31);
+        mantissa >>= one;
+        result = result * 2 + one;
+    }
+    return result;
+}
+
+int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *config) {
+    if (config->rate_hz == 0 || config->rate_hz > 1000000 || config->frames == 0 || config->frames > MAX_FRAMES || config->bands == 0 ||
+        config->bands > VIBRATION_MAX_BANDS || config->low_hz == 0 || config->low_hz >= config->high_hz ||
+        2u * config->high_hz > config->rate_hz) {
+        return -1;
+    }
+    memset(fe, 0, sizeof *fe);
+    fe->config = *config;
+    int32_t low = log2_q8((uint64_t)config->low_hz * FFT_SIZE);
+    int32_t span = log2_q8((uint64_t)config->high_hz * FFT_SIZE) - low;
+    uint32_t bin = 1;
+    for (int32_t i = 0; i <= config->bands; i++, bin++) { /* at least one bin a band */
+        int32_t edge = low + i * span / config->bands;
+        while (bin < BINS && log2_q8((uint64_t)bin * config->rate_hz) < edge) {
+            bin++;
+        }
+        if (bin > BINS) {
+            return -1;
+        }
+        fe->first_bin[i] = (uint16_t)bin;
+    }
+    return 0;
+}
+
+/* Writes the frame without its mean, as large as int16 holds. Returns the left shift that took, -1 to 15. */
+static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE]) {
+    int32_t sum = 0;
+    for (int i = 0; i < FFT_SIZE; i++) {
+        sum += samples[i];
+    }
+    int32_t mean = sum / FFT_SIZE;
+    int32_t peak = 1;
+    for (int i = 0; i < FFT_SIZE; i++) {
+        int32_t x = samples[i] - mean;
+        peak = x > peak ? x : -x > peak ? -x : peak;
+    }
+    int up = 0;
+    while (peak << (up + 1) <= INT16_MAX) {
+        up++;
+    }
+    int down = peak > INT16_MAX;
+    for (int i = 0; i < FFT_SIZE; i++) {
+        out[i] = (int16_t)((samples[i] - mean) * (1 << up) / (1 << down));
+    }
+    return up - down;
+}
+
+static void add_frame(vibration_frontend_t *fe) {
+    int16_t frame[FFT_SIZE], spectrum[FFT_SIZE + 2];
+    int shift = scale_frame(fe->samples, frame);
+    fft_real(frame, spectrum);
+    for (int band = 0; band < fe->config.bands; band++) {
+        uint64_t power = 0;
+        for (int k = fe->first_bin[band]; k < fe->first_bin[band + 1]; k++) {
+            const int16_t *x = &spectrum[2 * k];
+            int64_t re = 2 * x[0] - x[-2] - x[2];
+            int64_t im = 2 * x[1] - x[-1] - x[3];
+            power += (uint64_t)(re * re + im * im);
+        }
+        fe->power[band] += power << (POWER_FRACTION + 2) >> (2 * (shift + 1));
+    }
+    fe->frames_done++;
+}
+
+size_t vibration_frontend_feed(vibration_frontend_t *fe, const int16_t *samples, size_t count, int16_t features[VIBRATION_MAX_BANDS],
+                               bool *ready) {
+    size_t room = (size_t)(FFT_SIZE - fe->filled);
+    size_t taken = count < room ? count : room;
+    memcpy(&fe->samples[fe->filled], samples, taken * sizeof *samples);
+    fe->filled = (uint16_t)(fe->filled + taken);
+    *ready = false;
+    if (fe->filled < FFT_SIZE) {
+        return taken;
+    }
+    add_frame(fe);
+    memmove(fe->samples, &fe->samples[HOP], HOP * sizeof *samples);
+    fe->filled = HOP;
+    if (fe->frames_done == fe->config.frames) {
+        for (int band = 0; band < fe->config.bands; band++) {
+            uint32_t terms = (uint32_t)fe->frames_done * (uint32_t)(fe->first_bin[band + 1] - fe->first_bin[band]);
+            features[band] = (int16_t)(log2_q8(fe->power[band]) - log2_q8(terms));
+        }
+        memset(fe->power, 0, sizeof fe->power);
+        fe->frames_done = 0;
+        *ready = true;
+    }
+    return taken;
+}
+
+void vibration_frontend_quantize(const vibration_frontend_t *fe, const int16_t features[VIBRATION_MAX_BANDS],
+                                 int8_t out[VIBRATION_MAX_BANDS]) {
+    for (int band = 0; band < fe->config.bands; band++) {
+        int64_t value = ((int64_t)(features[band] - fe->config.offset[band]) * fe->config.gain[band]) >> 8;
+        out[band] = (int8_t)(value > INT8_MAX ? INT8_MAX : value < INT8_MIN ? INT8_MIN : value);
+    }
+}
