@@ -1,5 +1,6 @@
 """What an operator may set: a TOML file, overridden by the environment, overridden by the command line."""
 
+import contextlib
 import difflib
 import json
 import os
@@ -137,7 +138,8 @@ class Config(Section):
 
 def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read the configuration from `path` (else GATEWAYD_CONFIG, else DEFAULT_PATH, which need not exist), the environment
-    (GATEWAYD_MQTT__HOST) and `flags` ({"mqtt.host": ...}). Raises ConfigError, one line for each thing that is wrong."""
+    (GATEWAYD_MQTT__HOST) and `flags` ({"mqtt.host": ...}). Raises ConfigError, one line for each thing that is wrong.
+    """
     if path is None and _PATH_VARIABLE in environ:
         path = Path(environ[_PATH_VARIABLE])
     tree = _read(path or DEFAULT_PATH, must_exist=path is not None)
@@ -169,10 +171,8 @@ def _put(tree: dict[str, Any], origin: dict[tuple[str, ...], str], keys: tuple[s
     """Set one key of `tree` from outside the file. Text becomes what its field wants; what cannot is left for validation to refuse."""
     annotation = _annotation(keys)
     if isinstance(value, str) and annotation is not None:
-        try:
+        with contextlib.suppress(ValueError):
             value = TypeAdapter(annotation).validate_python(json.loads(value) if value.startswith("[") else value)
-        except ValueError:
-            pass
     origin[keys] = source
     for key in keys[:-1]:
         below = tree.setdefault(key, {})
@@ -210,5 +210,7 @@ def _explain(exc: ValidationError, origin: Mapping[tuple[str, ...], str]) -> Ite
         if error["type"] == "extra_forbidden":
             nearest = difflib.get_close_matches(dotted, known_keys(), n=1, cutoff=0.0)[0]
             yield f"{source}: unknown key {dotted!r}; did you mean {nearest!r}?"
+        elif error["type"] == "model_type":
+            yield f"{source}: {dotted!r} is a section, not a value"
         else:
             yield f"{source}: {dotted}: {error['msg'][:1].lower()}{error['msg'][1:]}"
