@@ -41,8 +41,8 @@ static unsigned apply_window(const int16_t in[AUDIO_WINDOW], int16_t out[FFT_SIZ
     return shift;
 }
 
-/* Rounded to nearest, but never over the end of the 16 or 32 bits that the reference has for it. `x` < 2^58 keeps
- * `rest` in 32 bits. */
+/* Rounded to nearest, but below 2^32 never to more than 16 bits, as in the reference. `x` < 2^58 keeps `rest` in
+ * 32 bits. */
 static uint32_t square_root(uint64_t x)
 {
     const uint32_t high = (uint32_t)(x >> 32);
@@ -65,17 +65,17 @@ static void filter_bank(const int16_t spectrum[FFT_SIZE + 2], unsigned shift, ui
 {
     const int16_t *bin = spectrum + 2 * AUDIO_FIRST_BIN;
     const uint16_t *weight = audio_band_weights;
-    uint64_t rising = 0;
+    uint64_t next = 0; /* the rising flank of the filter above */
     for (unsigned band = 0; band <= AUDIO_CHANNELS; band++) {
-        uint64_t falling = rising;
-        rising = 0;
+        uint64_t sum = next;
+        next = 0;
         for (unsigned i = audio_band_widths[band]; i != 0; i--, bin += 2, weight++) {
             const uint32_t energy = (uint32_t)(bin[0] * bin[0]) + (uint32_t)(bin[1] * bin[1]);
-            falling += (uint64_t)energy * *weight;
-            rising += (uint64_t)energy * (4096U - *weight);
+            sum += (uint64_t)energy * *weight;
+            next += (uint64_t)energy * (4096U - *weight);
         }
         if (band > 0) {
-            amplitudes[band - 1] = square_root(falling) >> shift;
+            amplitudes[band - 1] = square_root(sum) >> shift;
         }
     }
 }

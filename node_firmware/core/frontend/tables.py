@@ -13,9 +13,7 @@ AUDIO_WINDOW = 480
 AUDIO_CHANNELS = 40
 AUDIO_BIN_HZ = 31.25  # 16 kHz / FFT_SIZE
 AUDIO_LOW_HZ = 125.0
-AUDIO_HIGH_MEL = (
-    1127 * 2.4608092308044434
-)  # 7,500 Hz as by fdlibm's log1pf (newlib, glibc to 2.40): one ulp too high; two weights hang on it
+AUDIO_HIGH_MEL = 1127 * 2.4608092308044434  # 7,500 Hz by fdlibm's log1pf (newlib, glibc to 2.40): one ulp high, and two weights hang on it
 PCAN_STRENGTH = 0.95
 PCAN_OFFSET = 80.0
 PCAN_GAIN = 1 << 21
@@ -58,9 +56,9 @@ def mel(hz: float) -> float:
 
 
 def audio_filter_bank() -> tuple[list[int], list[int]]:
-    """Triangular mel filters: the bins in each interval between centres, and each bin's share, 12 bits, of the filter that the interval ends.
+    """Triangular mel filters: the number of bins between neighbouring centres, and each bin's share, 12 bits, for the filter below it.
 
-    The rest of a bin belongs to the next filter.
+    The rest of the bin goes to the filter above it.
     """
     low = mel(AUDIO_LOW_HZ)
     spacing = f32(f32(f32(AUDIO_HIGH_MEL) - low) / (AUDIO_CHANNELS + 1))
@@ -79,9 +77,9 @@ def audio_filter_bank() -> tuple[list[int], list[int]]:
 
 
 def pcan_gain(noise: int) -> int:
-    """Gain at a noise estimate, at most int16's largest."""
+    """Gain at a noise estimate."""
     gain = PCAN_GAIN * f32(f32(f32(f32(noise) / PCAN_INPUT_SCALE) + PCAN_OFFSET) ** -f32(PCAN_STRENGTH))
-    return 32767 if gain > 32767 else int(f32(gain + 0.5))
+    return int(f32(gain + 0.5))
 
 
 def audio_gain() -> list[int]:
