@@ -19,8 +19,8 @@ class Transport(Protocol):
     def frames(self) -> AsyncIterator[Sequence[Frame]]:
         """Batches of frames in order of arrival, without end."""
 
-    async def send(self, node: str, tail: str, payload: bytes) -> None:
-        """Hand `payload` to the link. Raises TransportError where there is none."""
+    def send(self, node: str, tail: str, payload: bytes) -> None:
+        """Hand `payload` to the link, which keeps it in order. Raises TransportError where there is no link or no room."""
 
 
 class Model(Protocol):
@@ -60,5 +60,5 @@ class Store(Protocol):
 class Publisher(Protocol):
     """Tells others what was decided."""
 
-    async def publish(self, node: Node, record: Record) -> None:
-        """Raises TransportError."""
+    def verdict(self, node: Node, record: Record) -> None:
+        """Tell the node. Raises TransportError."""

@@ -60,6 +60,7 @@ class Node:
     """One node as the gateway knows it."""
 
     id: str
+    known: bool = False  # policy has looked at it
     enrolled: bool = False
     state: NodeState = NodeState.INIT
     session: int | None = None
@@ -172,13 +173,6 @@ class Registry:
         if sequence.open_gaps:
             self._gaps.add(node.id)
         return Seen.NEW
-
-    def forgive(self, node_id: str, session: int, seq: int) -> None:
-        """Unsee an event that could not be stored: it will be delivered again."""
-        node = self._nodes.get(node_id)
-        sequence = node.sequences.get(session) if node else None
-        if sequence is not None and 0 <= sequence.newest - seq < _WINDOW:
-            sequence.seen &= ~(1 << (sequence.newest - seq))
 
     def tick(self, now_ms: int) -> None:
         """Count as lost what nobody has delivered in time."""

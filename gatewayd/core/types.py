@@ -217,6 +217,8 @@ class Opinion(NamedTuple):
     text: str = ""  # what was heard or found, for people
     action: str = ""  # what the policy asks for; empty: the cascade's default
     stages: tuple[tuple[str, float], ...] = ()  # (stage, seconds), in order
+    wait_s: float = 0.0  # for a free worker; it and `model_s` are filled in by the worker pool
+    model_s: float = 0.0
 
 
 class Record(NamedTuple):

@@ -17,7 +17,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gatewayd.config import MqttSettings
+from gatewayd.config import Mqtt
 from gatewayd.core import wire
 from gatewayd.core.types import Frame, GatewayState
 from gatewayd.errors import TransportError
@@ -36,7 +36,7 @@ def _nothing() -> None:
 class MqttTransport:
     """One connection to the site's broker. `dropped` counts frames that came faster than they were taken."""
 
-    def __init__(self, settings: MqttSettings, gateway_id: str) -> None:
+    def __init__(self, settings: Mqtt, gateway_id: str) -> None:
         self.name = "mqtt"
         self.connected = False
         self.dropped = 0
@@ -48,7 +48,7 @@ class MqttTransport:
         self._misc: asyncio.Task[None] | None = None
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=settings.client_id or f"gatewayd-{gateway_id}",
+            client_id=f"gatewayd-{gateway_id}",
             clean_session=False,
             protocol=paho.MQTTv311,
             manual_ack=True,
@@ -57,8 +57,8 @@ class MqttTransport:
         client.max_queued_messages_set(10_000)
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.secret())
-        if settings.tls_ca_file is not None:
-            client.tls_set(ca_certs=str(settings.tls_ca_file))
+        if settings.ca_file is not None:
+            client.tls_set(ca_certs=str(settings.ca_file))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -87,14 +87,14 @@ class MqttTransport:
                 self._misc.cancel()
                 self._misc = None
 
-    async def _connect(self, settings: MqttSettings) -> None:
+    async def _connect(self, settings: Mqtt) -> None:
         try:
             # paho resolves and connects with blocking calls: only towards a broker that has just answered.
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 _, writer = await asyncio.open_connection(settings.host, settings.port)
             address = writer.get_extra_info("peername")[0]
             writer.close()
-            self._client.connect(settings.host if settings.tls_ca_file else address, settings.port, keepalive=settings.keepalive_s)
+            self._client.connect(settings.host if settings.ca_file else address, settings.port, keepalive=settings.keepalive_s)
         except (OSError, TimeoutError) as error:
             raise TransportError(f"MQTT broker {settings.host}:{settings.port}: {error}") from error
 
@@ -134,7 +134,7 @@ class MqttTransport:
 
     # ---- payloads out
 
-    async def send(self, node: str, tail: str, payload: bytes) -> None:
+    def send(self, node: str, tail: str, payload: bytes) -> None:
         """Hand `payload` to the client. Raises TransportError where there is no connection."""
         if not self.connected:
             raise TransportError("MQTT: not connected")

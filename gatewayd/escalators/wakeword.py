@@ -1,0 +1,82 @@
+"""The gateway's judge of a wake word: speech at all? the word? and then: which command?
+
+A clip goes through a voice activity detector, then the frozen speech embedding that openWakeWord is built on (Google's `speech_embedding`:
+96 numbers for every 80 ms), then a small head of our own that knows one phrase. The clip of a `follow` event goes to `speech`.
+"""
+
+import hashlib
+import io
+import logging
+import time
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewayd.core.types import Event, Opinion, Reason
+from gatewayd.errors import CascadeError, EscalationError, GatewaydError, MissingPackageError
+from gatewayd.escalators import speech
+from gatewayd.escalators.audio import samples
+from gatewayd.escalators.litert import Network
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+
+# The wheel also holds openWakeWord's own heads, whose licence is non-commercial: nothing here opens them.
+PACKAGE = "pyopen_wakeword"
+SHA256 = {
+    "melspectrogram.tflite": "96fa0adccb6e8cf95cb14465409a1a2898ee4a96a85bb9ed3c7eb0e68bf163e8",
+    "embedding_model.tflite": "c0aea21eb84a4ce90a08c870da41b7a7173b45269e6a3207c71d67c40f3a59d8",
+}
+MEL_WINDOW, MEL_STEP = 76, 8  # mel frames of 10 ms
+
+
+class Embedding:
+    """Speech to meaning-bearing vectors."""
+
+    def __init__(self) -> None:
+        """Raise MissingPackageError, or CascadeError where the package's files are not the ones we know."""
+        self._mel, self._embed = (Network(_file(name)) for name in SHA256)
+
+    def __call__(self, clip: NDArray[np.int16]) -> Floats:
+        """[n, 96] for n windows of 0.775 s, 80 ms apart; the last one ends where the clip ends."""
+        mel = self._mel(clip[None].astype(np.float32))[0, 0] / np.float32(10) + np.float32(2)
+        if len(mel) < MEL_WINDOW:
+            return np.zeros((0, 96), np.float32)
+        first = (len(mel) - MEL_WINDOW) % MEL_STEP
+        windows = np.lib.stride_tricks.sliding_window_view(mel, MEL_WINDOW, axis=0)[first::MEL_STEP]
+        return self._embed(np.ascontiguousarray(windows.transpose(0, 2, 1)[..., None])).reshape(-1, 96)
+
+
+def _file(name: str) -> bytes:
+    try:
+        content = files(PACKAGE).joinpath("models", name).read_bytes()
+    except ModuleNotFoundError as exc:
+        raise MissingPackageError("pyopen-wakeword", "wakeword") from exc
+    except OSError as exc:
+        raise CascadeError(f"{PACKAGE} has no {name}") from exc
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+        raise CascadeError(f"{PACKAGE}: {name} is not the file that the head was trained on")
+    return content
+
+
+class Head(NamedTuple):
+    """A two-layer perceptron over `span` successive embeddings; its weights are made by a cascade's train.py."""
+
+    w1: Floats  # [span * 96, hidden]
+    b1: Floats  # [hidden]
+    w2: Floats  # [hidden]
+    b2: Floats  # scalar
+
+    def __call__(self, embeddings: Floats) -> float:
+        """How surely the phrase is somewhere in `embeddings`, 0 to 1."""
+        span = self.w1.shape[0] // 96
+        if len(embeddings) < span:
+            return 0.0
+        x = np.lib.stride_tricks.sliding_window_view(embeddings, span, axis=0).transpose(0, 2, 1).reshape(-1, span * 96)
+        logits = np.maximum(x @ self.w1 + self.b1, 0) @ self.w2 + self.b2
+        return float(1 / (1 + np.exp(-logits.max())))

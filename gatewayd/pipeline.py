@@ -1,0 +1,221 @@
+"""The path of a message, from a transport's bytes to the node's answer. Read it from top to bottom:
+
+    take      decode, observe in the registry, admit         ordered, fast, nothing waits
+    _judge    ask the larger model, decide                   one task for each escalation, bounded by admission
+    _keep     hand to the store                              grouped commits
+    _kept     acknowledge to the broker, answer the node     only now: what was acknowledged is on disk
+
+What could not be stored stays here, unacknowledged, and is offered again every second; the broker bounds how much that can be.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from gatewayd.core import wire
+from gatewayd.core.cascade import Cascade
+from gatewayd.core.decision import decide
+from gatewayd.core.escalation import Admission, Escalations
+from gatewayd.core.registry import Node, Registry, Seen
+from gatewayd.core.types import Basis, Event, EventKey, Frame, Opinion, Record
+from gatewayd.errors import DecodeError, EscalationError, StoreError, TransportError
+from gatewayd.metrics import Metrics
+from gatewayd.ports import Escalator, Publisher, Store, Transport
+
+TICK_S = 1.0
+_SLICE = 256  # frames taken before the loop may look at other things
+_SAVE_EVERY_TICKS = 30
+_log = logging.getLogger(__name__)
+
+
+class _Job(NamedTuple):
+    """An event on its way."""
+
+    node: Node
+    event: Event
+    done: Callable[[], None]
+    arrived_s: float  # Unix time
+    began: float  # perf_counter
+
+
+class Pipeline:
+    """Everything between the transports and the store. `run` is its lifetime."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        cascades: Mapping[str, Cascade],
+        escalators: Mapping[str, Escalator],
+        store: Store,
+        publisher: Publisher,
+        metrics: Metrics,
+        *,
+        enrolls: Callable[[str], bool],
+        escalations: Escalations,
+    ) -> None:
+        self._registry = registry
+        self._cascades = cascades
+        self._escalators = escalators
+        self._store = store
+        self._publisher = publisher
+        self._metrics = metrics
+        self._enrolls = enrolls
+        self._escalations = escalations
+        self._pending: dict[EventKey, list[Callable[[], None]]] = {}  # not on disk yet; the redeliveries that wait for it too
+        self._unstored: list[tuple[_Job, Record]] = []
+        self._judging: set[asyncio.Task[None]] = set()
+        self._dirty: set[str] = set()  # nodes that the store does not know as they are
+        self._ticks = 0
+
+    # ---- in: ordered and fast
+
+    async def read(self, transport: Transport) -> None:
+        """Take what `transport` brings until cancelled."""
+        async for batch in transport.frames():
+            for start in range(0, len(batch), _SLICE):
+                self.take(batch[start : start + _SLICE])
+                await asyncio.sleep(0)
+
+    def take(self, frames: Sequence[Frame]) -> None:
+        """Decode, observe and admit `frames` in their order."""
+        now_ms, unix_s = time.monotonic_ns() // 1_000_000, time.time()
+        for frame in frames:
+            try:
+                message = wire.decode(frame.tail, frame.payload)
+                if self._registry.get(frame.node) is None and not wire.valid_node_id(frame.node):
+                    raise DecodeError("node_id", frame.node)
+            except DecodeError as error:
+                self._refuse(frame, error.reason, error.detail)
+                continue
+            seen = self._registry.observe(frame.node, message, frame.transport, now_ms, unix_s, retained=frame.retained)
+            node = self._registry.get(frame.node)
+            if seen is Seen.FULL or node is None:
+                self._refuse(frame, "registry_full", "no room for another node")
+                continue
+            if not node.known:
+                self._discover(node)
+            if isinstance(message, Event):
+                self._event(_Job(node, message, frame.done, unix_s, time.perf_counter()), seen)
+                continue
+            self._metrics.messages.inc()
+            if frame.tail == "info":
+                self._dirty.add(node.id)
+            frame.done()
+
+    def _refuse(self, frame: Frame, reason: str, detail: str) -> None:
+        self._metrics.rejected(reason)
+        _log.debug("refused %s from %s: %s: %s", frame.tail, frame.node, reason, detail)
+        frame.done()  # it will not become better
+
+    def _discover(self, node: Node) -> None:
+        node.known = True
+        node.enrolled = self._enrolls(node.id)
+        self._dirty.add(node.id)
+        _log.info("discovered %s on %s%s", node.id, node.transport(), "" if node.enrolled else ", not enrolled")
+
+    def _event(self, job: _Job, seen: Seen) -> None:
+        key = EventKey(job.node.id, job.event.session, job.event.seq)
+        if seen is Seen.DUPLICATE:
+            self._metrics.duplicates.inc()
+            waiting = self._pending.get(key)
+            if waiting is None:
+                job.done()  # it is on disk
+            else:
+                waiting.append(job.done)
+            return
+        self._pending[key] = [job.done]
+        cascade = self._cascades.get(job.event.cascade)
+        self._metrics.event(job.event.cascade if cascade else "unknown", job.event.reason)
+        admission = self._escalations.admit(job.node, job.event, cascade)
+        if admission is Admission.RECORD or cascade is None:
+            self._keep(job, Record(job.node.id, job.event, job.arrived_s))
+        elif admission is Admission.DECIDE:
+            self._decide(job, cascade, None, Basis.NODE)
+        elif admission is Admission.OVERLOAD:
+            self._decide(job, cascade, None, Basis.OVERLOAD)
+        else:
+            task = asyncio.get_running_loop().create_task(self._judge(job, cascade), name=f"judge-{key}")
+            self._judging.add(task)
+            task.add_done_callback(self._judging.discard)
+
+    # ---- the larger model and the verdict
+
+    async def _judge(self, job: _Job, cascade: Cascade) -> None:
+        assert cascade.gateway is not None
+        opinion, basis = None, Basis.GATEWAY
+        try:
+            opinion = await self._escalators[cascade.name].classify(job.event, cascade.gateway.deadline_s)
+        except EscalationError as error:
+            basis = Basis(error.reason)
+            _log.warning("%s: no opinion on event %d of %s: %s", cascade.name, job.event.seq, job.node.id, error)
+        finally:
+            self._escalations.release(job.node.id)
+        self._decide(job, cascade, opinion, basis)
+
+    def _decide(self, job: _Job, cascade: Cascade, opinion: Opinion | None, basis: Basis) -> None:
+        verdict = decide(job.event, cascade, opinion, basis)
+        self._metrics.verdict(cascade.name, job.event.reason, verdict, opinion)
+        self._keep(job, Record(job.node.id, job.event, job.arrived_s, verdict, opinion, time.perf_counter() - job.began))
+
+    # ---- the store, and only then the answers
+
+    def _keep(self, job: _Job, record: Record) -> None:
+        try:
+            self._store.submit(record, partial(self._kept, job, record))
+        except StoreError as error:
+            self._kept(job, record, error)
+
+    def _kept(self, job: _Job, record: Record, result: bool | StoreError) -> None:
+        if isinstance(result, StoreError):
+            if not self._unstored:
+                _log.error("events wait in memory: %s", result)
+            self._unstored.append((job, record))
+            return
+        for done in self._pending.pop(EventKey(record.node, record.event.session, record.event.seq), ()):
+            done()
+        if not result:  # an earlier life of this gateway has stored it; then the node has, or had, its answer
+            self._metrics.duplicates.inc()
+            return
+        self._metrics.stored(record, time.perf_counter() - job.began)
+        if record.verdict is None or record.event.reason == "audit":
+            return
+        try:
+            self._publisher.verdict(job.node, record)
+        except TransportError as error:
+            self._metrics.verdicts_unsent.inc()
+            _log.warning("verdict for %s not sent: %s", record.node, error)
+
+    # ---- time
+
+    async def tick(self) -> None:
+        """Once a second until cancelled: count what is lost for good, offer the store again what it refused, save the nodes."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._registry.tick(time.monotonic_ns() // 1_000_000)
+            unstored, self._unstored = self._unstored, []
+            for job, record in unstored:
+                self._keep(job, record)
+            self._ticks += 1
+            if self._ticks % _SAVE_EVERY_TICKS == 0:
+                self._save([node for node in self._registry if node.heard_unix_s > time.time() - 2 * _SAVE_EVERY_TICKS])
+            elif self._dirty:
+                self._save([node for node in map(self._registry.get, self._dirty) if node is not None])
+
+    def _save(self, nodes: Sequence[Node]) -> None:
+        self._dirty.clear()
+        try:
+            self._store.save_nodes(nodes)
+        except StoreError as error:
+            self._dirty.update(node.id for node in nodes)
+            _log.warning("nodes not saved: %s", error)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let escalations under way end. What does not in time is not acknowledged and comes again after the next start."""
+        if self._judging:
+            await asyncio.wait(self._judging, timeout=timeout_s)
+        for task in self._judging:
+            task.cancel()
+        self._save([*self._registry])

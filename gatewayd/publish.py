@@ -1,0 +1,25 @@
+"""What the gateway tells: verdicts to nodes, over the radio on which each was heard last."""
+
+from collections.abc import Mapping
+
+from gatewayd.core import wire
+from gatewayd.core.registry import Node
+from gatewayd.core.types import Record
+from gatewayd.errors import TransportError
+from gatewayd.ports import Transport
+
+
+class NodePublisher:
+    """A Publisher over the gateway's transports."""
+
+    def __init__(self, transports: Mapping[str, Transport]) -> None:
+        self._transports = transports
+
+    def verdict(self, node: Node, record: Record) -> None:
+        """Send the record's verdict to its node. Raises TransportError."""
+        if record.verdict is None:
+            return
+        transport = self._transports.get(node.transport())
+        if transport is None:
+            raise TransportError(f"{node.id}: its transport {node.transport()!r} is not running")
+        transport.send(node.id, "verdict", wire.encode(record.verdict))
