@@ -14,6 +14,7 @@ from gatewayd.core.types import Event, Info, Message, NodeState, State, Vitals
 DEFAULT_VITALS_INTERVAL_S = 60
 GAP_GRACE_MS = 30_000  # a gap that nobody fills for so long is a loss
 _WINDOW = 1024  # seqs remembered behind the newest
+_MASK = (1 << _WINDOW) - 1
 _SESSIONS = 8  # remembered for each node: events may wait in flash over a few reboots
 
 
@@ -28,22 +29,19 @@ class Seen(Enum):
 
 @dataclass(slots=True)
 class Sequence:
-    """The seqs of one session: the newest, and a bitmap of those behind it (bit n: `newest - n` came)."""
+    """The seqs of one session: the newest, and two bitmaps of those behind it (bit n stands for `newest - n`)."""
 
     newest: int
     seen: int = 1
-    open_gaps: int = 0
-    gap_since_ms: int = 0
+    missing: int = 0  # skipped, and not yet given up
+    missing_since_ms: int = 0
+    lost: int = 0  # given up, not yet collected
 
     def observe(self, seq: int, now_ms: int) -> bool:
         """Whether `seq` is new. One older than the window is called new: the store knows better."""
         ahead = seq - self.newest
         if ahead > 0:
-            if ahead > 1:
-                self.open_gaps += ahead - 1
-                self.gap_since_ms = now_ms
-            self.seen = ((self.seen << ahead) | 1) & ((1 << _WINDOW) - 1) if ahead < _WINDOW else 1
-            self.newest = seq
+            self._advance(ahead, now_ms)
             return True
         if -ahead >= _WINDOW:
             return True
@@ -51,8 +49,34 @@ class Sequence:
         if self.seen & bit:
             return False
         self.seen |= bit
-        self.open_gaps = max(0, self.open_gaps - 1)
+        self.missing &= ~bit
         return True
+
+    def _advance(self, ahead: int, now_ms: int) -> None:
+        skipped = ahead - 1
+        kept = min(skipped, _WINDOW - 1)
+        self.newest += ahead
+        if ahead < _WINDOW:
+            self.seen = (self.seen << ahead | 1) & _MASK
+            self.missing <<= ahead
+            self.lost += (self.missing >> _WINDOW).bit_count()
+        else:
+            self.seen = 1
+            self.lost += self.missing.bit_count()
+            self.missing = 0
+        if skipped:
+            self.lost += skipped - kept
+            self.missing |= ((1 << kept) - 1) << 1
+            self.missing_since_ms = now_ms
+        self.missing &= _MASK
+
+    def give_up(self, now_ms: int) -> int:
+        """How many more are lost for good by now."""
+        if self.missing and now_ms - self.missing_since_ms >= GAP_GRACE_MS:
+            self.lost += self.missing.bit_count()
+            self.missing = 0
+        lost, self.lost = self.lost, 0
+        return lost
 
 
 @dataclass(slots=True)
@@ -113,7 +137,7 @@ class Registry:
                 node.sequences[session] = Sequence(seq)
             else:
                 sequence.observe(seq, 0)
-                sequence.open_gaps = 0
+                sequence.missing = sequence.lost = 0
 
     def forget(self, node: str) -> None:
         """Drop a node."""
@@ -170,7 +194,7 @@ class Registry:
         if not sequence.observe(event.seq, now_ms):
             node.duplicates += 1
             return Seen.DUPLICATE
-        if sequence.open_gaps:
+        if sequence.missing or sequence.lost:
             self._gaps.add(node.id)
         return Seen.NEW
 
@@ -178,11 +202,6 @@ class Registry:
         """Count as lost what nobody has delivered in time."""
         for node_id in tuple(self._gaps):
             node = self._nodes[node_id]
-            still = False
-            for sequence in node.sequences.values():
-                if sequence.open_gaps and now_ms - sequence.gap_since_ms >= GAP_GRACE_MS:
-                    node.lost += sequence.open_gaps
-                    sequence.open_gaps = 0
-                still = still or sequence.open_gaps > 0
-            if not still:
+            node.lost += sum(sequence.give_up(now_ms) for sequence in node.sequences.values())
+            if not any(sequence.missing for sequence in node.sequences.values()):
                 self._gaps.discard(node_id)

@@ -203,7 +203,7 @@ class Frame(NamedTuple):
     tail: str  # state, info, vitals, event, smp
     payload: bytes
     transport: str
-    done: Callable[[], None]
+    done: Callable[[], object]
     retained: bool = False  # the broker's memory of an earlier time: says nothing about now
 
 

@@ -128,7 +128,7 @@ class MqttTransport:
             self.dropped += 1
             return
         parts = message.topic.split("/")  # nodelink/1/up/<node>/<tail>: the subscription admits nothing else
-        self._backlog.append(Frame(parts[3], parts[4], message.payload, self.name, acknowledge, message.retain))
+        self._backlog.append(Frame(parts[3], parts[4], bytes(message.payload), self.name, acknowledge, message.retain))
         if len(self._backlog) == 1:
             self._wake.set()
 
@@ -184,7 +184,7 @@ class MqttTransport:
         asyncio.get_running_loop().remove_writer(sock)
 
     async def _tick(self) -> None:
-        while self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        while self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 -- paho wants to be asked
             await asyncio.sleep(1)
 
 
