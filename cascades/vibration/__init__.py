@@ -1,0 +1,1 @@
+"""The vibration cascade: a node that knows its healthy motor, a gateway that names the fault."""
