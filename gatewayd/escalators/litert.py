@@ -29,20 +29,25 @@ class Network:
         interpreter = _interpreter_class()
         try:
             self._net = interpreter(model_content=content, num_threads=1)
-            self._net.allocate_tensors()
+            (self.input,), (self.output,) = self._net.get_input_details(), self._net.get_output_details()
+            self._shape: tuple[int, ...] = ()
+            if -1 not in self.input["shape_signature"]:
+                self._fit(tuple(self.input["shape"]))
         except (ValueError, RuntimeError) as exc:
             raise CascadeError(f"not a .tflite model that runs here: {exc}") from exc
-        (self.input,), (self.output,) = self._net.get_input_details(), self._net.get_output_details()
 
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
         """Run on `x`, whose shape the model takes on. The result has the output tensor's type."""
-        if x.shape != tuple(self.input["shape"]):
-            self._net.resize_tensor_input(self.input["index"], x.shape)
-            self._net.allocate_tensors()
-            (self.input,) = self._net.get_input_details()
+        if x.shape != self._shape:
+            self._fit(x.shape)
         self._net.set_tensor(self.input["index"], x)
         self._net.invoke()
         return np.asarray(self._net.get_tensor(self.output["index"]))
+
+    def _fit(self, shape: tuple[int, ...]) -> None:
+        self._net.resize_tensor_input(self.input["index"], shape)
+        self._net.allocate_tensors()
+        self._shape = shape
 
 
 def _interpreter_class() -> Any:

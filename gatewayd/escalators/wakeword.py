@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewayd.core.types import Event, Opinion, Reason
-from gatewayd.errors import CascadeError, EscalationError, GatewaydError, MissingPackageError
+from gatewayd.errors import CascadeError, MissingPackageError
 from gatewayd.escalators import speech
-from gatewayd.escalators.audio import samples
 from gatewayd.escalators.litert import Network
+from gatewayd.escalators.speech import LEAST_VOICED, VOICED, Clock, Speech, Vad, clip_of
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ MEL_WINDOW, MEL_STEP = 76, 8  # mel frames of 10 ms
 
 
 class Embedding:
-    """Speech to meaning-bearing vectors."""
+    """Sound to vectors that say how it is pronounced, whoever speaks."""
 
     def __init__(self) -> None:
         """Raise MissingPackageError, or CascadeError where the package's files are not the ones we know."""
@@ -80,3 +80,54 @@ class Head(NamedTuple):
         x = np.lib.stride_tricks.sliding_window_view(embeddings, span, axis=0).transpose(0, 2, 1).reshape(-1, span * 96)
         logits = np.maximum(x @ self.w1 + self.b1, 0) @ self.w2 + self.b2
         return float(1 / (1 + np.exp(-logits.max())))
+
+
+class WakeWord:
+    """Judges wake words and, where it can, the commands after them."""
+
+    def __init__(
+        self, embed: Embedding, head: Head, vad: Vad | None, commands: Speech | None, label: str, threshold: float, name: str
+    ) -> None:
+        self._embed, self._head, self._vad, self._commands = embed, head, vad, commands
+        self._label, self._threshold, self._name = label, threshold, name
+
+    def classify(self, event: Event) -> Opinion:
+        """Judge an event's clip. Raises EscalationError, DecodeError where it holds no sound."""
+        if event.reason == Reason.FOLLOW:
+            if self._commands is not None:
+                return self._commands.classify(event)
+            return Opinion(False, "unheard", 0.0, "none", "no speech recogniser is installed: pip install 'gatewayd[speech]'")
+        clip, clock = clip_of(event), Clock()
+        embeddings = self._embed(clip)
+        clock.stage("embedding")
+        score = self._head(embeddings)
+        clock.stage("head")
+        accepted, label = score >= self._threshold, self._label
+        if accepted and self._vad is not None:  # last, because it takes longest
+            accepted = int((self._vad(clip) >= VOICED).sum()) >= LEAST_VOICED
+            clock.stage("vad")
+            label = label if accepted else "no_speech"
+        return Opinion(accepted, label if accepted or label == "no_speech" else "other", score, self._name, stages=clock.stages)
+
+
+def load(settings: Mapping[str, Any]) -> WakeWord:
+    """`folder` and `head`: an .npz of Head's fields; `label` of what it knows; `threshold` (0.5); and the settings of `speech`.
+
+    Without the packages of `speech` commands are not understood, and without its detector noise is not told from speech: both are
+    logged, and every opinion names what judged. Raises MissingPackageError, CascadeError.
+    """
+    try:
+        content = Path(settings["folder"], settings["head"]).read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            head = Head(*(arrays[name].astype(np.float32) for name in Head._fields))
+        label, threshold = str(settings["label"]), float(settings.get("threshold", 0.5))
+    except (OSError, KeyError, TypeError, ValueError) as exc:
+        raise CascadeError(f"wakeword: the settings or the head cannot be used: {exc!r}") from exc
+    commands: Speech | None = None
+    try:
+        commands = speech.load(settings)
+    except MissingPackageError as exc:
+        log.warning("commands after the wake word are not understood: %s", exc)
+    vad = speech.vad_or_none()
+    name = f"{label} {hashlib.sha256(content).hexdigest()[:8]} on speech_embedding{' + silero-vad' if vad else ''}"
+    return WakeWord(Embedding(), head, vad, commands, label, threshold, name)

@@ -1,0 +1,1 @@
+"""Wake word and command: a sensitive node model, judged by a larger one."""
