@@ -155,6 +155,14 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
         raise ConfigError("\n".join(_explain(exc, origin))) from None  # pydantic's trace would repeat secrets
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """Key and value of `mqtt.host=broker`, for `flags` of load(). Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{text!r} is not KEY=VALUE")
+    return key.strip(), value.strip()
+
+
 def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         with path.open("rb") as file:

@@ -1,0 +1,129 @@
+"""The database under the store: its tables, the steps that make any older version today's, and how one connects to it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine, column, table, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from gatewayd.errors import ConfigError, MissingPackageError, StoreError
+
+events = table(
+    "events",
+    *map(column, ("id", "node", "session", "seq", "arrived_s", "cascade", "model", "score", "label", "t_ms", "reason", "ref")),
+    column("accepted", sa.Boolean),
+    *map(column, ("verdict_label", "verdict_score", "action", "basis", "judge", "heard", "stages", "latency_s")),
+)
+windows = table(
+    "windows",
+    *map(column, ("event_id", "arrived_s", "size_bytes", "kind", "rate_hz", "channels", "shape", "scale", "zero_point", "data")),
+)
+nodes = table("nodes", column("id"), column("enrolled", sa.Boolean), *map(column, ("first_seen_s", "last_seen_s", "session", "info")))
+
+# What SQLite and PostgreSQL spell differently.
+_TYPES = {
+    "sqlite": {"id": "INTEGER PRIMARY KEY AUTOINCREMENT", "bytes": "BLOB"},
+    "postgresql": {"id": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "bytes": "BYTEA"},
+}
+
+_META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BIGINT NOT NULL)"
+
+# Step n makes version n + 1 of version n. A step that was ever released is never edited: add one.
+_STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        "INSERT INTO meta (key, value) VALUES ('enrolments', 0)",
+        """CREATE TABLE nodes (
+            id TEXT PRIMARY KEY, enrolled BOOLEAN NOT NULL, first_seen_s DOUBLE PRECISION NOT NULL,
+            last_seen_s DOUBLE PRECISION NOT NULL, session BIGINT, info {bytes}
+        )""",
+        """CREATE TABLE events (
+            id {id}, node TEXT NOT NULL, session BIGINT NOT NULL, seq BIGINT NOT NULL, arrived_s DOUBLE PRECISION NOT NULL,
+            cascade TEXT NOT NULL, model {bytes} NOT NULL, score DOUBLE PRECISION NOT NULL, label BIGINT NOT NULL, t_ms BIGINT NOT NULL,
+            reason TEXT NOT NULL, ref BIGINT,
+            accepted BOOLEAN, verdict_label TEXT, verdict_score DOUBLE PRECISION, action TEXT, basis TEXT,
+            judge TEXT, heard TEXT, stages TEXT, latency_s DOUBLE PRECISION NOT NULL,
+            UNIQUE (node, session, seq)
+        )""",
+        """CREATE TABLE windows (
+            event_id BIGINT PRIMARY KEY REFERENCES events (id) ON DELETE CASCADE, arrived_s DOUBLE PRECISION NOT NULL,
+            size_bytes BIGINT NOT NULL, kind TEXT NOT NULL, rate_hz BIGINT NOT NULL, channels BIGINT NOT NULL, shape TEXT NOT NULL,
+            scale DOUBLE PRECISION, zero_point BIGINT, data {bytes} NOT NULL
+        )""",
+    ),
+    (
+        "CREATE INDEX events_of_node ON events (node, id)",
+        "CREATE INDEX windows_by_age ON windows (arrived_s, size_bytes)",
+    ),
+)
+
+VERSION = len(_STEPS)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Every error of the database and its driver becomes a StoreError."""
+    try:
+        yield
+    except SQLAlchemyError as exc:
+        raise StoreError(str(getattr(exc, "orig", None) or exc)) from exc
+    except (ArithmeticError, TypeError, UnicodeError) as exc:  # a value that the driver cannot carry
+        raise StoreError(str(exc)) from exc
+
+
+def connect(url: str, *, create: bool) -> Engine:
+    """An engine on a database of today's version. Raises ConfigError, MissingPackageError, StoreError."""
+    try:
+        engine = sa.create_engine(url)
+    except ModuleNotFoundError as exc:
+        raise MissingPackageError(exc.name or url, "postgres") from exc
+    except SQLAlchemyError as exc:
+        raise ConfigError(f"store.url: {exc}") from exc
+    if engine.dialect.name == "sqlite":
+        if not create and not Path(engine.url.database or "").exists():
+            raise StoreError(f"{engine.url.database} does not exist: has gatewayd run yet?")
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        # The driver's own rule when to begin leaves schema changes out of the transaction.
+        sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql(c.get_execution_options().get("begin", "BEGIN")))
+    with translated():
+        _migrate(engine)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+    for pragma in (
+        "busy_timeout = 5000",  # ms; first, the others may wait for a lock
+        "auto_vacuum = INCREMENTAL",  # only a database without tables takes it
+        "journal_mode = WAL",
+        "synchronous = FULL",  # a commit that returned survives a power cut
+        "foreign_keys = ON",
+        "journal_size_limit = 67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _migrate(engine: Engine) -> None:
+    """Bring the database to VERSION. Raises StoreError where it is of a newer one."""
+    types = _TYPES.get(engine.dialect.name)
+    if types is None:
+        raise StoreError(f"{engine.dialect.name} is not supported: use {' or '.join(_TYPES)}")
+    while True:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(_META)
+            version = connection.scalar(text("SELECT value FROM meta WHERE key = 'schema_version'")) or 0
+            if version > VERSION:
+                raise StoreError(f"the database has version {version}, this gatewayd knows {VERSION}: install the newer gatewayd again")
+            if version == VERSION:
+                return
+            for statement in _STEPS[version]:
+                connection.exec_driver_sql(statement.format_map(types))
+            connection.execute(
+                text(
+                    "INSERT INTO meta (key, value) VALUES ('schema_version', :version)"
+                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+                ),
+                {"version": version + 1},
+            )
