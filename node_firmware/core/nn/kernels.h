@@ -1,0 +1,107 @@
+/* The arithmetic: plain functions on checked parameters, which know nothing of graphs, arenas or files. A faster
+ * implementation for some machine replaces a kernels_*.c file. Images are NHWC; every result is that of TFLM's
+ * reference kernels to the bit. No sum of products overflows: filters have at most NN_MAX_DEPTH weights for each
+ * output. */
+#ifndef NN_KERNELS_H
+#define NN_KERNELS_H
+
+#include <stdint.h>
+
+#include "quantize.h"
+
+/* A filter that moves over images. */
+typedef struct window {
+    uint16_t batches, in_h, in_w, in_c, out_h, out_w, out_c;
+    uint16_t filter_h, filter_w, filter_c; /* filter_c < in_c: grouped convolution */
+    uint16_t stride_h, stride_w, dilation_h, dilation_w;
+    uint16_t pad_top, pad_left;
+    int16_t in_zero, out_zero;
+    int16_t low, high; /* fused activation */
+    uint32_t factors;  /* 1, or one for each output channel; its type makes the size a multiple of 4 */
+} window_t;
+
+typedef struct dense {
+    uint32_t rows;
+    uint16_t depth, units;
+    int16_t in_zero, out_zero;
+    int16_t low, high;
+    uint32_t factors; /* 1 or units */
+} dense_t;
+
+/* Requantisation of output channel c: element c * step of both. */
+typedef struct factors {
+    const int32_t *multiplier;
+    const int8_t *shift;
+    uint32_t step;
+} factors_t;
+
+/* Two operands laid over the output; a stride of 0 repeats. */
+typedef struct broadcast {
+    uint32_t dims[4];
+    uint32_t stride[2][4];
+} broadcast_t;
+
+#define ADD_HEADROOM 20 /* bits that both operands of ADD are shifted left before they are scaled */
+
+typedef struct arithmetic {
+    broadcast_t over;
+    factor_t in[2]; /* ADD only */
+    factor_t out;
+    int16_t in_zero[2], out_zero;
+    int16_t low, high;
+} arithmetic_t;
+
+typedef struct softmax {
+    uint32_t rows, depth;
+    factor_t scale;
+    int32_t diff_min; /* below it exp() is 0 */
+} softmax_t;
+
+typedef struct sigmoid { /* LOGISTIC and TANH */
+    uint32_t count;
+    factor_t scale;
+    int32_t radius; /* of the inputs that do not saturate */
+    int16_t in_zero;
+} sigmoid_t;
+
+typedef struct requantize {
+    uint32_t count;
+    factor_t scale;
+    int16_t in_zero, out_zero;
+} requantize_t;
+
+typedef struct affine { /* real = scale * (q - zero) */
+    uint32_t count;
+    float scale;
+    int16_t zero;
+} affine_t;
+
+typedef struct slice { /* of a tensor of rank 4 */
+    uint32_t element_bytes, first;
+    uint32_t count[4];
+    int32_t stride[4]; /* elements */
+} slice_t;
+
+/* bias may be NULL. */
+void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
+                 const int32_t *bias, int8_t *out);
+void kernel_depthwise(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
+                      const int32_t *bias, int8_t *out);
+void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, const int8_t *filter,
+                  const int32_t *bias, int8_t *out);
+void kernel_average_pool(const window_t *w, const int8_t *in, int8_t *out);
+void kernel_max_pool(const window_t *w, const int8_t *in, int8_t *out);
+void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_softmax(const softmax_t *p, const int8_t *in, int8_t *out);
+void kernel_logistic(const sigmoid_t *p, const int8_t *in, int8_t *out);
+void kernel_tanh(const sigmoid_t *p, const int8_t *in, int8_t *out);
+void kernel_int8_to_int8(const requantize_t *p, const int8_t *in, int8_t *out);
+void kernel_int8_to_uint8(const requantize_t *p, const int8_t *in, uint8_t *out);
+void kernel_uint8_to_int8(const requantize_t *p, const uint8_t *in, int8_t *out);
+void kernel_float_to_int8(const affine_t *p, const float *in, int8_t *out);
+void kernel_int8_to_float(const affine_t *p, const int8_t *in, float *out);
+void kernel_uint8_to_float(const affine_t *p, const uint8_t *in, float *out);
+void kernel_slice(const slice_t *p, const uint8_t *in, uint8_t *out);
+
+#endif

@@ -1,0 +1,265 @@
+/* ADD, MUL, SOFTMAX, LOGISTIC, TANH, QUANTIZE and DEQUANTIZE: checks what a file asks for, then calls kernels. */
+#include "graph.h"
+#include "kernels.h"
+#include "op_common.h"
+#include "schema.h"
+
+static int16_t quantized(const tensor_t *t, float real)
+{
+    const int64_t q = (int64_t)round_saturate(real / t->scale) + t->zero_point;
+    return (int16_t)(q < INT8_MIN ? INT8_MIN : q > INT8_MAX ? INT8_MAX : q);
+}
+
+nn_status_t activation_range(uint8_t activation, const tensor_t *out, int16_t *low, int16_t *high)
+{
+    *low = INT8_MIN;
+    *high = INT8_MAX;
+    switch (activation) {
+    case ACTIVATION_NONE:
+        return NN_OK;
+    case ACTIVATION_RELU:
+        *low = quantized(out, 0.0F);
+        return NN_OK;
+    case ACTIVATION_RELU_N1_TO_1:
+        *low = quantized(out, -1.0F);
+        *high = quantized(out, 1.0F);
+        return NN_OK;
+    case ACTIVATION_RELU6:
+        *low = quantized(out, 0.0F);
+        *high = quantized(out, 6.0F);
+        return NN_OK;
+    default:
+        return NN_E_OPERATOR;
+    }
+}
+
+/* Dimension i of a shape that is right-aligned in four. */
+static uint32_t aligned_dim(const tensor_t *t, int i)
+{
+    const int own = i - (4 - t->rank);
+    return own < 0 ? 1 : (uint32_t)t->dims[own];
+}
+
+static nn_status_t load_broadcast(const tensor_t in[2], const tensor_t *out, broadcast_t *over)
+{
+    if (same_shape(&in[0], &in[1]) && same_shape(&in[0], out)) {
+        *over = (broadcast_t){.dims = {1, 1, 1, out->elements}, .stride = {{0, 0, 0, 1}, {0, 0, 0, 1}}};
+        return NN_OK;
+    }
+    NEED(in[0].rank <= 4 && in[1].rank <= 4 && out->rank <= 4, NN_E_LIMIT);
+    uint32_t step[2] = {1, 1};
+    for (int i = 3; i >= 0; i--) {
+        const uint32_t dims[2] = {aligned_dim(&in[0], i), aligned_dim(&in[1], i)};
+        over->dims[i] = dims[0] > dims[1] ? dims[0] : dims[1];
+        NEED(over->dims[i] == aligned_dim(out, i), NN_E_SHAPE);
+        for (int k = 0; k < 2; k++) {
+            NEED(dims[k] == 1 || dims[k] == over->dims[i], NN_E_SHAPE);
+            over->stride[k][i] = dims[k] == 1 ? 0 : step[k];
+            step[k] *= dims[k];
+        }
+    }
+    return NN_OK;
+}
+
+static nn_status_t load_arithmetic(build_t *b, tensor_t in[2], tensor_t *out, arithmetic_t **parameters)
+{
+    TRY(build_input(b, 0, &in[0]));
+    TRY(build_input(b, 1, &in[1]));
+    TRY(build_output(b, 0, out));
+    NEED(is_quantized_int8(&in[0]) && is_quantized_int8(&in[1]) && is_quantized_int8(out), NN_E_TYPE);
+    arithmetic_t *p = build_alloc(b, sizeof *p);
+    NEED(p != NULL, NN_E_ARENA);
+    TRY(load_broadcast(in, out, &p->over));
+    p->in_zero[0] = (int16_t)in[0].zero_point;
+    p->in_zero[1] = (int16_t)in[1].zero_point;
+    p->out_zero = (int16_t)out->zero_point;
+    *parameters = p;
+    return activation_range(fb_u8(&b->fb, b->options, ARITHMETIC_ACTIVATION, ACTIVATION_NONE), out, &p->low, &p->high);
+}
+
+/* Both operands are brought to twice the larger scale, with ADD_HEADROOM more bits, before they are added. */
+nn_status_t add_prepare(build_t *b)
+{
+    tensor_t in[2], out;
+    arithmetic_t *p;
+    TRY(load_arithmetic(b, in, &out, &p));
+    const double common = 2 * (double)(in[0].scale > in[1].scale ? in[0].scale : in[1].scale);
+    for (int k = 0; k < 2; k++) {
+        NEED(factor_from_real((double)in[k].scale / common, &p->in[k]), NN_E_TYPE);
+    }
+    NEED(factor_from_real(common / ((1 << ADD_HEADROOM) * (double)out.scale), &p->out), NN_E_TYPE);
+    NEED(p->out.shift <= 0, NN_E_TYPE);
+    return NN_OK;
+}
+
+void add_run(const run_t *run)
+{
+    kernel_add(run_parameters(run), run_input(run, 0), run_input(run, 1), run_output(run, 0));
+}
+
+nn_status_t mul_prepare(build_t *b)
+{
+    tensor_t in[2], out;
+    arithmetic_t *p;
+    TRY(load_arithmetic(b, in, &out, &p));
+    NEED(factor_from_real((double)in[0].scale * (double)in[1].scale / (double)out.scale, &p->out), NN_E_TYPE);
+    return NN_OK;
+}
+
+void mul_run(const run_t *run)
+{
+    kernel_mul(run_parameters(run), run_input(run, 0), run_input(run, 1), run_output(run, 0));
+}
+
+/* An int8 operator of one input and one output of the same shape, whose output's quantisation is fixed. */
+static nn_status_t load_unary(build_t *b, tensor_t *in, tensor_t *out, float scale, int32_t zero_point)
+{
+    TRY(build_input(b, 0, in));
+    TRY(build_output(b, 0, out));
+    NEED(is_quantized_int8(in) && is_quantized_int8(out), NN_E_TYPE);
+    NEED(out->scale == scale && out->zero_point == zero_point, NN_E_TYPE);
+    NEED(same_shape(in, out), NN_E_SHAPE);
+    return NN_OK;
+}
+
+/* Inputs of exp() are in Q5. A scale of 2^30 and more in them means that exp() of all but the maximum is 0. */
+nn_status_t softmax_prepare(build_t *b)
+{
+    tensor_t in, out;
+    TRY(load_unary(b, &in, &out, 1.0F / 256, INT8_MIN));
+    softmax_t *p = build_alloc(b, sizeof *p);
+    NEED(p != NULL, NN_E_ARENA);
+    NEED(in.rank > 0, NN_E_SHAPE);
+    p->depth = (uint32_t)in.dims[in.rank - 1];
+    p->rows = in.elements / p->depth;
+    NEED(p->depth < 4096, NN_E_LIMIT); /* the sum of exp() fits Q12 */
+    const double beta = (double)fb_f32(&b->fb, b->options, SOFTMAX_BETA, 0);
+    const double real = beta * (double)in.scale * (1 << 26);
+    NEED(real > 1, NN_E_TYPE);
+    if (real < (1 << 30)) {
+        NEED(factor_from_real(real, &p->scale), NN_E_TYPE);
+        p->diff_min = -(int32_t)((INT64_C(31) << 26) >> p->scale.shift);
+    }
+    return NN_OK;
+}
+
+void softmax_run(const run_t *run)
+{
+    kernel_softmax(run_parameters(run), run_input(run, 0), run_output(run, 0));
+}
+
+/* Inputs are brought to Q4. A scale of 2^30 and more in it means that all of them saturate. */
+static nn_status_t sigmoid_prepare(build_t *b, float out_scale, int32_t out_zero_point)
+{
+    tensor_t in, out;
+    TRY(load_unary(b, &in, &out, out_scale, out_zero_point));
+    sigmoid_t *p = build_alloc(b, sizeof *p);
+    NEED(p != NULL, NN_E_ARENA);
+    p->count = in.elements;
+    p->in_zero = (int16_t)in.zero_point;
+    const double real = (double)in.scale * (1 << 27);
+    NEED(real >= 1, NN_E_TYPE);
+    if (real < (1 << 30)) {
+        NEED(factor_from_real(real, &p->scale), NN_E_TYPE);
+        p->radius = (int32_t)((INT64_C(15) << 27) >> p->scale.shift);
+    }
+    return NN_OK;
+}
+
+nn_status_t logistic_prepare(build_t *b)
+{
+    return sigmoid_prepare(b, 1.0F / 256, INT8_MIN);
+}
+
+void logistic_run(const run_t *run)
+{
+    kernel_logistic(run_parameters(run), run_input(run, 0), run_output(run, 0));
+}
+
+nn_status_t tanh_prepare(build_t *b)
+{
+    return sigmoid_prepare(b, 1.0F / 128, 0);
+}
+
+void tanh_run(const run_t *run)
+{
+    kernel_tanh(run_parameters(run), run_input(run, 0), run_output(run, 0));
+}
+
+/* The kernel is chosen by the tensors' types, again in each run. */
+typedef struct conversion {
+    uint8_t in, out; /* nn_type_t */
+    requantize_t integer;
+    affine_t real;
+} conversion_t;
+
+static nn_status_t load_conversion(build_t *b, tensor_t *in, tensor_t *out, conversion_t **conversion)
+{
+    TRY(build_input(b, 0, in));
+    TRY(build_output(b, 0, out));
+    NEED(same_shape(in, out), NN_E_SHAPE);
+    conversion_t *p = build_alloc(b, sizeof *p);
+    NEED(p != NULL, NN_E_ARENA);
+    p->in = (uint8_t)in->type;
+    p->out = (uint8_t)out->type;
+    *conversion = p;
+    return NN_OK;
+}
+
+nn_status_t quantize_prepare(build_t *b)
+{
+    tensor_t in, out;
+    conversion_t *p;
+    TRY(load_conversion(b, &in, &out, &p));
+    NEED(out.scale > 0, NN_E_TYPE);
+    if (in.type == NN_FLOAT32) {
+        NEED(out.type == NN_INT8, NN_E_TYPE);
+        p->real = (affine_t){in.elements, out.scale, (int16_t)out.zero_point};
+        return NN_OK;
+    }
+    NEED((in.type == NN_INT8 && (out.type == NN_INT8 || out.type == NN_UINT8)) ||
+             (in.type == NN_UINT8 && out.type == NN_INT8),
+         NN_E_TYPE);
+    NEED(in.scale > 0, NN_E_TYPE);
+    p->integer =
+        (requantize_t){.count = in.elements, .in_zero = (int16_t)in.zero_point, .out_zero = (int16_t)out.zero_point};
+    NEED(factor_from_real((double)in.scale / (double)out.scale, &p->integer.scale), NN_E_TYPE);
+    return NN_OK;
+}
+
+void quantize_run(const run_t *run)
+{
+    const conversion_t *p = run_parameters(run);
+    const void *in = run_input(run, 0);
+    void *out = run_output(run, 0);
+    if (p->in == NN_FLOAT32) {
+        kernel_float_to_int8(&p->real, in, out);
+    } else if (p->in == NN_UINT8) {
+        kernel_uint8_to_int8(&p->integer, in, out);
+    } else if (p->out == NN_UINT8) {
+        kernel_int8_to_uint8(&p->integer, in, out);
+    } else {
+        kernel_int8_to_int8(&p->integer, in, out);
+    }
+}
+
+nn_status_t dequantize_prepare(build_t *b)
+{
+    tensor_t in, out;
+    conversion_t *p;
+    TRY(load_conversion(b, &in, &out, &p));
+    NEED(in.type == NN_INT8 || in.type == NN_UINT8, NN_E_TYPE);
+    NEED(in.scale > 0 && out.type == NN_FLOAT32, NN_E_TYPE);
+    p->real = (affine_t){in.elements, in.scale, (int16_t)in.zero_point};
+    return NN_OK;
+}
+
+void dequantize_run(const run_t *run)
+{
+    const conversion_t *p = run_parameters(run);
+    if (p->in == NN_UINT8) {
+        kernel_uint8_to_float(&p->real, run_input(run, 0), run_output(run, 0));
+    } else {
+        kernel_int8_to_float(&p->real, run_input(run, 0), run_output(run, 0));
+    }
+}

@@ -1,0 +1,60 @@
+/* Requantisation: the fixed-point arithmetic of TFLite's reference kernels (gemmlowp), to the bit.
+ *
+ * A real factor m is kept as a Q0.31 multiplier in [2^30, 2^31) and a power of two: m = multiplier * 2^(shift - 31). */
+#ifndef NN_QUANTIZE_H
+#define NN_QUANTIZE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct factor {
+    int32_t multiplier;
+    int8_t shift; /* -31 .. 30 */
+} factor_t;
+
+/* False where `real` is negative, not a number or too large. Below 2^-31 it becomes 0. */
+bool factor_from_real(double real, factor_t *factor);
+/* round(x) to the nearest integer, halves away from zero; saturates, NaN becomes 0. */
+int32_t round_saturate(float x);
+
+static inline int32_t clamp(int32_t x, int32_t low, int32_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+/* 2's complement sum; hostile biases may overflow. */
+static inline int32_t add_wrap(int32_t a, int32_t b)
+{
+    return (int32_t)((uint32_t)a + (uint32_t)b);
+}
+
+/* a * b * 2^-31, rounded to nearest, halves away from zero; saturates in the one case that overflows. */
+static inline int32_t high_mul(int32_t a, int32_t b)
+{
+    if (a == INT32_MIN && b == INT32_MIN) {
+        return INT32_MAX;
+    }
+    const int64_t product = (int64_t)a * b;
+    return (int32_t)((product + (product >= 0 ? INT64_C(1) << 30 : 1 - (INT64_C(1) << 30))) / (INT64_C(1) << 31));
+}
+
+/* x / 2^exponent, rounded to nearest, halves away from zero; exponent 0..31. */
+static inline int32_t shift_right_round(int32_t x, int exponent)
+{
+    const int32_t mask = (int32_t)((UINT32_C(1) << exponent) - 1);
+    const int32_t threshold = (mask >> 1) + (x < 0);
+    return (x >> exponent) + ((x & mask) > threshold);
+}
+
+static inline int32_t shift_left_wrap(int32_t x, int exponent)
+{
+    return (int32_t)((uint32_t)x << exponent);
+}
+
+static inline int32_t scale(int32_t x, int32_t multiplier, int shift)
+{
+    return shift > 0 ? high_mul(shift_left_wrap(x, shift), multiplier)
+                     : shift_right_round(high_mul(x, multiplier), -shift);
+}
+
+#endif
