@@ -53,7 +53,7 @@ def encode(lib, samples):
 
 def reference_decode(data):
     """IMA ADPCM as its specification puts it, one sample after the other."""
-    steps, out = audio._STEPS.tolist(), []
+    steps, out = audio.STEPS.tolist(), []
     for at in range(0, len(data), BLOCK):
         predictor, index, zero = struct.unpack_from("<hBB", data, at)
         assert zero == 0

@@ -2,24 +2,25 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from pymicro_features import MicroFrontend
 
-from cascades.wakeword.speech import Samples
+from cascades.wakeword.speech import RATE_HZ, Samples
+from gatewayd.core.types import Event, Reason, Window, WindowKind
+from gatewayd.escalators.audio import ADAPT, ADPCM_BLOCK_BYTES, ADPCM_BLOCK_SAMPLES, STEPS
 
 STEP = 160  # samples, 10 ms
-BLOCK_SAMPLES = 505  # of an ADPCM block
 
 
 def features(samples: Samples) -> NDArray[np.int8]:
     """Feature rows [n, 40] as the node's front end makes and quantises them."""
-    front_end, data, rows = MicroFrontend(), samples.astype("<i2").tobytes(), []
-    for start in range(0, len(data) - 2 * STEP + 1, 2 * STEP):
-        if row := front_end.process_samples(data[start : start + 2 * STEP]).features:
-            rows.append(row)
+    front_end, data = MicroFrontend(), samples.astype("<i2").tobytes()
+    steps = (data[start : start + 2 * STEP] for start in range(0, len(data) - 2 * STEP + 1, 2 * STEP))
+    rows = [row for step in steps if (row := front_end.process_samples(step).features)]
     raw = np.rint(np.array(rows, float).reshape(-1, 40) * 25.6).astype(np.int64)
     return np.clip((raw * 256 + 333) // 666 - 128, -128, 127).astype(np.int8)
 
@@ -72,40 +73,37 @@ def triggers(trace: NDArray[np.uint8], cutoff: float, window: int, hold_off_ms: 
 
 def clip_at(samples: Samples, stride: int, clip_ms: int, stride_ms: int = 30) -> Samples:
     """The `clip_ms` before the end of a stride, in whole ADPCM blocks, as a node sends them; silence where it had not yet started."""
-    end = (stride + 1) * stride_ms * 16 // BLOCK_SAMPLES * BLOCK_SAMPLES
-    count = clip_ms * 16 // BLOCK_SAMPLES * BLOCK_SAMPLES
+    end = (stride + 1) * stride_ms * 16 // ADPCM_BLOCK_SAMPLES * ADPCM_BLOCK_SAMPLES
+    count = clip_ms * 16 // ADPCM_BLOCK_SAMPLES * ADPCM_BLOCK_SAMPLES
     return np.pad(samples[:end], (max(count - end, 0), 0))[-count:]
 
 
-_STEPS = np.array([
-    7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 19, 21, 23, 25, 28, 31, 34, 37, 41, 45, 50, 55, 60, 66, 73, 80, 88, 97, 107, 118, 130, 143, 157, 173, 190, 209,
-    230, 253, 279, 307, 337, 371, 408, 449, 494, 544, 598, 658, 724, 796, 876, 963, 1060, 1166, 1282, 1411, 1552, 1707, 1878, 2066, 2272, 2499, 2749,
-    3024, 3327, 3660, 4026, 4428, 4871, 5358, 5894, 6484, 7132, 7845, 8630, 9493, 10442, 11487, 12635, 13899, 15289, 16818, 18500, 20350, 22385, 24623,
-    27086, 29794, 32767,
-])  # fmt: skip
-_MOVES = np.array([-1, -1, -1, -1, 2, 4, 6, 8])
+def event(blocks: NDArray[np.uint8], reason: Reason = Reason.TRIGGER) -> Event:
+    """The event that carries a clip of [blocks, 256] bytes of ADPCM."""
+    window = Window(WindowKind.ADPCM, RATE_HZ, 1, blocks.shape, blocks.tobytes())
+    return Event(0, 1, "wakeword", bytes(8), 0.5, 0, 0, reason, window)
 
 
 def adpcm(clips: Samples) -> tuple[NDArray[np.uint8], Samples]:
     """IMA ADPCM of [clips, blocks * 505] samples: [clips, blocks, 256] bytes, and the samples that a decoder gets from them."""
     count, length = clips.shape
-    blocks = clips.reshape(count, length // BLOCK_SAMPLES, BLOCK_SAMPLES).astype(np.int32)
-    heard, codes = np.empty_like(blocks), np.zeros((count, blocks.shape[1], BLOCK_SAMPLES - 1), np.uint8)
-    data = np.zeros((count, blocks.shape[1], 256), np.uint8)
-    index = np.zeros(count, np.int32)
-    for b in range(blocks.shape[1]):
-        predictor = heard[:, b, 0] = blocks[:, b, 0]
+    said = clips.reshape(count, -1, ADPCM_BLOCK_SAMPLES).astype(np.int64)
+    heard, codes = np.empty_like(said), np.zeros((count, said.shape[1], ADPCM_BLOCK_SAMPLES - 1), np.uint8)
+    data = np.zeros((count, said.shape[1], ADPCM_BLOCK_BYTES), np.uint8)
+    index: NDArray[Any] = np.zeros(count, np.int64)
+    for b in range(said.shape[1]):
+        predictor = heard[:, b, 0] = said[:, b, 0]
         data[:, b, 0], data[:, b, 1], data[:, b, 2] = predictor & 255, predictor >> 8 & 255, index
-        for n in range(1, BLOCK_SAMPLES):
-            step = _STEPS[index]
-            difference = blocks[:, b, n] - predictor
-            rest, delta, code = np.abs(difference), step >> 3, np.zeros(count, np.int32)
-            for bit in (4, 2, 1):
-                part = step >> (2 - bit // 2)
+        for n in range(1, ADPCM_BLOCK_SAMPLES):
+            step = STEPS[index]
+            difference = said[:, b, n] - predictor
+            rest, delta, code = np.abs(difference), step >> 3, np.zeros(count, np.int64)
+            for shift, bit in enumerate((4, 2, 1)):
+                part = step >> shift
                 on = rest >= part
                 code, rest, delta = code + bit * on, rest - part * on, delta + part * on
             predictor = heard[:, b, n] = np.clip(predictor + np.where(difference < 0, -delta, delta), -32768, 32767)
             codes[:, b, n - 1] = code + 8 * (difference < 0)
-            index = np.clip(index + _MOVES[code], 0, 88)
+            index = np.clip(index + ADAPT[code], 0, len(STEPS) - 1)
     data[..., 4:] = codes[..., ::2] | codes[..., 1::2] << 4
     return data, heard.reshape(count, length).astype(np.int16)

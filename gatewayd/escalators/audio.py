@@ -13,7 +13,7 @@ ADPCM_BLOCK_BYTES: Final = 256
 ADPCM_BLOCK_SAMPLES: Final = 505
 
 _HEADER_BYTES: Final = 4
-_STEPS: Final = np.array(
+STEPS: Final = np.array(
     [
         *(7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 19, 21, 23, 25, 28, 31, 34, 37, 41, 45, 50, 55, 60, 66, 73, 80, 88, 97, 107, 118),
         *(130, 143, 157, 173, 190, 209, 230, 253, 279, 307, 337, 371, 408, 449, 494, 544, 598, 658, 724, 796, 876, 963, 1060, 1166),
@@ -21,12 +21,12 @@ _STEPS: Final = np.array(
         *(8630, 9493, 10442, 11487, 12635, 13899, 15289, 16818, 18500, 20350, 22385, 24623, 27086, 29794, 32767),
     ]
 )
-_LAST_STEP: Final = len(_STEPS) - 1
-_ADAPT: Final = np.array([-1, -1, -1, -1, 2, 4, 6, 8] * 2)
+_LAST_STEP: Final = len(STEPS) - 1
+ADAPT: Final = np.array([-1, -1, -1, -1, 2, 4, 6, 8] * 2)
 _CODES: Final = np.arange(16)
 # What a code adds to the prediction at each step, [step, code]: the sum of the shifted steps that its bits name.
 _DELTAS: Final = np.where(_CODES & 8, -1, 1) * sum(
-    (_STEPS[:, None] >> shift) * (_CODES >> (2 - shift) & 1 if shift < 3 else 1)  # noqa: PLR2004 - the last shift rounds
+    (STEPS[:, None] >> shift) * (_CODES >> (2 - shift) & 1 if shift < 3 else 1)  # noqa: PLR2004 - the last shift rounds
     for shift in range(4)
 )
 
@@ -63,6 +63,6 @@ def _adpcm(blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
     out[:, 0] = predictor
     for at, code in enumerate(codes.T, start=1):
         predictor = np.clip(predictor + _DELTAS[index, code], -32768, 32767)
-        index = np.clip(index + _ADAPT[code], 0, _LAST_STEP)
+        index = np.clip(index + ADAPT[code], 0, _LAST_STEP)
         out[:, at] = predictor
     return out.reshape(-1)

