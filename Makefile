@@ -1,8 +1,33 @@
-# One task file: the same targets on a laptop and in CI.
-.PHONY: setup demo test check bench fuzz size clean
-PY := .venv/bin/python
+# One task file: the same targets on a laptop and in CI. Everything that is needed is installed by scripts/setup.sh.
+.PHONY: setup setup-dev node demo test check bench fuzz size clean
+.DELETE_ON_ERROR:
+BIN := .venv/bin
 
 setup: ; @scripts/setup.sh
-build/host/libnode.so: setup ; @cmake -S node_firmware -B build/host -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null && ninja -C build/host
+setup-dev: ; @scripts/setup.sh dev
+
+node: setup
+	@cmake -S node_firmware -B build/host -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python3 >build/cmake.log || (cat build/cmake.log; false)
+	@ninja -C build/host --quiet
+
+# Nodes, broker and gateway, and the main job on real input; ONCE=1 stops when it has proved itself.
+demo: node
+	@$(BIN)/gatewayctl demo $(if $(ONCE),--once)
+
+test: setup-dev node
+	@scripts/test.sh
+
+check: setup-dev
+	@scripts/check.sh
+
+bench: setup-dev node
+	@$(BIN)/python benchmarks/run.py
+
+# FUZZ_S seconds for each target.
+fuzz: setup-dev
+	@scripts/fuzz.sh $(or $(FUZZ_S),3600)
+
+size: setup-dev
+	@scripts/size.sh
 
 clean: ; rm -rf build .venv

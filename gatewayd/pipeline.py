@@ -36,7 +36,7 @@ class _Job(NamedTuple):
 
     node: Node
     event: Event
-    done: Callable[[], None]
+    done: Callable[[], object]
     arrived_s: float  # Unix time
     began: float  # perf_counter
 
@@ -64,7 +64,7 @@ class Pipeline:
         self._metrics = metrics
         self._enrolls = enrolls
         self._escalations = escalations
-        self._pending: dict[EventKey, list[Callable[[], None]]] = {}  # not on disk yet; the redeliveries that wait for it too
+        self._pending: dict[EventKey, list[Callable[[], object]]] = {}  # not on disk yet; the redeliveries that wait for it too
         self._unstored: list[tuple[_Job, Record]] = []
         self._judging: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()  # nodes that the store does not know as they are

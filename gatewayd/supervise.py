@@ -27,5 +27,5 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], on_restart: C
         if time.monotonic() - began >= _STABLE_S:
             pause_s = FIRST_PAUSE_S
         on_restart()
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311: spreads reconnects, guards nothing
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects, guards nothing
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

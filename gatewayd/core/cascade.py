@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import cbor2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gatewayd.core.types import CascadeName
@@ -99,3 +100,22 @@ def parse(document: dict[str, Any], source: str) -> Cascade:
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'cascade'}: {e['msg']}" for e in error.errors(include_url=False))
         raise CascadeError(f"{source}: {details}") from error
+
+
+def encode_front_end(front_end: FrontEnd, normalisation: bytes | None) -> bytes:
+    """The image's TLV 0x00A3, docs/nodelink.cddl `front-end`. Raises CascadeError where `normalisation` does not fit."""
+    if normalisation is not None and len(normalisation) != 4 * front_end.channels:
+        raise CascadeError(f"normalisation: {len(normalisation)} bytes, not {4 * front_end.channels}")
+    values = (*(getattr(front_end, name) for name in _FRONT_END), normalisation)
+    return cbor2.dumps({key: value for key, value in enumerate(values) if value is not None})
+
+
+def encode_decision(decision: NodeDecision) -> bytes:
+    """The image's TLV 0x00A4, docs/nodelink.cddl `decision`."""
+    values = (getattr(decision, name) for name in _DECISION)
+    return cbor2.dumps({key: list(value) if isinstance(value, tuple) else value for key, value in enumerate(values)})
+
+
+# In the order of their keys in the schema.
+_FRONT_END = ("kind", "rate_hz", "window", "step", "channels", "low_hz", "high_hz")
+_DECISION = ("rule", "cutoff", "window", "labels", "hold_off_ms", "audit_s", "clip_ms", "listen_ms")

@@ -31,7 +31,7 @@ def _serve(kind: str, settings: Mapping[str, Any], pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         model = plugins.escalator(kind).load(settings)
-    except Exception as error:  # noqa: BLE001: whatever went wrong is told to the gateway
+    except Exception as error:  # noqa: BLE001 -- whatever went wrong is told to the gateway
         pipe.send(f"{type(error).__name__}: {error}")
         return
     pipe.send(None)
@@ -58,11 +58,11 @@ class _Worker:
     async def receive(self, timeout_s: float) -> Any:
         """The next thing the worker says. Raises WorkerTimeoutError, WorkerCrashedError."""
         loop = asyncio.get_running_loop()
-        readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._pipe.fileno(), lambda: readable.done() or readable.set_result(None))
+        readable = asyncio.Event()
+        loop.add_reader(self._pipe.fileno(), readable.set)
         try:
             async with asyncio.timeout(timeout_s):
-                await readable
+                await readable.wait()
             return self._pipe.recv()  # answers are far smaller than a pipe's buffer: they come whole
         except TimeoutError:
             raise WorkerTimeoutError(f"no answer in {timeout_s:.1f} s") from None

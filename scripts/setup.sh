@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes a fresh Debian or Raspberry Pi OS machine ready: Debian packages that are missing, and .venv with the project in it.
+# A second run with nothing to do takes a fraction of a second.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# What the demo needs; `setup.sh dev` adds what the tests and checks need.
+packages=(python3-venv gcc libc6-dev cmake ninja-build mosquitto espeak-ng)
+extras=all
+if [ "${1:-}" = dev ]; then
+    packages+=(clang clang-format libclang-rt-14-dev libcmocka-dev prometheus flite)
+    extras=all,dev
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing: ${missing[*]}"
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    export DEBIAN_FRONTEND=noninteractive
+    $sudo apt-get update -qq
+    # A package that starts a service must not start it here: the demo and the tests run their own.
+    $sudo env RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+python=python3
+for candidate in python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+stamp=.venv/.stamp
+want="$(sha256sum pyproject.toml constraints.txt 2>/dev/null) $extras"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+    echo "$want" >"$stamp"
+fi
