@@ -22,11 +22,11 @@ Samples = npt.NDArray[np.int16]
 
 
 class FrontEnd:
-    """The C front end, in memory that ends where its struct may end."""
+    """The C front end."""
 
     def __init__(self, lib: ctypes.CDLL) -> None:
         self.lib = lib
-        self.state = ctypes.create_string_buffer(4096)
+        self.state = ctypes.create_string_buffer(4096)  # more than its struct
         lib.audio_frontend_feed.restype = ctypes.c_size_t
         lib.audio_frontend_feed.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
         lib.audio_frontend_init(self.state)
@@ -76,7 +76,7 @@ def signal(name: str) -> Samples:
     rng, n = np.random.default_rng(7), np.arange(RATE_HZ * 4)
     makers = {
         "speech": lambda: speech(argument, "okay nabu, turn on the light in the kitchen. hey jarvis, what time is it?"),
-        "noise": lambda: rng.normal(0, float(argument), 4 * len(n)),
+        "noise": lambda: rng.normal(0, float(argument), 8 * len(n)),
         "white": lambda: rng.integers(-32768, 32768, 2 * len(n)),
         "clipped": lambda: 1e6 * np.sin(0.05 * n),
         "square": lambda: np.where(n // 37 % 2, 32767, -32768),
