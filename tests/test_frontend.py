@@ -51,11 +51,11 @@ def oracle(samples: Samples) -> npt.NDArray[np.uint16]:
     return np.array([np.round(np.array(row) / FEATURE_SCALE) for row in outputs if row]).astype(np.uint16).reshape(-1, CHANNELS)
 
 
-def tolerance() -> int:
+def stray_share() -> float:
     """The reference computes its filters with the host's log1pf, and C libraries differ in one ulp that two weights hang on."""
     libm = ctypes.CDLL(ctypes.util.find_library("m"))
     libm.log1pf.restype, libm.log1pf.argtypes = ctypes.c_float, [ctypes.c_float]
-    return 0 if libm.log1pf(7500 / 700) == 2.4608092308044434 else 1
+    return 0 if libm.log1pf(7500 / 700) == 2.4608092308044434 else 0.001
 
 
 def int16(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> Samples:
@@ -101,7 +101,7 @@ def test_features_equal_the_reference(libnode, name):
     chunks = np.random.default_rng(len(name)).integers(1, 700, 97)
     ours, theirs = FrontEnd(libnode).rows(samples, chunks), oracle(samples)
     assert len(ours) == (len(samples) - WINDOW) // STEP + 1
-    assert np.abs(ours[: len(theirs)].astype(int) - theirs).max() <= tolerance()
+    assert np.mean(ours[: len(theirs)] != theirs) <= stray_share()
 
 
 @pytest.mark.parametrize("chunk", [1, 159, 160, 161, 480, 4096])
