@@ -1,0 +1,228 @@
+"""Every metric's name, and the HTTP server that shows them.
+
+What the gateway counts are `prometheus_client`'s objects. The series of the nodes are not: for thousands of nodes they are written as
+text in one pass over the registry at scrape time, so that a node that is gone leaves nothing behind, and one that is down no vitals.
+"""
+
+import asyncio
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import cache
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from gatewayd import __version__
+from gatewayd.config import Http
+from gatewayd.core.registry import Node
+from gatewayd.core.types import Basis, Opinion, Reason, Record, Verdict
+from gatewayd.errors import ConfigError, StoreError
+
+_MODEL_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+_DISK_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+class Metrics:
+    """All that is counted. One object a process; the counters may be used from any thread."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which nobody asks for
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        build = Info("gatewayd_build", "What runs.", registry=registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"gatewayd_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"gatewayd_{name}", text, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"gatewayd_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.messages = counter("messages", "Messages other than events that were understood.")
+        self.duplicates = counter("duplicates", "Events that came again and were not processed again.")
+        self.verdicts_unsent = counter("verdicts_unsent", "Verdicts for which there was no link.")
+        self.commands = counter("commands", "Verdicts that asked their node to act.", "cascade")
+        self._rejected = counter("rejected_messages", "Messages that were refused.", "reason")
+        self._events = counter("cascade_events", "Events by why the node sent them.", "cascade", "reason")
+        self._verdicts = counter("verdicts", "Verdicts by whose judgement they are; overload: escalations dropped.", "cascade", "basis")
+        self._judged = counter("cascade_judged", "Suspicions that the larger model judged.", "cascade")
+        self._agreed = counter("cascade_agreed", "Suspicions that it shared.", "cascade")
+        self._audits = counter("cascade_audit_samples", "Windows without a suspicion that it judged.", "cascade")
+        self._missed = counter("cascade_audit_disagreed", "Windows in which it found what the node had not.", "cascade")
+
+        self.escalation_queue_depth = gauge("escalation_queue_depth", "Events that are with or wait for a larger model.")
+        self._latency = histogram("escalation_latency_seconds", "From an event's arrival to its verdict.", _MODEL_S, "cascade")
+        self._wait = histogram("escalation_wait_seconds", "Of that, waiting for a free worker.", _MODEL_S, "cascade")
+        self._overhead = histogram("escalation_overhead_seconds", "Of that, neither waiting nor model.", _OVERHEAD_S)
+        self.worker_restarts = counter("worker_restarts", "Worker processes that had to be replaced.", "kind")
+
+        self.store_queue_depth = gauge("store_queue_depth", "Events that wait for the disk.")
+        self._durable = histogram("durable_seconds", "From an event's arrival to its being on disk, without the larger model.", _DISK_S)
+        self._commit = histogram("store_commit_seconds", "One transaction, with its sync.", _DISK_S)
+        self._batch = histogram("store_batch_rows", "Events in one transaction.", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000))
+        self._store_errors = counter("store_errors", "Transactions that failed; what was in them is tried again.")
+
+        self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
+        self.adapter_restarts = counter("adapter_restarts", "Links and other adapters that were started again.", "adapter")
+
+        # A child with its labels costs three times its increment: keep it. Labels come from configuration and closed sets.
+        self._verdict_children = cache(self._verdicts.labels)
+        self._event_children = cache(self._events.labels)
+
+    def rejected(self, reason: str) -> None:
+        """A message was refused; `reason` is one of a closed set."""
+        self._rejected.labels(reason).inc()
+
+    def event(self, cascade: str, reason: Reason) -> None:
+        """A new event came; `cascade` is one that is loaded here, or "unknown"."""
+        self._event_children(cascade, reason.value).inc()
+
+    def verdict(self, cascade: str, reason: Reason, verdict: Verdict, opinion: Opinion | None) -> None:
+        """An event was decided."""
+        self._verdict_children(cascade, verdict.basis.value).inc()
+        if verdict.action:
+            self.commands.labels(cascade).inc()
+        if opinion is None or verdict.basis is not Basis.GATEWAY:
+            return
+        if reason is Reason.TRIGGER:
+            self._judged.labels(cascade).inc()
+            self._agreed.labels(cascade).inc(opinion.accepted)
+        elif reason is Reason.AUDIT:
+            self._audits.labels(cascade).inc()
+            self._missed.labels(cascade).inc(opinion.accepted)
+
+    def stored(self, record: Record, durable_s: float) -> None:
+        """An event is on disk, `durable_s` after it came."""
+        opinion = record.opinion
+        if opinion is None:
+            self._durable.observe(durable_s)
+            return
+        self._durable.observe(max(0.0, durable_s - opinion.wait_s - opinion.model_s))
+        self._latency.labels(record.event.cascade).observe(record.latency_s)
+        self._wait.labels(record.event.cascade).observe(opinion.wait_s)
+        self._overhead.observe(max(0.0, record.latency_s - opinion.wait_s - opinion.model_s))
+
+    def committed(self, rows: int, seconds: float, error: StoreError | None) -> None:
+        """A transaction of the store ended; a `store.Observer`."""
+        if error is not None:
+            self._store_errors.inc()
+            return
+        self._commit.observe(seconds)
+        self._batch.observe(rows)
+
+    def exposition(self, nodes: Iterable[Node], now_ms: int) -> bytes:
+        """The text that Prometheus reads. `now_ms` is the registry's clock."""
+        return generate_latest(self._registry) + node_series(nodes, now_ms).encode()
+
+
+def node_series(nodes: Iterable[Node], now_ms: int) -> str:
+    """The series of all `nodes`. An id needs no escaping, nor does a cascade's name: `core.wire` saw to it."""
+    every = [(f'{{node="{node.id}"', node) for node in [*nodes]]  # copied at once: the event loop may add some meanwhile
+    up = [node.up(now_ms) for _, node in every]
+    told = [(label, node.info) for label, node in every if node.info is not None]
+    well = [(label, node.vitals) for (label, node), there in zip(every, up, strict=True) if there and node.vitals is not None]
+    # By name: a node that reports one cascade twice must not spoil the scrape of all.
+    work = [(f'{label},cascade="{c.cascade}"', c) for label, v in well for c in {c.cascade: c for c in v.cascades}.values()]
+    families: tuple[tuple[str, str, str, list[str]], ...] = (
+        ("up", "gauge", "Whether the node is there.",
+         [f"gatewayd_node_up{label}}} {there:d}" for (label, _), there in zip(every, up, strict=True)]),
+        ("last_seen_timestamp_seconds", "gauge", "Unix time of its newest message.",
+         [f"gatewayd_node_last_seen_timestamp_seconds{label}}} {int(node.heard_unix_s)}" for label, node in every]),
+        ("messages_total", "counter", "Messages that were understood.",
+         [f"gatewayd_node_messages_total{label}}} {node.messages}" for label, node in every]),
+        ("messages_lost_total", "counter", "Events that never came, by the gaps in their numbers.",
+         [f"gatewayd_node_messages_lost_total{label}}} {node.lost}" for label, node in every]),
+        ("info", "gauge", "What the node is.",
+         [f'gatewayd_node_info{label},hardware="{_escape(info.hardware)}",board="{_escape(info.board)}",'
+          f'firmware="{_escape(info.firmware)}"}} 1' for label, info in told]),
+        ("events_dropped_total", "counter", "Events that its flash had no room for, since it booted.",
+         [f"gatewayd_node_events_dropped_total{label}}} {vitals.dropped}" for label, vitals in well]),
+        ("battery_ratio", "gauge", "Charge of its battery, 0 to 1.",
+         [f"gatewayd_node_battery_ratio{label}}} {vitals.battery}" for label, vitals in well if vitals.battery is not None]),
+        ("rssi_dbm", "gauge", "Strength of the signal that it hears.",
+         [f"gatewayd_node_rssi_dbm{label}}} {vitals.rssi_dbm}" for label, vitals in well if vitals.rssi_dbm is not None]),
+        ("model_info", "gauge", "The model that a cascade runs on the node.",
+         [f'gatewayd_node_model_info{label},model="{one.model.hex()}"}} 1' for label, one in work]),
+        ("arena_used_bytes", "gauge", "Memory that a cascade's model works in.",
+         [f"gatewayd_node_arena_used_bytes{label}}} {one.arena_bytes}" for label, one in work]),
+        ("invoke_seconds", "summary", "Time in inference since it booted.",
+         [f"gatewayd_node_invoke_seconds_sum{label}}} {one.invoke_us}e-6\ngatewayd_node_invoke_seconds_count{label}}} {one.invokes}"
+          for label, one in work]),
+    )  # fmt: skip
+    text: list[str] = []
+    for name, kind, help_, lines in families:
+        if lines:
+            text += (f"# HELP gatewayd_node_{name} {help_}", f"# TYPE gatewayd_node_{name} {kind}", *lines)
+    return "\n".join([*text, ""]) if text else ""
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+# ---- HTTP ----
+
+_REQUEST_TIMEOUT_S = 5.0
+_MAX_REQUEST_BYTES = 8_192
+_MAX_CONNECTIONS = 32
+_STATUS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+
+
+@asynccontextmanager
+async def serve(settings: Http, scrape: Callable[[], bytes], problem: Callable[[], str]) -> AsyncIterator[int]:
+    """Serve /metrics (`scrape`, called in a thread) and /healthz (503 with what `problem` says, unless it is empty) while the block runs.
+
+    Yields the port. Raises ConfigError where it cannot be had.
+    """
+    slots = asyncio.Semaphore(_MAX_CONNECTIONS)
+
+    async def answer(path: str) -> tuple[int, str, bytes]:
+        if path == "/metrics":
+            return 200, CONTENT_TYPE_PLAIN_0_0_4, await asyncio.to_thread(scrape)
+        if path == "/healthz":
+            said = problem()
+            return (503 if said else 200), "text/plain; charset=utf-8", f"{said or 'ok'}\n".encode()
+        return 404, "text/plain", b"try /metrics or /healthz\n"
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not slots.locked():  # full: hang up
+                async with slots, asyncio.timeout(_REQUEST_TIMEOUT_S):
+                    await _respond(reader, writer, answer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever asked has gone, or does not speak HTTP
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(connected, settings.host, settings.port, limit=_MAX_REQUEST_BYTES)
+    except OSError as exc:
+        raise ConfigError(f"http: cannot listen on {settings.host}:{settings.port}: {exc}") from exc
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+Answer = Callable[[str], Awaitable[tuple[int, str, bytes]]]  # path -> status, content type, body
+
+
+async def _respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+    request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n", 1)[0].split(" ")
+    method, target = request[0], request[1] if len(request) > 1 else ""
+    status, content, body = await answer(target.partition("?")[0]) if method in ("GET", "HEAD") else (405, "text/plain", b"")
+    head = f"HTTP/1.1 {status} {_STATUS[status]}\r\nContent-Type: {content}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode() + (body if method == "GET" else b""))
+    await writer.drain()
