@@ -1,7 +1,7 @@
 """The composition root: the only file that names concrete adapters.
 
-Start: configuration, store (nodes and their newest events), workers, /metrics, transports; READY once the store stands and the first
-broker connection was tried. Stop (SIGTERM, SIGINT): no more frames, escalations drain, the store commits, `offline`.
+Start: cascades, store (with the nodes and their newest events), workers, /metrics, transports, READY. Stop (SIGTERM, SIGINT): no more
+frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
 """
 
 import asyncio
@@ -11,19 +11,17 @@ import os
 import signal
 import socket
 import time
-import tomllib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
-from gatewayd import __version__
+from gatewayd import __version__, bundle
 from gatewayd.config import Config
-from gatewayd.core import cascade as cascades
-from gatewayd.core.cascade import Cascade
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.registry import Node, Registry
 from gatewayd.core.types import NodeState
-from gatewayd.errors import CascadeError
+from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
 from gatewayd.metrics import Metrics, serve
 from gatewayd.pipeline import Pipeline
@@ -32,26 +30,144 @@ from gatewayd.store import Store
 from gatewayd.supervise import supervise
 from gatewayd.transports.mqtt import MqttTransport
 
-DRAIN_S = 10.0
-_MAX_NODES = 20_000
-_WAITING_PER_NODE = 8
+DRAIN_S = 5.0
+MAX_NODES = 20_000
+WAITING_PER_NODE = 8
+SHIPPED_CASCADES = Path(__file__).resolve().parents[1] / "cascades"
+_WATCHDOG_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-def load_cascades(folders: Iterable[Path]) -> dict[str, tuple[Cascade, Path]]:
-    """The cascades in `folders`, by name, each with its folder. Raises CascadeError."""
-    found: dict[str, tuple[Cascade, Path]] = {}
-    for folder in folders:
-        file = folder / "cascade.toml"
-        try:
-            document = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise CascadeError(f"{file}: {error}") from error
-        cascade = cascades.parse(document, str(file))
-        if cascade.name in found:
-            raise CascadeError(f"{file}: cascade {cascade.name!r} is also in {found[cascade.name][1]}")
-        found[cascade.name] = (cascade, folder)
-    return found
+async def run(config: Config) -> None:
+    """Run the gateway until SIGTERM or SIGINT. Raises CascadeError, ConfigError, StoreError for what makes a start impossible."""
+    stopping = _stop_signals()
+    cascades = bundle.read_all(cascade_folders(config))
+    metrics = Metrics()
+    registry = Registry(MAX_NODES)
+    escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
+    mqtt = MqttTransport(config.mqtt, config.gateway.id)
+    async with AsyncExitStack() as rooms:
+        store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
+        await asyncio.to_thread(_restore, registry, store)
+        pools = {
+            name: await rooms.enter_async_context(_pool(folder, config, metrics))
+            for name, folder in cascades.items()
+            if folder.cascade.gateway is not None
+        }
+        pipeline = Pipeline(
+            registry=registry,
+            cascades={name: folder.cascade for name, folder in cascades.items()},
+            escalators=pools,
+            store=store,
+            publisher=NodePublisher({mqtt.name: mqtt}),
+            metrics=metrics,
+            enrolls=config.gateway.enrolls,
+            escalations=escalations,
+        )
+
+        def scrape() -> bytes:
+            metrics.mqtt_connected.set(mqtt.connected)
+            metrics.escalation_queue_depth.set(escalations.depth)
+            metrics.store_queue_depth.set(store.pending())
+            return metrics.exposition(registry, _now_ms())
+
+        port = await rooms.enter_async_context(serve(config.http, scrape, lambda: "" if mqtt.connected else "no broker"))
+        _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)
+        working = [
+            await rooms.enter_async_context(_task("mqtt", supervise("mqtt", mqtt.run, metrics.adapter_restarts.labels("mqtt").inc))),
+            await rooms.enter_async_context(_task("tick", pipeline.tick())),
+            await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
+            await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
+        ]
+        async with _task("read", pipeline.read(mqtt)) as reading:
+            notify("READY=1")
+            await _first(stopping, *working, reading)
+            notify("STOPPING=1")
+        await pipeline.drain(DRAIN_S)
+    _log.info("stopped")
+
+
+def cascade_folders(config: Config) -> list[Path]:
+    """The configured folders, or those that are part of this distribution."""
+    return list(config.cascades.folders) or sorted(file.parent for file in SHIPPED_CASCADES.glob("*/cascade.toml"))
+
+
+def _pool(folder: bundle.Folder, config: Config, metrics: Metrics) -> WorkerPool:
+    model = folder.cascade.gateway
+    assert model is not None
+    on_restart: Callable[[], None] = metrics.worker_restarts.labels(model.kind).inc
+    return WorkerPool(model.kind, bundle.gateway_settings(folder, model), config.escalation.workers, on_restart)
+
+
+def _restore(registry: Registry, store: Store) -> None:
+    """Nodes as the store knows them; whether they are there is for the broker's retained states to say."""
+    for row in store.load_nodes():
+        node = Node(row.id, known=True, enrolled=row.enrolled, state=NodeState.LOST, session=row.session, info=row.info)
+        node.heard_ms, node.heard_unix_s = _now_ms(), row.last_seen_s
+        registry.restore(node, row.keys)
+
+
+async def _follow_enrolments(registry: Registry, store: Store) -> None:
+    """Notice within a second what gatewayctl enrolled or dismissed."""
+    seen = -1
+    while True:
+        with contextlib.suppress(StoreError):  # the disk's trouble is told by what it makes fail
+            changes = await asyncio.to_thread(store.changes)
+            if changes != seen:
+                seen = changes
+                for node_id, enrolled in (await asyncio.to_thread(store.enrolments)).items():
+                    node = registry.get(node_id)
+                    if node is not None and node.enrolled != enrolled:
+                        node.enrolled = enrolled
+                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")
+        await asyncio.sleep(1)
+
+
+# ---- processes, signals, systemd
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def _task(name: str, work: Coroutine[None, None, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """A task that is cancelled, and has ended, when the block ends."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _first(stopping: asyncio.Future[None], *tasks: asyncio.Task[None]) -> None:
+    """Wait for the stop signal. A task that ends before it, or an exception that nobody caught, is a bug and is raised."""
+    ended, _ = await asyncio.wait((stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
+    for future in ended:
+        future.result()
+        if future is not stopping:
+            raise RuntimeError(f"task {future.get_name()} ended" if isinstance(future, asyncio.Task) else "a task ended")
+
+
+def _stop_signals() -> asyncio.Future[None]:
+    """Done at SIGTERM or SIGINT; raises what no callback or task of the loop caught, so that systemd restarts us."""
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[None] = loop.create_future()
+
+    def stop() -> None:
+        if not stopping.done():
+            stopping.set_result(None)
+
+    def bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if not stopping.done():
+            stopping.set_exception(context.get("exception") or RuntimeError(context["message"]))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.set_exception_handler(bug)
+    return stopping
 
 
 def notify(state: str) -> None:
@@ -63,34 +179,10 @@ def notify(state: str) -> None:
         sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
-async def _watchdog(status: "Status") -> None:
-    """Pet systemd's watchdog at half its interval: a loop that hangs is restarted."""
-    interval_us = int(os.environ.get("WATCHDOG_USEC", "0")) or 20_000_000
+async def _tell_systemd(registry: Registry, mqtt: MqttTransport) -> None:
+    """Pet the watchdog at half its interval, so that a loop that hangs is restarted, and say how the fleet is."""
+    interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6 or _WATCHDOG_S
     while True:
-        notify(f"WATCHDOG=1\nSTATUS={status}")
-        await asyncio.sleep(interval_us / 2e6)
-
-
-class Status:
-    """One line for `systemctl status`."""
-
-    def __init__(self, registry: Registry, mqtt: MqttTransport) -> None:
-        self._registry = registry
-        self._mqtt = mqtt
-
-    def __str__(self) -> str:
-        now_ms = time.monotonic_ns() // 1_000_000
-        up = sum(node.up(now_ms) for node in self._registry)
-        broker = "connected" if self._mqtt.connected else "not connected"
-        return f"{up} of {len(self._registry)} nodes up, broker {broker}"
-
-
-@contextlib.asynccontextmanager
-async def _background(*coroutines: asyncio.Task[None]) -> AsyncIterator[None]:
-    """Tasks that end, cancelled, with the block."""
-    try:
-        yield
-    finally:
-        for task in coroutines:
-            task.cancel()
-        await asyncio.gather(*coroutines, return_exceptions=True)
+        up = sum(node.up(_now_ms()) for node in registry)
+        notify(f"WATCHDOG=1\nSTATUS={up} of {len(registry)} nodes up, broker {'' if mqtt.connected else 'not '}connected")
+        await asyncio.sleep(interval_s)

@@ -91,7 +91,8 @@ def operator_set(model: bytes) -> bytes:
         numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
     except Exception as error:  # flatbuffers raises whatever comes its way
         raise CascadeError(f"not a .tflite model: {error}") from error
-    return sum(1 << number for number in set(numbers)).to_bytes(max(numbers, default=0) // 8 + 1, "little")
+    bitmap: int = sum(1 << number for number in set(numbers))
+    return bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
 
 
 def _read(path: Path) -> bytes:

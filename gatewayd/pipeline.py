@@ -1,4 +1,4 @@
-"""The path of a message, from a transport's bytes to the node's answer. Read it from top to bottom:
+"""The path of a message, from a transport's bytes to the node's answer. Read it from top to bottom.
 
     take      decode, observe in the registry, admit         ordered, fast, nothing waits
     _judge    ask the larger model, decide                   one task for each escalation, bounded by admission
@@ -42,17 +42,17 @@ class _Job(NamedTuple):
 
 
 class Pipeline:
-    """Everything between the transports and the store. `run` is its lifetime."""
+    """Everything between the transports and the store. `read` and `tick` run side by side; `drain` after them."""
 
     def __init__(
         self,
+        *,
         registry: Registry,
         cascades: Mapping[str, Cascade],
         escalators: Mapping[str, Escalator],
         store: Store,
         publisher: Publisher,
         metrics: Metrics,
-        *,
         enrolls: Callable[[str], bool],
         escalations: Escalations,
     ) -> None:
@@ -83,10 +83,11 @@ class Pipeline:
         """Decode, observe and admit `frames` in their order."""
         now_ms, unix_s = time.monotonic_ns() // 1_000_000, time.time()
         for frame in frames:
+            if self._registry.get(frame.node) is None and not wire.valid_node_id(frame.node):
+                self._refuse(frame, "node_id", "not a node's name")
+                continue
             try:
                 message = wire.decode(frame.tail, frame.payload)
-                if self._registry.get(frame.node) is None and not wire.valid_node_id(frame.node):
-                    raise DecodeError("node_id", frame.node)
             except DecodeError as error:
                 self._refuse(frame, error.reason, error.detail)
                 continue
@@ -139,7 +140,7 @@ class Pipeline:
         else:
             task = asyncio.get_running_loop().create_task(self._judge(job, cascade), name=f"judge-{key}")
             self._judging.add(task)
-            task.add_done_callback(self._judging.discard)
+            task.add_done_callback(self._judged)
 
     # ---- the larger model and the verdict
 
@@ -154,6 +155,11 @@ class Pipeline:
         finally:
             self._escalations.release(job.node.id)
         self._decide(job, cascade, opinion, basis)
+
+    def _judged(self, task: asyncio.Task[None]) -> None:
+        self._judging.discard(task)
+        if not task.cancelled():
+            task.result()  # a bug goes to the loop's exception handler
 
     def _decide(self, job: _Job, cascade: Cascade, opinion: Opinion | None, basis: Basis) -> None:
         verdict = decide(job.event, cascade, opinion, basis)

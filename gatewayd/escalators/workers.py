@@ -12,8 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, Self
 
 from gatewayd import plugins
 from gatewayd.core.types import Event, Opinion
@@ -51,7 +50,7 @@ class _Worker:
 
     def __init__(self, kind: str, settings: Mapping[str, Any]) -> None:
         self._pipe, theirs = _spawn.Pipe()
-        self._process: SpawnProcess = _spawn.Process(target=_serve, args=(kind, settings, theirs), name=f"gatewayd-{kind}", daemon=True)
+        self._process = _spawn.Process(target=_serve, args=(kind, settings, theirs), name=f"gatewayd-{kind}", daemon=True)
         self._process.start()
         theirs.close()
 
@@ -101,7 +100,7 @@ class WorkerPool:
         self._starts: set[asyncio.Task[None]] = set()
         self.ready = asyncio.Event()  # a first worker has loaded its model
 
-    async def __aenter__(self) -> "WorkerPool":
+    async def __aenter__(self) -> Self:
         for _ in range(self._size):
             self._start()
         return self

@@ -1,0 +1,86 @@
+"""`gatewayctl nodes` and `gatewayctl events`: what the store remembers; works beside a running daemon and without one."""
+
+import json
+import time
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gatewayd.config import Config
+from gatewayd.records import StoredEvent, StoredNode
+from gatewayd.store import Store
+
+
+def show_nodes(config: Config, *, as_json: bool) -> None:
+    """Print every node. Raises StoreError."""
+    with Store(config.store, config.store_url) as store:
+        nodes = store.nodes()
+    if as_json:
+        for node in nodes:
+            typer.echo(json.dumps(_node(node)))
+        return
+    table = Table("node", "enrolled", "last heard", "session", "board", "firmware", "models")
+    for node in nodes:
+        info = node.info
+        models = ", ".join(f"{slot.cascade} {slot.version or ''}".strip() for slot in info.slots if slot.cascade) if info else ""
+        board, firmware = (info.board, info.firmware) if info else ("", "")
+        table.add_row(node.id, "yes" if node.enrolled else "no", _when(node.last_seen_s), str(node.session or ""), board, firmware, models)
+    Console().print(table)
+
+
+def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
+    """Enrol or dismiss nodes; a running daemon notices within a second. Raises StoreError."""
+    with Store(config.store, config.store_url) as store:
+        for node in nodes:
+            known = store.enroll(node, enrolled, time.time())
+            word = "enrolled" if enrolled else "dismissed"
+            typer.echo(f"{node}: {word}" if known else f"{node}: {word}, though it was never heard")
+
+
+def show_events(config: Config, *, node: str | None, cascade: str | None, limit: int, as_json: bool) -> None:
+    """Print the newest events, the newest last. Raises StoreError."""
+    with Store(config.store, config.store_url) as store:
+        events = store.recent(node=node, cascade=cascade, limit=limit)
+    events = sorted(events, key=lambda event: event.id)
+    if as_json:
+        for event in events:
+            typer.echo(json.dumps(_event(event)))
+        return
+    table = Table("when", "node", "cascade", "why", "node says", "verdict", "by", "heard", "action", "ms")
+    for event in events:
+        accepted = {None: "", True: "[green]yes[/] ", False: "[red]no[/] "}[event.accepted]
+        table.add_row(
+            _when(event.arrived_s),
+            event.node,
+            event.cascade,
+            event.reason,
+            f"{event.score:.2f}",
+            f"{accepted}{event.verdict_label or ''}",
+            event.basis or "",
+            event.heard or "",
+            event.action or "",
+            f"{event.latency_s * 1_000:.0f}",
+        )
+    Console().print(table)
+
+
+def _when(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+
+
+def _node(node: StoredNode) -> dict[str, Any]:
+    plain = node._asdict()
+    del plain["keys"]
+    if node.info:
+        plain["info"] = {**node.info._asdict(), "operators": node.info.operators.hex(), "slots": [_slot(slot) for slot in node.info.slots]}
+    return plain
+
+
+def _slot(slot: Any) -> dict[str, Any]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in slot._asdict().items()}
+
+
+def _event(event: StoredEvent) -> dict[str, Any]:
+    return {**event._asdict(), "model": event.model.hex()}
