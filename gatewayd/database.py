@@ -76,6 +76,8 @@ def translated() -> Iterator[None]:
 def connect(url: str, *, create: bool) -> Engine:
     """An engine on a database of today's version. Raises ConfigError, MissingPackageError, StoreError."""
     try:
+        if sa.make_url(url).get_backend_name() not in _TYPES:
+            raise ConfigError(f"store.url: {url.partition(':')[0]} is not supported; use {' or '.join(_TYPES)}")
         engine = sa.create_engine(url)
     except ModuleNotFoundError as exc:
         raise MissingPackageError(exc.name or url, "postgres") from exc
@@ -107,9 +109,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _migrate(engine: Engine) -> None:
     """Bring the database to VERSION. Raises StoreError where it is of a newer one."""
-    types = _TYPES.get(engine.dialect.name)
-    if types is None:
-        raise StoreError(f"{engine.dialect.name} is not supported: use {' or '.join(_TYPES)}")
+    types = _TYPES[engine.dialect.name]
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql(_META)

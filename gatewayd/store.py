@@ -335,7 +335,7 @@ class Store:
     def enrolments(self) -> dict[str, bool]:
         """Node id -> enrolled. Blocks."""
         with self._reading() as connection:
-            return dict(connection.execute(select(nodes.c.id, nodes.c.enrolled)).tuples().all())
+            return {row.id: row.enrolled for row in connection.execute(select(nodes.c.id, nodes.c.enrolled))}
 
 
 def _tell(batch: Sequence[tuple[Record, Callback]], results: Sequence[bool | StoreError]) -> None:

@@ -149,12 +149,14 @@ class Matcher:
     def __init__(self, commands: Sequence[Command], wake_phrase: str) -> None:
         """`wake_phrase` may still be heard before the command. Raises MissingPackageError."""
         try:
-            from rapidfuzz.fuzz import ratio  # noqa: PLC0415 optional
+            from rapidfuzz.fuzz import partial_ratio, ratio  # noqa: PLC0415 optional
         except ImportError as exc:
             raise MissingPackageError("rapidfuzz", "speech") from exc
-        self._ratio, self._ignored = ratio, FILLERS | set(_letters(wake_phrase))
+        self._ratio, self._partial, self._wake = ratio, partial_ratio, _letters(wake_phrase)
+        self._ignored = FILLERS | set(self._wake)
         self._commands = [(self._words(command.phrase), command) for command in commands]
         self.hint = " ".join(f"{command.phrase.capitalize()}." for command in commands)
+        self.wake_hint = f"{wake_phrase.title()}."
 
     def __call__(self, heard: str) -> tuple[Command | None, float, str]:
         """The command, how like one the likest sentence is (0 to 1), and that sentence, or all if it is not enough like one.
@@ -169,6 +171,10 @@ class Matcher:
                 if score > best[1]:
                     best = (command, score, sentence.strip()) if score >= MATCH else (None, score, heard)
         return best
+
+    def wake(self, heard: str) -> float:
+        """How like the wake phrase the likest part of a transcript is, 0 to 1."""
+        return self._partial(" ".join(self._wake), " ".join(_letters(heard))) / 100 if self._wake else 0.0
 
     def _words(self, text: str) -> list[str]:
         return [word for word in _letters(text) if word not in self._ignored]
@@ -209,6 +215,11 @@ class Speech:
         if command is None:
             return Opinion(False, "unknown", score, self.name, text, stages=clock.stages)
         return Opinion(True, command.name, score, self.name, text, command.action, clock.stages)
+
+    def wake(self, clip: NDArray[np.int16]) -> tuple[float, str]:
+        """How like the wake phrase it is what Whisper hears who expects it, 0 to 1, and what that is."""
+        heard = self._transcriber(clip, self._match.wake_hint)
+        return self._match.wake(heard), heard
 
 
 class Clock:

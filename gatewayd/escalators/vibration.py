@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewayd.core.types import Event, Opinion, Window
+from gatewayd.core.types import Event, Opinion, Window, WindowKind
 from gatewayd.errors import CascadeError, EscalationError
 
 Floats = NDArray[np.float64]
@@ -84,12 +84,22 @@ def power_spectrum(x: Floats) -> Floats:
     return np.asarray((np.abs(np.fft.rfft(frames, axis=1)) ** 2).mean(axis=0)) + 1e-3
 
 
+def band_edges(rate_hz: int) -> NDArray[np.int64]:
+    """The bins at which BANDS log-spaced bands of at least one bin begin, and the end: [BANDS + 1]."""
+    at, one_each = np.geomspace(LOW_HZ, 0.49 * rate_hz, BANDS + 1) * FRAME / rate_hz, np.arange(BANDS + 1)
+    first = np.maximum.accumulate(np.maximum(np.round(at).astype(np.int64) - one_each, 1)) + one_each
+    return np.asarray(np.minimum(first, FRAME // 2 + 1 - BANDS + one_each))
+
+
 def log_bands(psd: Floats, rate_hz: int) -> Floats:
-    """Log2 of the mean power in BANDS log-spaced bands of at least one bin: [BANDS]."""
-    edges = np.geomspace(LOW_HZ, 0.49 * rate_hz, BANDS + 1) * FRAME / rate_hz
-    first = np.maximum.accumulate(np.maximum(np.round(edges).astype(int) - np.arange(BANDS + 1), 1)) + np.arange(BANDS + 1)
-    first = np.minimum(first, FRAME // 2 + 1 - BANDS + np.arange(BANDS + 1))
+    """Log2 of the mean power in each band: [BANDS]."""
+    first = band_edges(rate_hz)
     return np.log2(np.add.reduceat(psd[: first[-1]], first[:-1]) / np.diff(first))
+
+
+def band_variance(samples: int, rate_hz: int) -> Floats:
+    """How much log_bands() of Gaussian noise scatters by itself in a window of `samples`: [BANDS], log2 squared."""
+    return np.asarray(1 / (math.log(2) ** 2 * (2 * samples / FRAME - 1) * np.diff(band_edges(rate_hz))))
 
 
 def estimate_shaft(x: Floats, rate_hz: int, low_hz: float, high_hz: float) -> tuple[float, Floats]:
@@ -166,7 +176,7 @@ class VibrationModel:
 
 def samples_of(window: Window | None, rate_hz: int) -> NDArray[np.int16]:
     """The window's samples, checked."""
-    if window is None or window.kind != "vibration" or window.channels != 1:
+    if window is None or window.kind is not WindowKind.VIBRATION or window.channels != 1:
         raise EscalationError("the event has no window of one axis of vibration")
     if window.rate_hz != rate_hz or len(window.data) < 2 * rate_hz or len(window.data) % 2:
         raise EscalationError(f"{len(window.data)} bytes at {window.rate_hz} Hz; the reference wants a second or more at {rate_hz} Hz")

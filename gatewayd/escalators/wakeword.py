@@ -33,6 +33,7 @@ SHA256 = {
     "embedding_model.tflite": "c0aea21eb84a4ce90a08c870da41b7a7173b45269e6a3207c71d67c40f3a59d8",
 }
 MEL_WINDOW, MEL_STEP = 76, 8  # mel frames of 10 ms
+SAME = 0.95  # likeness of the wake phrase and what Whisper hears, from which on it is the phrase
 
 
 class Embedding:
@@ -90,7 +91,8 @@ class WakeWord(NamedTuple):
     vad: Vad | None
     commands: Speech | None
     label: str
-    threshold: float
+    threshold: float  # of the head's score
+    doubt: tuple[float, float]  # scores between these are Whisper's to decide, where there is one
     name: str
 
     def classify(self, event: Event) -> Opinion:
@@ -104,15 +106,29 @@ class WakeWord(NamedTuple):
         clock.stage("embedding")
         score = self.head(embeddings)
         clock.stage("head")
-        label = self.label if score >= self.threshold else "other"
-        if label == self.label and self.vad is not None:  # last, because it takes longest
-            label = label if int((self.vad(clip) >= VOICED).sum()) >= LEAST_VOICED else "no_speech"
+        label, score, text = self._judge(clip, score, clock)
+        return Opinion(label == self.label, label, score, self.name, text, stages=clock.stages)
+
+    def _judge(self, clip: NDArray[np.int16], score: float, clock: Clock) -> tuple[str, float, str]:
+        """Label, confidence and what was heard, from the head's score and, as far as that needs them, the slower judges."""
+        ask = self.commands if self.doubt[0] <= score < self.doubt[1] else None
+        if ask is None and score < self.threshold:
+            return "other", score, ""
+        if self.vad is not None:
+            voiced = int((self.vad(clip) >= VOICED).sum())
             clock.stage("vad")
-        return Opinion(label == self.label, label, score, self.name, stages=clock.stages)
+            if voiced < LEAST_VOICED:
+                return "no_speech", score, ""
+        if ask is None:
+            return self.label, score, ""
+        likeness, text = ask.wake(clip)
+        clock.stage("whisper")
+        return self.label if likeness >= SAME else "other", (score + likeness) / 2, text
 
 
 def load(settings: Mapping[str, Any]) -> WakeWord:
-    """`folder` and `head`: an .npz of Head's fields; `label` of what it knows; `threshold` (0.5); and the settings of `speech`.
+    """`folder` and `head`: an .npz of Head's fields; `label` of what it knows; `threshold` of its score (0.5); `doubt`: two
+    scores between which Whisper is asked for the `phrase`; and the settings of `speech`.
 
     Without the packages of `speech` commands are not understood, and without its detector noise is not told from speech: both are
     logged, and every opinion names what judged. Raises MissingPackageError, CascadeError.
@@ -122,6 +138,7 @@ def load(settings: Mapping[str, Any]) -> WakeWord:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             head = Head(*(arrays[name].astype(np.float32) for name in Head._fields))
         label, threshold = str(settings["label"]), float(settings.get("threshold", 0.5))
+        low, high = (float(score) for score in settings.get("doubt", (threshold, threshold)))
     except (OSError, KeyError, TypeError, ValueError) as exc:
         raise CascadeError(f"wakeword: the settings or the head cannot be used: {exc!r}") from exc
     commands: Speech | None = None
@@ -131,4 +148,4 @@ def load(settings: Mapping[str, Any]) -> WakeWord:
         log.warning("commands after the wake word are not understood: %s", exc)
     vad = speech.vad_or_none()
     name = f"{label} {hashlib.sha256(content).hexdigest()[:8]} on speech_embedding{' + silero-vad' if vad else ''}"
-    return WakeWord(Embedding(), head, vad, commands, label, threshold, name)
+    return WakeWord(Embedding(), head, vad, commands, label, threshold, (low, high), name)

@@ -186,5 +186,3 @@ class MqttTransport:
     async def _tick(self) -> None:
         while self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 -- paho wants to be asked
             await asyncio.sleep(1)
-
-

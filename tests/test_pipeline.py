@@ -1,0 +1,267 @@
+"""pipeline: what is acknowledged, answered and kept, in which order, when all goes well and when it does not."""
+
+import asyncio
+
+import pytest
+
+from gatewayd import pipeline as module
+from gatewayd.core import cascade, wire
+from gatewayd.core.escalation import Escalations
+from gatewayd.core.registry import Registry
+from gatewayd.core.types import Basis, Event, Frame, Opinion, Reason, Window, WindowKind
+from gatewayd.errors import StoreError, TransportError, WorkerCrashedError, WorkerTimeoutError
+from gatewayd.metrics import Metrics
+from gatewayd.pipeline import Pipeline
+
+CASCADE = cascade.parse(
+    {
+        "name": "wakeword",
+        "version": "1",
+        "node": {
+            "model": "node.tflite",
+            "arena_bytes": 1,
+            "front_end": {"kind": "audio", "rate_hz": 16000, "window": 30, "step": 10, "channels": 40, "low_hz": 125, "high_hz": 7500},
+            "decision": {"rule": "average", "cutoff": 0.2, "window": 5, "labels": ["word"], "clip_ms": 1000},
+        },
+        "gateway": {"kind": "wakeword", "deadline_s": 1.0},
+        "policy": {"action": "listen", "alone_score": 0.8},
+    },
+    "test",
+)
+WINDOW = Window(WindowKind.PCM16, 16000, 1, (2,), b"\0\0\0\0")
+OPINION = Opinion(accepted=True, label="word", score=0.9, model="fake")
+
+
+class FakeStore:
+    """Commits when told to."""
+
+    def __init__(self):
+        self.waiting = []
+        self.keys = set()
+        self.records = []
+        self.broken = False
+        self.nodes = {}
+
+    def submit(self, record, done):
+        self.waiting.append((record, done))
+
+    def commit(self):
+        waiting, self.waiting = self.waiting, []
+        for record, done in waiting:
+            key = (record.node, record.event.session, record.event.seq)
+            if self.broken:
+                done(StoreError("disk full"))
+            elif key in self.keys:
+                done(False)
+            else:
+                self.keys.add(key)
+                self.records.append(record)
+                done(True)
+
+    def save_nodes(self, nodes):
+        self.nodes.update({node.id: node.enrolled for node in nodes})
+
+
+class FakeEscalator:
+    def __init__(self, answer=OPINION):
+        self.answer = answer
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = 0
+
+    async def classify(self, event, deadline_s):
+        self.asked += 1
+        await self.gate.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class FakePublisher:
+    def __init__(self):
+        self.verdicts = []
+        self.broken = False
+
+    def verdict(self, node, record):
+        if self.broken:
+            raise TransportError("down")
+        self.verdicts.append((node.id, record.verdict))
+
+
+class Site:
+    """A pipeline with its surroundings."""
+
+    def __init__(self, answer=OPINION, capacity=8, per_node=8, enrolls=lambda _: True):
+        self.store, self.publisher, self.escalator = FakeStore(), FakePublisher(), FakeEscalator(answer)
+        self.metrics = Metrics()
+        self.acknowledged = []
+        self.pipeline = Pipeline(
+            registry=Registry(100),
+            cascades={"wakeword": CASCADE},
+            escalators={"wakeword": self.escalator},
+            store=self.store,
+            publisher=self.publisher,
+            metrics=self.metrics,
+            enrolls=enrolls,
+            escalations=Escalations(capacity, per_node),
+        )
+
+    def hear(self, seq, node="n1", tail="event", payload=None, **fields):
+        event = Event(seq, 1, "wakeword", b"12345678", 0.5, 0, 0, Reason.TRIGGER, WINDOW)._replace(**fields)
+        payload = wire.encode(event) if payload is None else payload
+        self.pipeline.take([Frame(node, tail, payload, "fake", lambda: self.acknowledged.append(seq))])
+
+    def count(self, name):
+        for line in self.metrics.exposition([], 0).decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[-1])
+        raise AssertionError(f"no series {name}")
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_nothing_is_acknowledged_or_answered_before_the_commit():
+    site = Site()
+    site.hear(0)
+    await settle()
+    assert (site.acknowledged, site.publisher.verdicts) == ([], [])
+    site.store.commit()
+    assert site.acknowledged == [0]
+    ((node, verdict),) = site.publisher.verdicts
+    assert (node, verdict.accepted, verdict.action, verdict.basis) == ("n1", True, "listen", Basis.GATEWAY)
+    assert site.store.records[0].opinion == OPINION
+
+
+async def test_a_redelivery_waits_for_the_same_commit_and_is_judged_once():
+    site = Site()
+    site.escalator.gate.clear()
+    site.hear(0)
+    site.hear(0)
+    await settle()
+    site.escalator.gate.set()
+    await settle()
+    site.store.commit()
+    assert site.acknowledged == [0, 0]
+    assert site.escalator.asked == len(site.publisher.verdicts) == 1
+    site.hear(0)  # once more, long after
+    assert site.acknowledged == [0, 0, 0]
+    assert site.count("gatewayd_duplicates_total") == 2
+
+
+async def test_what_an_earlier_life_stored_is_acknowledged_and_not_answered_again():
+    site = Site()
+    site.store.keys.add(("n1", 1, 0))
+    site.hear(0)
+    await settle()
+    site.store.commit()
+    assert (site.acknowledged, site.publisher.verdicts, site.store.records) == ([0], [], [])
+
+
+@pytest.mark.parametrize(("error", "basis"), [(WorkerTimeoutError("slow"), Basis.TIMEOUT), (WorkerCrashedError("gone"), Basis.FAILED)])
+@pytest.mark.parametrize(("score", "accepted"), [(0.79, False), (0.81, True)])
+async def test_without_an_opinion_only_a_strong_suspicion_is_believed(error, basis, score, accepted):
+    site = Site(answer=error)
+    site.hear(0, score=score)
+    await settle()
+    site.store.commit()
+    ((_, verdict),) = site.publisher.verdicts
+    assert (verdict.basis, verdict.accepted, verdict.action) == (basis, accepted, "listen" if accepted else "")
+
+
+@pytest.mark.parametrize(("capacity", "per_node"), [(2, 9), (9, 2)])
+async def test_beyond_the_bound_the_nodes_own_opinion_stands(capacity, per_node):
+    site = Site(capacity=capacity, per_node=per_node)
+    site.escalator.gate.clear()
+    for seq in range(5):
+        site.hear(seq)
+    await settle()
+    site.store.commit()
+    assert [verdict.basis for _, verdict in site.publisher.verdicts] == [Basis.OVERLOAD] * 3
+    site.escalator.gate.set()
+    await settle()
+    site.store.commit()
+    assert sorted(site.acknowledged) == [0, 1, 2, 3, 4]
+    site.hear(5)  # there is room again
+    await settle()
+    assert site.escalator.asked == 3
+
+
+async def test_a_node_that_is_not_enrolled_is_recorded_and_no_more():
+    site = Site(enrolls=lambda node: node == "n2")
+    site.hear(0)
+    site.hear(1, cascade="unheard-of", node="n2")
+    site.store.commit()
+    assert [record.verdict for record in site.store.records] == [None, None]
+    assert (site.acknowledged, site.publisher.verdicts, site.escalator.asked) == ([0, 1], [], 0)
+
+
+async def test_an_audit_is_measured_and_never_acted_upon():
+    site = Site()
+    site.hear(0, reason=Reason.AUDIT)
+    await settle()
+    site.store.commit()
+    assert site.store.records[0].verdict.action == ""
+    assert site.publisher.verdicts == []
+    assert site.count('gatewayd_cascade_audit_disagreed_total{cascade="wakeword"}') == 1
+
+
+async def test_what_the_disk_refuses_is_kept_and_offered_again(monkeypatch):
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+    site = Site()
+    site.store.broken = True
+    site.hear(0)
+    await settle()
+    site.store.commit()
+    assert site.acknowledged == []
+    async with asyncio.TaskGroup() as group:
+        ticking = group.create_task(site.pipeline.tick())
+        while not site.store.waiting:
+            await asyncio.sleep(0.01)
+        site.store.broken = False
+        site.store.commit()
+        ticking.cancel()
+    assert site.acknowledged == [0]
+    assert len(site.publisher.verdicts) == 1
+
+
+async def test_a_verdict_without_a_link_is_counted():
+    site = Site()
+    site.publisher.broken = True
+    site.hear(0)
+    await settle()
+    site.store.commit()
+    assert site.acknowledged == [0]
+    assert site.count("gatewayd_verdicts_unsent_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "tail", "payload", "reason"),
+    [
+        ("n1", "event", b"\x80", "schema"),
+        ("n1", "event", b"", "cbor"),
+        ("n1", "nonsense", b"\xa0", "schema"),
+        ("n1", "event", b"\0" * 100_000, "oversized"),
+        ("BAD id", "event", None, "node_id"),
+    ],
+)
+async def test_garbage_is_refused_counted_and_acknowledged(node, tail, payload, reason):
+    site = Site()
+    site.hear(7, node=node, tail=tail, payload=payload)
+    assert site.acknowledged == [7]
+    assert site.count(f'gatewayd_rejected_messages_total{{reason="{reason}"}}') == 1
+    assert site.store.waiting == []
+
+
+async def test_drain_lets_escalations_end_and_gives_up_on_those_that_do_not():
+    site = Site()
+    site.escalator.gate.clear()
+    site.hear(0)
+    await settle()
+    await site.pipeline.drain(0.01)
+    await settle()
+    assert site.store.waiting == []  # not decided, not acknowledged: the broker will deliver it again
+    assert site.acknowledged == []
+    assert site.store.nodes == {"n1": True}
