@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cascades.native import Network, VibrationConfig, VibrationFrontEnd
 from cascades.vibration.simulator import read_wav
-from gatewayd.escalators.vibration import Bearing, Reference, VibrationModel, evidence, log_bands, power_spectrum
+from gatewayd.escalators.vibration import Bearing, Reference, VibrationModel, band_variance, evidence, log_bands, power_spectrum
 
 RATE_HZ, FRAMES, BANDS, LOW_HZ, HIGH_HZ = 8000, 16, 32, 10, 3900
 SIGMA = 16  # int8 steps a standard deviation: the model's input and output scale is 1 / SIGMA
@@ -48,7 +48,8 @@ class Commissioned(NamedTuple):
 
     offset: NDArray[np.int16]  # [BANDS]
     gain: NDArray[np.int16]  # [BANDS]
-    cutoff: float
+    cutoff: float  # of the node's error: it suspects
+    strict: float  # the largest error of the calibration: without a gateway only what exceeds it is believed
     reference: Reference
 
 
@@ -71,12 +72,12 @@ def normalisation(rows: NDArray[np.int16]) -> tuple[NDArray[np.int16], NDArray[n
     return np.round(rows.mean(axis=0)).astype(np.int16), np.round(256 * SIGMA / sigma).astype(np.int16)
 
 
-def node_errors(network: Runner, offset: NDArray[np.int16], gain: NDArray[np.int16], recording: Samples) -> Floats:
-    """What the `error` rule compares to the cutoff, for every row of a recording from the WINDOW-th on."""
+def node_errors(network: Runner, offset: NDArray[np.int16], gain: NDArray[np.int16], recording: Samples, window: int = WINDOW) -> Floats:
+    """What the `error` rule compares to the cutoff, for every row of a recording from the `window`-th on."""
     fe = front_end(offset.tolist(), gain.tolist())
     rows = fe.quantize(fe.feed(recording))
     difference = (rows.astype(float) - network(rows)) / SIGMA
-    return np.convolve((difference**2).mean(axis=1), np.ones(WINDOW) / WINDOW, "valid")
+    return np.convolve((difference**2).mean(axis=1), np.ones(window) / window, "valid")
 
 
 def windows(recordings: Sequence[Samples]) -> Iterator[Samples]:
@@ -100,33 +101,41 @@ def exemplars(white: Floats) -> Floats:
 def fit_reference(
     baseline: Sequence[Samples], calibration: Sequence[Samples], bearing: Bearing, shaft_hz: tuple[float, float]
 ) -> Reference:
-    """The gateway's reference: covariance with shrinkage to its diagonal, exemplars, evidence when healthy, limits from `calibration`."""
+    """The gateway's reference: covariance shrunk to its diagonal, exemplars, evidence when healthy, limits from `calibration`."""
     spectra = [power_spectrum(w.astype(float)) for w in windows(baseline)]
     bands = np.array([log_bands(p, RATE_HZ) for p in spectra])
     psd, mean, n = np.mean(spectra, axis=0), bands.mean(axis=0), len(bands)
     shrinkage = max(0.1, min(1.0, bands.shape[1] / n))
     covariance = np.cov(bands.T)
-    covariance = (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance)) + 0.1**2 * np.eye(len(mean))
+    target = np.diag(np.maximum(np.diag(covariance), band_variance(RATE_HZ * CLIP_MS // 1000, RATE_HZ)))
+    covariance = (1 - shrinkage) * covariance + shrinkage * target
     values, vectors = np.linalg.eigh(covariance)
     whiten = vectors / np.sqrt(values)
     found = np.array([list(evidence(w.astype(float), RATE_HZ, psd, bearing, shaft_hz)[1].values()) for w in windows(baseline)])
-    unit = Reference(
-        np.array(RATE_HZ), psd, mean, whiten, exemplars((bands - mean) @ whiten), found.mean(axis=0), found.std(axis=0) + 0.05, np.ones(3)
-    )
+    spread = found.std(axis=0) + 0.05
+    spread[: len(bearing.orders())] = np.sqrt(np.mean(spread[: len(bearing.orders())] ** 2))  # one statistic, so one spread
+    white = (bands - mean) @ whiten
+    unit = Reference(np.array(RATE_HZ), psd, mean, whiten, exemplars(white), found.mean(axis=0), spread, np.ones(3))
     model = VibrationModel(unit, bearing, shaft_hz, "")
-    seen = [model.examine(w) for w in windows(calibration)]
-    cutoff = np.max([(f.mahalanobis, f.nearest, max(f.evidence.values())) for f in seen], axis=0)
-    return unit._replace(cutoff=cutoff)
+    findings = (model.examine(w) for w in windows(calibration))
+    seen = np.array([(f.mahalanobis, f.nearest, max(f.evidence.values())) for f in findings])
+    return unit._replace(cutoff=np.maximum(seen.max(axis=0), seen.mean(axis=0) + 4 * seen.std(axis=0)))  # the latter where they are few
 
 
 def commission(
-    network: Runner, baseline: Sequence[Samples], calibration: Sequence[Samples], bearing: Bearing, shaft_hz: tuple[float, float]
+    network: Runner,
+    baseline: Sequence[Samples],
+    calibration: Sequence[Samples],
+    bearing: Bearing,
+    shaft_hz: tuple[float, float],
+    *,
+    window: int = WINDOW,
 ) -> Commissioned:
     """Fit to one type of machine; no window of `calibration` may be in `baseline`."""
     offset, gain = normalisation(features(baseline))
-    errors = np.concatenate([node_errors(network, offset, gain, x) for x in calibration])
+    errors = np.concatenate([node_errors(network, offset, gain, x, window) for x in calibration])
     reference = fit_reference(baseline, calibration, bearing, shaft_hz)
-    return Commissioned(offset, gain, float(np.quantile(errors, SUSPICIOUS)), reference)
+    return Commissioned(offset, gain, float(np.quantile(errors, SUSPICIOUS)), float(errors.max()), reference)
 
 
 def set_values(toml: str, values: dict[str, Any]) -> str:
@@ -146,7 +155,13 @@ def write(folder: Path, fitted: Commissioned, bearing: Bearing, shaft_hz: tuple[
     for file in ("cascade.toml", "node.tflite"):
         if not (folder / file).exists():
             shutil.copy(HERE / file, folder / file)
-    values = {"name": name, "cutoff": round(fitted.cutoff, 5), "shaft_hz": [round(hz, 3) for hz in shaft_hz], "bearing": bearing._asdict()}
+    values = {
+        "name": name,
+        "cutoff": round(fitted.cutoff, 5),
+        "shaft_hz": [round(hz, 3) for hz in shaft_hz],
+        "bearing": bearing._asdict(),
+        "alone_score": round(fitted.strict / (fitted.strict + fitted.cutoff), 3),  # the `error` rule's score
+    }
     toml = folder / "cascade.toml"
     toml.write_text(set_values(toml.read_text(encoding="utf-8"), values), encoding="utf-8")
     (folder / "normalisation.bin").write_bytes(np.stack([fitted.offset, fitted.gain], axis=1).astype("<i2").tobytes())

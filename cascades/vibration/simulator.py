@@ -4,7 +4,7 @@ Theory of operation. Everything is driven by the shaft's angle, which turns with
 shaft's harmonics (imbalance is order 1, misalignment mostly order 2) and the instants at which a rolling element passes a defect (bearing
 orders after Randall & Antoni, "Rolling element bearing diagnostics - a tutorial", MSSP 25, 2011, equations 1-4), with the slip of the
 elements as jitter. Impacts and the broadband forces of a running machine go through the same structure, a sum of decaying modes, which is
-what makes one machine sound unlike another. The sensor adds gravity, noise and its gain. A defect's severity is the RMS of its response
+what makes one machine sound unlike another. The sensor adds gravity, noise and its gain. A fault's severity is the RMS of its response
 relative to the healthy machine's broadband RMS, whatever the machine: 0.5 is buried 6 dB below the noise.
 
     python -m cascades.vibration.simulator motor.wav --seconds 120 --fault "outer race" --onset 60
@@ -131,7 +131,6 @@ def defect(rng: np.random.Generator, m: Machine, fault: str, angle: Floats) -> F
 def record(m: Machine, seconds: float, seed: int, fault: str = "", severity: float | Floats = 0.0) -> Samples:
     """`seconds` of the accelerometer at RATE_HZ. `severity` may be an array with a value for each sample.
 
-    For imbalance and misalignment a severity of 1 raises the shaft's harmonic to eight times the broadband RMS of a healthy machine.
     Load, phases and noise are the seed's.
     """
     rng = np.random.default_rng([seed, 0x72756E])
@@ -141,9 +140,9 @@ def record(m: Machine, seconds: float, seed: int, fault: str = "", severity: flo
     angle = np.cumsum(speed) / RATE_HZ
     phases = rng.uniform(0, 2 * np.pi, len(m.orders_mps2))
     amplitudes = [a * (0.8 + 0.4 * load) for a in m.orders_mps2]
-    for name, order, share in (("imbalance", 1, 1.0), ("misalignment", 2, 1.0), ("misalignment", 3, 0.4)):
+    for name, order, share in (("imbalance", 1, 1.0), ("misalignment", 2, 0.9), ("misalignment", 3, 0.4)):
         if fault == name:
-            amplitudes[order - 1] = amplitudes[order - 1] + 8 * share * m.noise_mps2 * np.asarray(severity)
+            amplitudes[order - 1] = amplitudes[order - 1] + np.sqrt(2) * share * m.noise_mps2 * np.asarray(severity)
     x = sum(a * np.sin(2 * np.pi * (i + 1) * angle + phases[i]) for i, a in enumerate(amplitudes))
     x = x + m.hum_mps2 * np.sin(2 * np.pi * 100 * np.arange(n) / RATE_HZ + rng.uniform(0, 6.28))
     broadband = through_structure(rng.normal(0, 1, n), m)

@@ -1,21 +1,23 @@
 /* The vibration front end: Welch's averaged spectrum of an accelerometer's axis in log-spaced bands, in integers.
  *
- * A frame's mean (gravity, drift) is removed and the frame is shifted left as far as it will go: a 16-bit transform that scales by
- * 1/FFT_SIZE would drown a quiet machine in its own rounding. The shift is taken back from the power, so rows stay comparable.
- * The Hann window is applied after the transform, where it is the exact three-point sum (2 X[k] - X[k-1] - X[k+1]) / 4. */
+ * A frame's mean (gravity, drift) is removed and the frame is shifted left as far as it will go: a 16-bit transform
+ * that scales by 1/FFT_SIZE would drown a quiet machine in its own rounding. The shift is taken back from the power, so
+ * rows stay comparable. The Hann window is applied after the transform, where it is the exact three-point sum (2 X[k] -
+ * X[k-1] - X[k+1]) / 4. */
 #include <string.h>
 
 #include "node/frontend.h"
 
-#define HOP (FFT_SIZE / 2)
-#define BINS (FFT_SIZE / 2) /* bins 1 .. BINS - 1 have two neighbours */
+#define HOP        (FFT_SIZE / 2)
+#define BINS       (FFT_SIZE / 2) /* bins 1 .. BINS - 1 have two neighbours */
 #define MAX_FRAMES 1024
 /* By Parseval one frame's sum over all bins is below 2^36 (with the window's factor of 4 and a right shift by one),
  * so MAX_FRAMES of them leave this many fractional bits in 64, and two to spare for the transform's rounding. */
 #define POWER_FRACTION 16
 
 /* floor(256 * log2(x)), within 1/256; 0 for 0. */
-static int32_t log2_q8(uint64_t x) {
+static int32_t log2_q8(uint64_t x)
+{
     if (x == 0) {
         return 0;
     }
@@ -34,10 +36,11 @@ static int32_t log2_q8(uint64_t x) {
     return result;
 }
 
-int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *config) {
-    if (config->rate_hz == 0 || config->rate_hz > 1000000 || config->frames == 0 || config->frames > MAX_FRAMES || config->bands == 0 ||
-        config->bands > VIBRATION_MAX_BANDS || config->low_hz == 0 || config->low_hz >= config->high_hz ||
-        2u * config->high_hz > config->rate_hz) {
+int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *config)
+{
+    if (config->rate_hz == 0 || config->rate_hz > 1000000 || config->frames == 0 || config->frames > MAX_FRAMES ||
+        config->bands == 0 || config->bands > VIBRATION_MAX_BANDS || config->low_hz == 0 ||
+        config->low_hz >= config->high_hz || 2u * config->high_hz > config->rate_hz) {
         return -1;
     }
     memset(fe, 0, sizeof *fe);
@@ -59,7 +62,8 @@ int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *
 }
 
 /* Writes the frame without its mean, as large as int16 holds. Returns the left shift that took, -1 to 15. */
-static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE]) {
+static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE])
+{
     int32_t sum = 0;
     for (int i = 0; i < FFT_SIZE; i++) {
         sum += samples[i];
@@ -81,7 +85,8 @@ static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE]) {
     return up - down;
 }
 
-static void add_frame(vibration_frontend_t *fe) {
+static void add_frame(vibration_frontend_t *fe)
+{
     int16_t frame[FFT_SIZE], spectrum[FFT_SIZE + 2];
     int shift = scale_frame(fe->samples, frame);
     fft_real(frame, spectrum);
@@ -98,8 +103,9 @@ static void add_frame(vibration_frontend_t *fe) {
     fe->frames_done++;
 }
 
-size_t vibration_frontend_feed(vibration_frontend_t *fe, const int16_t *samples, size_t count, int16_t features[VIBRATION_MAX_BANDS],
-                               bool *ready) {
+size_t vibration_frontend_feed(vibration_frontend_t *fe, const int16_t *samples, size_t count,
+                               int16_t features[VIBRATION_MAX_BANDS], bool *ready)
+{
     size_t room = (size_t)(FFT_SIZE - fe->filled);
     size_t taken = count < room ? count : room;
     memcpy(&fe->samples[fe->filled], samples, taken * sizeof *samples);
@@ -124,7 +130,8 @@ size_t vibration_frontend_feed(vibration_frontend_t *fe, const int16_t *samples,
 }
 
 void vibration_frontend_quantize(const vibration_frontend_t *fe, const int16_t features[VIBRATION_MAX_BANDS],
-                                 int8_t out[VIBRATION_MAX_BANDS]) {
+                                 int8_t out[VIBRATION_MAX_BANDS])
+{
     for (int band = 0; band < fe->config.bands; band++) {
         int64_t value = ((int64_t)(features[band] - fe->config.offset[band]) * fe->config.gain[band]) >> 8;
         out[band] = (int8_t)(value > INT8_MAX ? INT8_MAX : value < INT8_MIN ? INT8_MIN : value);
