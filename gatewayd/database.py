@@ -89,8 +89,12 @@ def connect(url: str, *, create: bool) -> Engine:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         # The driver's own rule when to begin leaves schema changes out of the transaction.
         sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql(c.get_execution_options().get("begin", "BEGIN")))
-    with translated():
-        _migrate(engine)
+    try:
+        with translated():
+            _migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 

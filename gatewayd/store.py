@@ -212,13 +212,20 @@ class Store:
                     return True
                 if self._sweep_events(connection, now_s - self._settings.events_days * _DAY_S):
                     return True
-                if connection.dialect.name != "sqlite" or connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() <= _FREE_PAGES:
-                    return False
-                connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").all()
-                return True
+                return connection.dialect.name == "sqlite" and self._vacuum(connection)
         except StoreError as exc:
             _log.warning("retention: %s", exc)
             return False
+
+    @staticmethod
+    def _vacuum(connection: Connection) -> bool:
+        """Give a few of SQLite's free pages back to the file system."""
+        if connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() <= _FREE_PAGES:
+            return False
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()  # a step a page: SQLAlchemy would take only one
+        return True
 
     def _sweep_clips(self, connection: Connection, cutoff_s: float) -> int:
         oldest = select(windows.c.event_id, windows.c.arrived_s, windows.c.size_bytes).order_by(windows.c.arrived_s)
