@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any, Self
 
 from gatewayd import plugins
@@ -21,15 +22,16 @@ from gatewayd.errors import EscalationError, WorkerCrashedError, WorkerTimeoutEr
 LOAD_TIMEOUT_S = 120.0
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)  # between attempts to start a worker that fails
 _log = logging.getLogger(__name__)
+Find = Callable[[str], ModuleType]
 _spawn = multiprocessing.get_context("spawn")
 
 
-def _serve(kind: str, settings: Mapping[str, Any], pipe: Connection) -> None:
+def _serve(find: Find, kind: str, settings: Mapping[str, Any], pipe: Connection) -> None:
     """The worker process: load, say so, then answer event after event."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        model = plugins.escalator(kind).load(settings)
+        model = find(kind).load(settings)
     except Exception as error:  # noqa: BLE001 -- whatever went wrong is told to the gateway
         pipe.send(f"{type(error).__name__}: {error}")
         return
@@ -48,9 +50,9 @@ def _serve(kind: str, settings: Mapping[str, Any], pipe: Connection) -> None:
 class _Worker:
     """One process and the gateway's end of its pipe."""
 
-    def __init__(self, kind: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, find: Find, kind: str, settings: Mapping[str, Any]) -> None:
         self._pipe, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=_serve, args=(kind, settings, theirs), name=f"gatewayd-{kind}", daemon=True)
+        self._process = _spawn.Process(target=_serve, args=(find, kind, settings, theirs), name=f"gatewayd-{kind}", daemon=True)
         self._process.start()
         theirs.close()
 
@@ -88,9 +90,20 @@ class _Worker:
 
 
 class WorkerPool:
-    """An Escalator: `size` workers of one kind. Use as `async with`. `on_restart` is called for every worker that had to be replaced."""
+    """An Escalator: `size` workers of one kind. Use as `async with`. `on_restart` is called for every worker that had to be replaced.
 
-    def __init__(self, kind: str, settings: Mapping[str, Any], size: int = 1, on_restart: Callable[[], None] = lambda: None) -> None:
+    `find` makes a module of a kind, in the worker process.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        size: int = 1,
+        on_restart: Callable[[], None] = lambda: None,
+        find: Find = plugins.escalator,
+    ) -> None:
+        self._find = find
         self._kind = kind
         self._settings = settings
         self._size = size
@@ -159,7 +172,7 @@ class WorkerPool:
         """Start one worker and wait for its model, again and again until it stands."""
         attempt = 0
         while True:
-            worker = _Worker(self._kind, self._settings)
+            worker = _Worker(self._find, self._kind, self._settings)
             self._workers.add(worker)
             try:
                 problem = await worker.receive(LOAD_TIMEOUT_S)

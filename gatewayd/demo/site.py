@@ -1,0 +1,127 @@
+"""The processes of a small site on loopback ports of its own: broker, gateway, nodes. Each ends when its block ends, by its id."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from gatewayd.errors import ConfigError
+
+START_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 15.0
+_ROOT = Path(__file__).resolve().parents[2]
+BROKER_FILES = _ROOT / "deploy" / "mosquitto"
+NODE_PROGRAM = _ROOT / "build" / "host" / "gateway-node"
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def process(
+    command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `command` while the block runs, its output in `log`; SIGTERM at the end, SIGKILL if that is not enough."""
+    with log.open("ab") as file:
+        running = await asyncio.create_subprocess_exec(
+            *map(str, command), stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **(env or {})}
+        )
+    try:
+        yield running
+    finally:
+        await end(running)
+
+
+async def end(running: asyncio.subprocess.Process, number: int = signal.SIGTERM) -> int:
+    """End a process with a signal; its exit status."""
+    if running.returncode is None:
+        running.send_signal(number)
+        try:
+            async with asyncio.timeout(_END_TIMEOUT_S):
+                await running.wait()
+        except TimeoutError:
+            running.kill()
+    return await running.wait()
+
+
+async def listening(port: int, running: asyncio.subprocess.Process, log: Path) -> None:
+    """Wait until `running` listens on `port`. Raises ConfigError with its log where it does not."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while running.returncode is None:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    return
+    raise ConfigError(f"process {running.pid} does not listen on port {port}:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+@contextlib.asynccontextmanager
+async def broker(folder: Path, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A private MQTT broker: mosquitto with the demo's configuration, or iotcore where mosquitto is not installed."""
+    log = folder / "broker.log"
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    command = [program, "-c", _mosquitto_config(folder, port)] if program else [sys.executable, "-m", "gatewayd.demo.iotcore", str(port)]
+    async with process(command, log) as running:
+        await listening(port, running, log)
+        yield running
+
+
+def _mosquitto_config(folder: Path, port: int) -> Path:
+    """The demo's overlay with this site's port and folder filled in."""
+    data = folder / "mosquitto"
+    data.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        shutil.chown(folder, group="mosquitto")
+        shutil.chown(data, "mosquitto", "mosquitto")
+    text = (BROKER_FILES / "demo.conf").read_text()
+    text = text.replace("@PORT@", str(port)).replace("@STATE@", str(data)).replace("@FOLDER@", str(BROKER_FILES))
+    config = folder / "mosquitto.conf"
+    config.write_text(text)
+    return config
+
+
+@contextlib.asynccontextmanager
+async def gateway(folder: Path, mqtt_port: int, http_port: int, settings: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+    """A gateway with its state in `folder`; `settings` is more TOML."""
+    config = write_config(folder, mqtt_port, http_port, settings)
+    log = folder / "gateway.log"
+    async with process([sys.executable, "-m", "gatewayd.cli", "run", "-c", config], log) as running:
+        await listening(http_port, running, log)
+        yield running
+
+
+def write_config(folder: Path, mqtt_port: int, http_port: int, settings: str = "") -> Path:
+    """The configuration of `gateway`."""
+    state = folder / "state"
+    state.mkdir(exist_ok=True)
+    config = folder / "gatewayd.toml"
+    config.write_text(
+        f'[mqtt]\nport = {mqtt_port}\n[http]\nport = {http_port}\n{settings}\n[gateway]\nid = "demo"\nenroll = ["*"]\nstate_dir = "{state}"\n'
+    )
+    return config
+
+
+def node_command(folder: Path, node: str, mqtt_port: int, images: Sequence[Path], inputs: Sequence[str], *more: str) -> list[str | Path]:
+    """The command that runs one node of the C firmware. Raises ConfigError where it is not built."""
+    if not NODE_PROGRAM.is_file():
+        raise ConfigError(f"{NODE_PROGRAM} is not built: run `make node`")
+    command: list[str | Path] = [NODE_PROGRAM, "--id", node, "--broker", f"127.0.0.1:{mqtt_port}", "--flash", folder / f"{node}.flash"]
+    for image in images:
+        command += ["--image", image]
+    for spec in inputs:
+        command += ["--input", spec]
+    return [*command, *more]
