@@ -1,3 +1,0 @@
-/* Keeps the target non-empty until the core is there. */
-extern int node_placeholder;
-int node_placeholder;

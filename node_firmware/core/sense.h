@@ -1,0 +1,50 @@
+/* sense: one cascade's way from samples to decisions: front end -> nn -> detect, with the clip of the last seconds. */
+#ifndef NODE_SENSE_H
+#define NODE_SENSE_H
+
+#include "image.h"
+#include "node/clip.h"
+#include "node/frontend.h"
+#include "node/nn.h"
+
+typedef enum sense_outcome { SENSE_NOTHING, SENSE_TRIGGER, SENSE_AUDIT, SENSE_FOLLOW } sense_outcome_t;
+
+typedef struct sense {
+    image_t image;
+    nn_t nn;
+    union {
+        audio_frontend_t audio;
+        vibration_frontend_t vibration;
+    } front_end;
+    detect_t detect;
+    clip_t clip;
+    int8_t input[SENSE_INPUT_BYTES]; /* feature rows until they are a whole input: the arena's tensor is not kept */
+    uint16_t filled, input_bytes;
+    uint64_t samples; /* since the start: the cascade's own clock, which no scheduling disturbs */
+    bool following;
+    uint32_t follow_ref, follow_samples; /* the event that is answered, and what is still to be heard */
+    uint32_t invokes;
+    uint64_t invoke_us;
+} sense_t;
+
+typedef struct sense_memory {
+    uint8_t *arena; /* NN_ALIGNMENT-aligned */
+    uint32_t arena_bytes;
+    uint8_t *ring; /* of the clip */
+    uint32_t ring_bytes;
+} sense_memory_t;
+
+/* How large the clip's ring must be for what the image's decision asks for. */
+uint32_t sense_ring_bytes(const image_t *image);
+/* Makes `s`, whose image has been parsed, ready for samples. On NODE_E_IMAGE `*why` says what is wrong with it. */
+NODE_MUST_USE int sense_open(sense_t *s, const sense_memory_t *memory, const char **why);
+/* Takes samples until something comes of them; returns how many. NODE_E_IMAGE where the model failed. */
+NODE_MUST_USE int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port_t *port,
+                             sense_outcome_t *outcome);
+/* From now on to hear `listen_ms` more, and then to answer SENSE_FOLLOW. A follow that is under way is not disturbed.
+ */
+void sense_follow(sense_t *s, uint32_t ref);
+/* The last `ms` of the clip; false while there is nothing. Valid until the next sense_feed(). */
+bool sense_window(const sense_t *s, uint32_t ms, node_window_t *window);
+
+#endif

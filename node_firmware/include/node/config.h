@@ -1,0 +1,22 @@
+/* Sizes, fixed when the firmware is built. They decide sizeof(node_t); nothing is allocated later. */
+#ifndef NODE_CONFIG_H
+#define NODE_CONFIG_H
+
+#define NODE_MAX_CASCADES     4
+#define NODE_MAX_GATEWAYS     4    /* online at the same time and told apart */
+#define NODE_MAX_RECENT       16   /* events whose verdict can still be acted on */
+#define NODE_EVENTS_IN_FLIGHT 4    /* sent and not yet acknowledged */
+#define NODE_MESSAGE_BYTES    1024 /* the largest of info and vitals */
+#define NODE_RECEIVE_BYTES    512  /* the largest message that is read: a verdict */
+#define NODE_HEAD_BYTES       192  /* an event without its window's data */
+#define NODE_MAX_PAYLOAD      98304
+#define NODE_MAX_WINDOW       65536
+#define NODE_MAX_ID           31 /* characters of a node's, cascade's or label's name */
+
+#define MQTT_MAX_PUBLISHES 6   /* waiting to be sent or acknowledged; more than NODE_EVENTS_IN_FLIGHT */
+#define MQTT_CONTROL_BYTES 384 /* CONNECT with its will and password is the largest packet */
+#define MQTT_TOPIC_BYTES   96
+
+#define SENSE_INPUT_BYTES 512 /* the input of a node model */
+
+#endif

@@ -1,0 +1,477 @@
+/* gateway-node: one node as a process. Its flash is a file, its sensors are files or pipes. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "input.h"
+
+#define SECTOR_BYTES 4096
+#define IMAGE_BYTES  (256 * 1024)
+#define QUEUE_BYTES  (1024 * 1024)
+#define MAX_INPUTS   4
+#define DRAIN_MS     10000 /* --exit-at-end: how long events may still wait for a gateway */
+#define FAST_BACKLOG 8     /* --fast: events that may wait before the sensor does */
+
+typedef struct options {
+    const char *broker, *flash;
+    const char *images[NODE_MAX_CASCADES], *inputs[MAX_INPUTS];
+    unsigned image_count, input_count;
+    double speed; /* of paced inputs; 0: as fast as it goes */
+    bool exit_at_end;
+} options_t;
+
+typedef struct host {
+    options_t options;
+    node_config_t config;
+    node_port_t port;
+    node_t node;
+    flash_memory_t flash;
+    sense_t senses[NODE_MAX_CASCADES];
+    input_t inputs[MAX_INPUTS];
+    struct sockaddr_in broker;
+    int fd; /* -1: no link */
+    bool dialling, online;
+    uint64_t retry_us, start_us, ended_us;
+    uint32_t retry_ms;
+} host_t;
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stop_asked = 1;
+}
+
+static uint32_t now_ms(void)
+{
+    return (uint32_t)(clock_us() / 1000);
+}
+
+static uint32_t port_random(void *context)
+{
+    (void)context;
+    return random_u32();
+}
+
+static uint32_t port_micros(void *context)
+{
+    (void)context;
+    return (uint32_t)clock_us();
+}
+
+static void port_log(void *context, const char *line)
+{
+    const host_t *const host = context;
+    fprintf(stderr, "%s: %s\n", host->config.id, line);
+}
+
+static void port_action(void *context, const char *cascade, const char *action, const char *label)
+{
+    const host_t *const host = context;
+    fprintf(stderr, "%s: %s: action %s (%s)\n", host->config.id, cascade, action, label);
+}
+
+/* ---- start ---- */
+
+static void usage(void)
+{
+    die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--image FILE]... [--input SENSOR:PATH]...\n"
+        "                    [--user NAME --password WORD] [--vitals-s S] [--keepalive-s S]\n"
+        "                    [--speed X | --fast] [--exit-at-end]\n"
+        "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
+        "An image goes into its place in flash where that is empty; later starts find it there.");
+}
+
+static uint16_t seconds(const char *text)
+{
+    const long value = strtol(text, NULL, 10);
+    if (value < 1 || value > UINT16_MAX) {
+        die("%s is not a number of seconds", text);
+    }
+    return (uint16_t)value;
+}
+
+static void add(const char **list, unsigned *count, unsigned most, const char *value)
+{
+    if (*count == most) {
+        die("%s: too many", value);
+    }
+    list[(*count)++] = value;
+}
+
+static void parse_option(host_t *host, int option)
+{
+    options_t *const o = &host->options;
+    switch (option) {
+    case 'i':
+        host->config.id = optarg;
+        break;
+    case 'b':
+        o->broker = optarg;
+        break;
+    case 'f':
+        o->flash = optarg;
+        break;
+    case 'm':
+        add(o->images, &o->image_count, NODE_MAX_CASCADES, optarg);
+        break;
+    case 's':
+        add(o->inputs, &o->input_count, MAX_INPUTS, optarg);
+        break;
+    case 'u':
+        host->config.user = optarg;
+        break;
+    case 'p':
+        host->config.password = optarg;
+        break;
+    case 'v':
+        host->config.vitals_s = seconds(optarg);
+        break;
+    case 'k':
+        host->config.keepalive_s = seconds(optarg);
+        break;
+    case 'x':
+        o->speed = strtod(optarg, NULL);
+        if (!(o->speed > 0)) {
+            die("%s is not a speed", optarg);
+        }
+        break;
+    case 'X':
+        o->speed = 0;
+        break;
+    case 'e':
+        o->exit_at_end = true;
+        break;
+    default:
+        usage();
+    }
+}
+
+static void parse_options(host_t *host, int argc, char **argv)
+{
+    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
+                                                 {"broker", required_argument, NULL, 'b'},
+                                                 {"flash", required_argument, NULL, 'f'},
+                                                 {"image", required_argument, NULL, 'm'},
+                                                 {"input", required_argument, NULL, 's'},
+                                                 {"user", required_argument, NULL, 'u'},
+                                                 {"password", required_argument, NULL, 'p'},
+                                                 {"vitals-s", required_argument, NULL, 'v'},
+                                                 {"speed", required_argument, NULL, 'x'},
+                                                 {"keepalive-s", required_argument, NULL, 'k'},
+                                                 {"fast", no_argument, NULL, 'X'},
+                                                 {"exit-at-end", no_argument, NULL, 'e'},
+                                                 {NULL, 0, NULL, 0}};
+    host->options.speed = 1;
+    host->config = (node_config_t){.hardware = "posix",
+                                   .board = "posix",
+                                   .firmware = NODE_VERSION,
+                                   .reset_reason = "power-on",
+                                   .images = NODE_MAX_CASCADES,
+                                   .image_bytes = IMAGE_BYTES,
+                                   .arena_bytes = IMAGE_BYTES,
+                                   .keepalive_s = 30,
+                                   .vitals_s = 60};
+    for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
+        parse_option(host, option);
+    }
+    if (optind != argc || host->config.id == NULL || host->options.broker == NULL || host->options.flash == NULL) {
+        usage();
+    }
+}
+
+/* Puts the image file into its place, where that is empty. */
+static void provision(host_t *host, unsigned image, const char *path)
+{
+    const node_flash_t *const flash = &host->port.flash;
+    const uint32_t at = node_image_offset(&host->config, flash, image);
+    static uint8_t bytes[IMAGE_BYTES];
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t size = fd >= 0 ? read(fd, bytes, sizeof bytes) : -1;
+    uint8_t more;
+    if (size <= 0 || read(fd, &more, 1) != 0) {
+        die("%s: %s", path, size > 0 ? "larger than its place in flash" : strerror(errno));
+    }
+    close(fd);
+    if (flash->map(flash->context, at)[0] != 0xff) {
+        return;
+    }
+    const uint32_t padded = ((uint32_t)size + FLASH_PROGRAM_BYTES - 1) / FLASH_PROGRAM_BYTES * FLASH_PROGRAM_BYTES;
+    memset(bytes + size, 0xff, padded - (uint32_t)size);
+    if (flash->erase(flash->context, at, IMAGE_BYTES) != 0 || flash->program(flash->context, at, bytes, padded) != 0) {
+        die("%s: flash", path);
+    }
+}
+
+static void *allocate(size_t size)
+{
+    void *const memory = aligned_alloc(NN_ALIGNMENT, (size + NN_ALIGNMENT - 1) / NN_ALIGNMENT * NN_ALIGNMENT);
+    if (memory == NULL) {
+        die("out of memory");
+    }
+    return memory;
+}
+
+/* A microcontroller has fixed arrays here; a host asks the image how much it needs. */
+static void load(host_t *host, unsigned image)
+{
+    image_t parsed;
+    sense_memory_t memory = {0};
+    const uint8_t *const data = node_image_data(&host->node, image);
+    if (data[0] == 0xff) {
+        return;
+    }
+    if (image_parse(&parsed, data, IMAGE_BYTES) == NODE_OK && parsed.arena_bytes <= host->config.arena_bytes) {
+        memory.arena_bytes = parsed.arena_bytes;
+        memory.ring_bytes = sense_ring_bytes(&parsed);
+        memory.arena = allocate(memory.arena_bytes);
+        memory.ring = allocate(memory.ring_bytes);
+    }
+    if (node_load(&host->node, image, &host->senses[image - 1], &memory) < 0) {
+        const char *const why = host->node.images[image - 1].rejected;
+        fprintf(stderr, "%s: image %u rejected: %s\n", host->config.id, image, why != NULL ? why : "?");
+    }
+}
+
+static uint32_t model_rate_hz(const host_t *host, front_end_kind_t sensor)
+{
+    for (unsigned i = 0; i < host->node.cascade_count; i++) {
+        const front_end_t *const front_end = &host->node.cascades[i].sense->image.front_end;
+        if (front_end->kind == sensor) {
+            return front_end->rate_hz;
+        }
+    }
+    return 0;
+}
+
+static void open_inputs(host_t *host)
+{
+    for (unsigned i = 0; i < host->options.input_count; i++) {
+        input_t *const input = &host->inputs[i];
+        const char *const spec = host->options.inputs[i];
+        input_open(input, spec);
+        const uint32_t rate_hz = model_rate_hz(host, input->sensor);
+        if (rate_hz == 0 || (input->rate_hz != 0 && input->rate_hz != rate_hz)) {
+            die("%s has %u Hz, and the models want %u", spec, input->rate_hz, rate_hz);
+        }
+        input->rate_hz = rate_hz;
+    }
+}
+
+static void start(host_t *host)
+{
+    host->broker = resolve(host->options.broker);
+    host->fd = -1;
+    flash_map(&host->flash, host->options.flash, 2 * SECTOR_BYTES + NODE_MAX_CASCADES * IMAGE_BYTES + QUEUE_BYTES);
+    host->port = (node_port_t){.flash = flash_driver(&host->flash, SECTOR_BYTES),
+                               .random = port_random,
+                               .micros = port_micros,
+                               .log = port_log,
+                               .action = port_action,
+                               .context = host};
+    for (unsigned i = 0; i < host->options.image_count; i++) {
+        provision(host, i + 1, host->options.images[i]);
+    }
+    const int status = node_init(&host->node, &host->config, &host->port, now_ms());
+    if (status != NODE_OK) {
+        die("%s: node_init %d", host->config.id, status);
+    }
+    for (unsigned image = 1; image <= NODE_MAX_CASCADES; image++) {
+        load(host, image);
+    }
+    open_inputs(host);
+    fprintf(stderr, "%s: session %u, %u cascades, %u events wait\n", host->config.id, host->node.session,
+            host->node.cascade_count, host->node.queue.waiting);
+    host->start_us = clock_us();
+}
+
+/* ---- the link ---- */
+
+static void link_down(host_t *host, const char *why)
+{
+    fprintf(stderr, "%s: offline: %s\n", host->config.id, why);
+    node_link_down(&host->node, now_ms());
+    if (host->fd >= 0) {
+        close(host->fd);
+    }
+    host->fd = -1;
+    host->online = false;
+    const uint32_t most_ms = 30000;
+    host->retry_ms = host->retry_ms == 0 ? 250 : host->retry_ms < most_ms / 2 ? 2 * host->retry_ms : most_ms;
+    host->retry_us = clock_us() + (host->retry_ms / 2 + random_u32() % host->retry_ms) * UINT64_C(1000);
+}
+
+static void connect_broker(host_t *host)
+{
+    host->fd = dial(&host->broker, 0);
+    host->dialling = host->fd >= 0;
+    if (host->fd < 0) {
+        link_down(host, strerror(errno));
+    }
+}
+
+static void transmit(host_t *host)
+{
+    const uint8_t *data;
+    for (size_t size; host->fd >= 0 && !host->dialling && (size = node_transmit(&host->node, &data)) != 0;) {
+        const ssize_t sent = send(host->fd, data, size, MSG_NOSIGNAL);
+        if (sent < 0) {
+            if (errno != EAGAIN) {
+                link_down(host, strerror(errno));
+            }
+            return;
+        }
+        node_transmitted(&host->node, (size_t)sent, now_ms());
+    }
+}
+
+static const char *explain(int status)
+{
+    return status == NODE_E_TIMEOUT ? "the broker is silent" : status == NODE_E_REFUSED ? "refused" : "protocol error";
+}
+
+static void receive(host_t *host, short events)
+{
+    uint8_t bytes[4096];
+    if (host->dialling) {
+        host->dialling = false;
+        if (!dialled(host->fd) || node_link_up(&host->node, now_ms()) != NODE_OK) {
+            link_down(host, "cannot connect");
+        }
+        return;
+    }
+    if ((events & (POLLIN | POLLHUP | POLLERR)) == 0) {
+        return;
+    }
+    const ssize_t got = recv(host->fd, bytes, sizeof bytes, 0);
+    if (got > 0) {
+        const int status = node_receive(&host->node, bytes, (size_t)got, now_ms());
+        if (status < 0) {
+            link_down(host, explain(status));
+        }
+    } else if (got == 0 || errno != EAGAIN) {
+        link_down(host, got == 0 ? "closed by the broker" : strerror(errno));
+    }
+}
+
+/* ---- the sensors ---- */
+
+/* How many samples of a file are due. */
+static size_t due(const host_t *host, const input_t *input)
+{
+    if (!input->paced) {
+        return INPUT_MAX_SAMPLES;
+    }
+    if (host->options.speed == 0) {
+        const bool behind = host->node.gateway_count != 0 && host->node.queue.waiting >= FAST_BACKLOG;
+        return behind ? 0 : INPUT_MAX_SAMPLES;
+    }
+    const double elapsed_s = (double)(clock_us() - host->start_us) * 1e-6;
+    const uint64_t target = (uint64_t)(elapsed_s * host->options.speed * input->rate_hz);
+    const uint64_t count = target > input->fed ? target - input->fed : 0;
+    return count < INPUT_MAX_SAMPLES ? (size_t)count : INPUT_MAX_SAMPLES;
+}
+
+static void feed(host_t *host)
+{
+    int16_t samples[INPUT_MAX_SAMPLES];
+    bool ended = true;
+    for (unsigned i = 0; i < host->options.input_count; i++) {
+        input_t *const input = &host->inputs[i];
+        const size_t wanted = input->ended ? 0 : due(host, input);
+        const size_t count = wanted != 0 ? input_read(input, samples, wanted) : 0;
+        if (count != 0 && node_feed(&host->node, input->sensor, samples, count, now_ms()) < 0) {
+            die("%s: a model failed", host->config.id);
+        }
+        ended = ended && input->ended;
+    }
+    if (ended && host->ended_us == 0) {
+        host->ended_us = clock_us();
+        fprintf(stderr, "%s: inputs ended\n", host->config.id);
+    }
+}
+
+/* ---- the loop ---- */
+
+static bool finished(const host_t *host)
+{
+    if (!host->options.exit_at_end || host->ended_us == 0) {
+        return false;
+    }
+    return (node_ready(&host->node) && host->node.queue.waiting == 0) ||
+           clock_us() - host->ended_us > DRAIN_MS * UINT64_C(1000);
+}
+
+/* Sleeps until something happens, at most `most_ms`. */
+static void wait_for_work(host_t *host, int most_ms)
+{
+    struct pollfd fds[1 + MAX_INPUTS];
+    const uint8_t *data;
+    const bool writes = host->fd >= 0 && (host->dialling || node_transmit(&host->node, &data) != 0);
+    fds[0] = (struct pollfd){.fd = host->fd, .events = (short)(POLLIN | (writes ? POLLOUT : 0))};
+    for (unsigned i = 0; i < host->options.input_count; i++) {
+        const input_t *const input = &host->inputs[i];
+        fds[1 + i] = (struct pollfd){.fd = input->paced || input->ended ? -1 : input->fd, .events = POLLIN};
+        if (input->paced && !input->ended) {
+            most_ms = host->options.speed == 0 ? 0 : most_ms < 10 ? most_ms : 10;
+        }
+    }
+    if (poll(fds, 1 + host->options.input_count, most_ms) > 0 && fds[0].revents != 0) {
+        receive(host, fds[0].revents);
+    }
+}
+
+static void run(host_t *host)
+{
+    bool stopping = false;
+    while (!node_stopped(&host->node)) {
+        if (!stopping && (stop_asked || finished(host))) {
+            node_stop(&host->node, now_ms());
+            stopping = true;
+            continue;
+        }
+        if (host->fd < 0 && clock_us() >= host->retry_us) {
+            connect_broker(host);
+        }
+        if (!stopping) {
+            feed(host);
+        }
+        int wait_ms = node_step(&host->node, now_ms());
+        if (wait_ms < 0) {
+            link_down(host, explain(wait_ms));
+            wait_ms = 0;
+        }
+        transmit(host);
+        if (!host->online && node_ready(&host->node)) {
+            fprintf(stderr, "%s: online\n", host->config.id);
+            host->online = true;
+            host->retry_ms = 0;
+        }
+        wait_for_work(host, wait_ms < 200 ? wait_ms : 200);
+        transmit(host);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static host_t host;
+    parse_options(&host, argc, argv);
+    const struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    start(&host);
+    run(&host);
+    const node_t *const node = &host.node;
+    fprintf(stderr, "%s: stopped: %u events, %u acknowledged, %u verdicts, %u wait\n", host.config.id,
+            node->counts.events, node->counts.acknowledged, node->counts.verdicts, node->queue.waiting);
+    return 0;
+}
