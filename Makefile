@@ -7,7 +7,7 @@ setup: ; @scripts/setup.sh
 setup-dev: ; @scripts/setup.sh dev
 
 node: setup
-	@cmake -S node_firmware -B build/host -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python3 >build/cmake.log || (cat build/cmake.log; false)
+	@mkdir -p build && cmake -S node_firmware --preset host >build/cmake.log 2>&1 || (cat build/cmake.log; false)
 	@ninja -C build/host --quiet
 
 # Nodes, broker and gateway, and the main job on real input; ONCE=1 stops when it has proved itself.
