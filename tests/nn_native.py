@@ -102,12 +102,16 @@ def _check(status: int) -> None:
 class Model:
     """One open model with an arena of its own."""
 
-    def __init__(self, model: bytes, arena_bytes: int = 1 << 20) -> None:
+    def __init__(self, model: bytes, arena_bytes: int = 1 << 20, *, model_offset: int = 0, arena_offset: int = 0) -> None:
         self._lib = library()
-        self._model = aligned(model)
-        self._arena = aligned(arena_bytes)
+        self._model = aligned(model, model_offset)
+        self._arena = aligned(arena_bytes, arena_offset)
         self._nn = _Nn()
         _check(self._lib.nn_open(c.byref(self._nn), self._model.ctypes.data, len(model), self._arena.ctypes.data, arena_bytes))
+
+    def close(self) -> None:
+        """Try to open nothing, which leaves nothing open."""
+        assert self._lib.nn_open(c.byref(self._nn), None, 0, None, 0) != 0
 
     @property
     def arena_used(self) -> int:

@@ -1,0 +1,325 @@
+"""Random small .tflite graphs: for each operator of the engine a function that draws one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tflite_builder import Builder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+SAME, VALID = 0, 1
+ACTIVATIONS = (0, 1, 2, 3)  # none, ReLU, ReLU -1..1, ReLU6
+
+
+class Quantization(NamedTuple):
+    scale: float
+    zero_point: int
+
+
+class Draw:
+    """A random source with the draws that graphs are made of, and the graph in the making."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.b = Builder()
+        self.inputs: list[int] = []
+
+    def number(self, low: int, high: int) -> int:
+        """Both ends included."""
+        return int(self.rng.integers(low, high + 1))
+
+    def pick(self, values: Sequence[Any]) -> Any:
+        return values[self.number(0, len(values) - 1)]
+
+    def quantization(self) -> Quantization:
+        return Quantization(float(np.exp(self.rng.uniform(np.log(0.002), np.log(2)))), self.number(-128, 127))
+
+    def shape(self, rank: int) -> list[int]:
+        return [self.number(1, 5) for _ in range(rank)]
+
+    def input(self, shape: Sequence[int], q: Quantization | tuple[()], dtype: npt.DTypeLike = np.int8) -> int:
+        self.inputs.append(self.b.tensor(shape, dtype, *q))
+        return self.inputs[-1]
+
+    def ints(self, values: Sequence[int]) -> int:
+        return self.b.tensor([len(values)], np.int32, data=values)
+
+    def weights(self, shape: Sequence[int], dimension: int, in_scale: float, *, per_channel: bool, bias: bool) -> tuple[int, int, int]:
+        """A filter, its bias, which may be absent (-1), and the number of output channels."""
+        channels = shape[dimension]
+        scale = np.exp(self.rng.uniform(np.log(1e-4), np.log(0.1), channels if per_channel else 1))
+        filter_ = self.b.tensor(shape, np.int8, scale, data=self.rng.integers(-127, 128, shape), dimension=dimension)
+        if not bias:
+            return filter_, -1, channels
+        bound = self.pick([100, 100_000, 2**31 - 1])
+        values = self.rng.integers(-bound, bound + 1, channels)
+        return filter_, self.b.tensor([channels], np.int32, np.float32(in_scale) * np.float32(scale), data=values), channels
+
+    def finish(self, *outputs: int) -> bytes:
+        return self.b.finish(self.inputs, outputs)
+
+
+def out_size(padding: int, size: int, filter_: int, stride: int, dilation: int = 1) -> int:
+    reach = (filter_ - 1) * dilation + 1
+    return -(-size // stride) if padding == SAME else (size - reach) // stride + 1
+
+
+def convolution(d: Draw, *, depthwise: bool) -> bytes:
+    kh, kw, dh, dw = d.number(1, 4), d.number(1, 4), d.pick([1, 1, 2, 3]), d.pick([1, 1, 2])
+    sh, sw, padding = d.number(1, 3), d.number(1, 3), d.pick([SAME, VALID])
+    least = 1 if padding == SAME else 0
+    h = d.number(1, 7) + (0 if least else (kh - 1) * dh)
+    w = d.number(1, 7) + (0 if least else (kw - 1) * dw)
+    batches, groups, per_group, multiplier = d.number(1, 2), d.pick([1, 1, 2]), d.number(1, 9), d.number(1, 3)
+    channels = groups * per_group
+    q = d.quantization()
+    x = d.input([batches, h, w, channels], q)
+    if depthwise:
+        shape, dimension = [1, kh, kw, channels * multiplier], 3
+    else:
+        shape, dimension = [groups * d.number(1, 6), kh, kw, per_group], 0
+    has_bias = depthwise or d.number(0, 4) > 0  # TFLM crashes on a depthwise convolution without
+    filter_, bias, out_c = d.weights(shape, dimension, q.scale, per_channel=d.number(0, 3) > 0, bias=has_bias)
+    y_shape = [batches, out_size(padding, h, kh, sh, dh), out_size(padding, w, kw, sw, dw), out_c]
+    y = d.b.tensor(y_shape, np.int8, *d.quantization())
+    options = {"padding": padding, "strideH": sh, "strideW": sw, "dilationHFactor": dh, "dilationWFactor": dw}
+    options["fusedActivationFunction"] = d.pick(ACTIVATIONS)
+    if depthwise:
+        options["depthMultiplier"] = multiplier
+    d.b.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, filter_, bias], [y], **options)
+    return d.finish(y)
+
+
+def conv(d: Draw) -> bytes:
+    return convolution(d, depthwise=False)
+
+
+def depthwise_conv(d: Draw) -> bytes:
+    return convolution(d, depthwise=True)
+
+
+def fully_connected(d: Draw) -> bytes:
+    depth, units, shape = d.number(1, 70), d.number(1, 12), d.pick([[1], [3], [2, 2]])
+    q = d.quantization()
+    x = d.input([*shape, depth], q)
+    filter_, bias, _ = d.weights([units, depth], 0, q.scale, per_channel=d.number(0, 2) == 0, bias=d.number(0, 4) > 0)
+    y = d.b.tensor([*shape, units], np.int8, *d.quantization())
+    d.b.op("FULLY_CONNECTED", [x, filter_, bias], [y], fusedActivationFunction=d.pick(ACTIVATIONS), keepNumDims=len(shape) > 1)
+    return d.finish(y)
+
+
+def pool(d: Draw, name: str) -> bytes:
+    kh, kw, sh, sw, padding = d.number(1, 4), d.number(1, 4), d.number(1, 3), d.number(1, 3), d.pick([SAME, VALID])
+    n, h, w, channels, q = d.number(1, 2), d.number(kh, 9), d.number(kw, 9), d.number(1, 7), d.quantization()
+    x = d.input([n, h, w, channels], q)
+    y = d.b.tensor([n, out_size(padding, h, kh, sh), out_size(padding, w, kw, sw), channels], np.int8, *q)
+    options = {"padding": padding, "strideH": sh, "strideW": sw, "filterHeight": kh, "filterWidth": kw}
+    d.b.op(name, [x], [y], fusedActivationFunction=d.pick(ACTIVATIONS), **options)
+    return d.finish(y)
+
+
+def average_pool(d: Draw) -> bytes:
+    return pool(d, "AVERAGE_POOL_2D")
+
+
+def max_pool(d: Draw) -> bytes:
+    return pool(d, "MAX_POOL_2D")
+
+
+def arithmetic(d: Draw, name: str) -> bytes:
+    shape = d.shape(d.number(1, 4))
+    shapes = [shape, shape]
+    if d.number(0, 1):  # broadcast
+        shapes = [[1 if d.number(0, 2) == 0 else size for size in shape] for _ in range(2)]
+        shapes[0] = shapes[0][d.number(0, len(shape) - 1) if d.number(0, 1) else 0 :]
+        shape = list(np.broadcast_shapes(*map(tuple, shapes)))
+    quantizations = [d.quantization(), d.quantization()]
+    a = d.input(shapes[0], quantizations[0])
+    if d.number(0, 3):
+        b = d.input(shapes[1], quantizations[1])
+    else:
+        b = d.b.tensor(shapes[1], np.int8, *quantizations[1], data=d.rng.integers(-128, 128, shapes[1]))
+    y = d.b.tensor(shape, np.int8, *d.quantization())
+    operands = [a, b] if d.number(0, 1) else [b, a]
+    d.b.op(name, operands, [y], fusedActivationFunction=d.pick(ACTIVATIONS))
+    return d.finish(y)
+
+
+def add(d: Draw) -> bytes:
+    return arithmetic(d, "ADD")
+
+
+def mul(d: Draw) -> bytes:
+    return arithmetic(d, "MUL")
+
+
+def unary(d: Draw, name: str, shape: Sequence[int], q: Quantization, **options: float) -> bytes:
+    x = d.input(shape, d.quantization())
+    y = d.b.tensor(shape, np.int8, *q)
+    d.b.op(name, [x], [y], **options)
+    return d.finish(y)
+
+
+def softmax(d: Draw) -> bytes:
+    shape = [d.number(1, 4), d.pick([1, 2, 12, 100])]
+    return unary(d, "SOFTMAX", shape, Quantization(1 / 256, -128), beta=d.pick([1.0, 1.0, 0.5, 3.0, 100.0]))
+
+
+def logistic(d: Draw) -> bytes:
+    return unary(d, "LOGISTIC", [4, 64], Quantization(1 / 256, -128))
+
+
+def tanh(d: Draw) -> bytes:
+    return unary(d, "TANH", [4, 64], Quantization(1 / 128, 0))
+
+
+def quantize(d: Draw) -> bytes:
+    kinds: list[tuple[npt.DTypeLike, npt.DTypeLike]] = [
+        (np.int8, np.uint8),
+        (np.uint8, np.int8),
+        (np.int8, np.int8),
+        (np.float32, np.int8),
+    ]
+    source, target = d.pick(kinds)
+    x = d.input([2, 60], shifted(d.quantization(), source), source)
+    y = d.b.tensor([2, 60], target, *shifted(d.quantization(), target))
+    d.b.op("QUANTIZE", [x], [y])
+    return d.finish(y)
+
+
+def dequantize(d: Draw) -> bytes:
+    source = d.pick([np.int8, np.uint8])
+    x = d.input([2, 60], shifted(d.quantization(), source), source)
+    y = d.b.tensor([2, 60], np.float32)
+    d.b.op("DEQUANTIZE", [x], [y])
+    return d.finish(y)
+
+
+def shifted(q: Quantization, dtype: npt.DTypeLike) -> Quantization | tuple[()]:
+    """`q` for a type: none for floats, a zero point of 0..255 for uint8."""
+    if dtype is np.float32:
+        return ()
+    return Quantization(q.scale, q.zero_point + 128) if dtype is np.uint8 else q
+
+
+def reshape(d: Draw) -> bytes:
+    shape, q = d.shape(4), d.quantization()
+    new = d.pick([[int(np.prod(shape))], [shape[0], -1], [shape[0] * shape[1], shape[2], shape[3]]])
+    real = list(np.zeros(shape, np.int8).reshape(new).shape)
+    x = d.input(shape, q)
+    y = d.b.tensor(real, np.int8, *q)
+    d.b.op("RESHAPE", [x, d.ints(new)], [y])
+    return d.finish(y)
+
+
+def cut(d: Draw) -> tuple[list[int], int, list[list[int]], Quantization]:
+    """A shape, an axis of it and the shapes of the pieces along the axis."""
+    shape, q = d.shape(d.number(1, 4)), d.quantization()
+    axis, sizes = d.number(0, len(shape) - 1), [d.number(1, 4) for _ in range(d.number(1, 4))]
+    shape[axis] = sum(sizes)
+    return shape, axis, [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes], q
+
+
+def concatenation(d: Draw) -> bytes:
+    shape, axis, pieces, q = cut(d)
+    inputs = [d.input(piece, q) for piece in pieces]
+    y = d.b.tensor(shape, np.int8, *q)
+    d.b.op("CONCATENATION", inputs, [y], axis=axis - (len(shape) if d.number(0, 1) else 0))
+    return d.finish(y)
+
+
+def split_v(d: Draw) -> bytes:
+    shape, axis, pieces, q = cut(d)
+    x = d.input(shape, q)
+    outputs = [d.b.tensor(piece, np.int8, *q) for piece in pieces]
+    sizes = [piece[axis] for piece in pieces]
+    if d.number(0, 1):
+        sizes[d.number(0, len(sizes) - 1)] = -1
+    signed_axis = d.b.tensor([], np.int32, data=axis - (len(shape) if d.number(0, 1) else 0))
+    d.b.op("SPLIT_V", [x, d.ints(sizes), signed_axis], outputs, numSplits=len(outputs))
+    return d.finish(*outputs)
+
+
+def strided_slice(d: Draw) -> bytes:
+    while True:
+        shape, q = [d.number(1, 6) for _ in range(d.number(1, 4))], d.quantization()
+        begin = [d.number(-size, size - 1) for size in shape]
+        end = [d.number(-size - 1, size + 1) for size in shape]
+        strides = [d.pick([1, 1, 2, 3, -1, -2]) for _ in shape]
+        masks = [d.number(0, 2 ** len(shape) - 1) & d.number(0, 15) for _ in range(3)]
+        masks[2] &= ~masks[0]
+        index: list[int | slice] = []
+        for axis, (b, e, s) in enumerate(zip(begin, end, strides, strict=True)):
+            from_edge, to_edge, shrink = ((mask >> axis) & 1 for mask in masks)
+            if shrink:
+                strides[axis] = 1
+            index.append(b if shrink else slice(None if from_edge else b, None if to_edge else e, s))
+        result = np.zeros(shape, np.int8)[tuple(index)]
+        if result.size:
+            break
+    x = d.input(shape, q)
+    y = d.b.tensor(result.shape, np.int8, *q)
+    options = dict(zip(("beginMask", "endMask", "shrinkAxisMask"), masks, strict=True))
+    d.b.op("STRIDED_SLICE", [x, d.ints(begin), d.ints(end), d.ints(strides)], [y], **options)
+    return d.finish(y)
+
+
+def variables(d: Draw, *, initialised: bool = True) -> bytes:
+    """A delay line: the state and the input in, the input into the state. Zero points fill what nobody has set."""
+    q, shape, count = d.quantization(), [1, d.number(1, 3), 1, d.number(1, 5)], d.number(1, 3)
+    handles = [d.b.tensor([], None) for _ in range(count)]
+    if initialised:
+        d.b.op("CALL_ONCE", [], [], initSubgraphIndex=1)
+    at = d.input(shape, q)
+    for i, handle in enumerate(handles):
+        d.b.op("VAR_HANDLE", [], [handle], container="", sharedName=f"state{i}")
+    for handle in handles:
+        state = d.b.tensor(shape, np.int8, *q)
+        d.b.op("READ_VARIABLE", [handle], [state])
+        d.b.op("ASSIGN_VARIABLE", [handle, at], [])
+        at = state
+    if initialised:
+        d.b.subgraph()
+        for i in reversed(range(count)):
+            handle = d.b.tensor([], None)
+            value = d.b.tensor(shape, np.int8, *q, data=d.rng.integers(-128, 128, shape))
+            d.b.op("VAR_HANDLE", [], [handle], container="", sharedName=f"state{i}")
+            d.b.op("ASSIGN_VARIABLE", [handle, value], [])
+    return d.finish(at)
+
+
+def unset_variables(d: Draw) -> bytes:
+    return variables(d, initialised=False)
+
+
+def network(d: Draw) -> bytes:
+    """A dozen operators on anything made before, so that lifetimes cross and memory is shared; sometimes early results are outputs."""
+    q = d.quantization()
+    made = [(d.input([1, size], q), size) for size in (d.number(1, 40) for _ in range(d.number(1, 3)))]
+    for _ in range(12):
+        (a, size_a), (b, size_b) = d.pick(made), d.pick(made)
+        kind = d.number(0, 2)
+        if kind == 0 and size_a + size_b < 300:
+            y, size = d.b.tensor([1, size_a + size_b], np.int8, *q), size_a + size_b
+            d.b.op("CONCATENATION", [a, b], [y], axis=1)
+        elif kind == 1:
+            row = d.b.tensor([size_a, 1], np.int8, *q)
+            y, size = d.b.tensor([1, size_a], np.int8, *q), size_a
+            d.b.op("RESHAPE", [a, d.ints([size_a, 1])], [row])
+            d.b.op("RESHAPE", [row, d.ints([1, size_a])], [y])
+        else:
+            y, size = d.b.tensor([1, size_a], np.int8, *q), size_a
+            d.b.op("ADD", [a, a if size_a != size_b else b], [y])
+        made.append((y, size))
+    return d.finish(made[-1][0], *(index for index, _ in made[len(d.inputs) : -1] if d.number(0, 5) == 0))
+
+
+GRAPHS: list[Callable[[Draw], bytes]] = [
+    conv, depthwise_conv, fully_connected, average_pool, max_pool, add, mul, softmax, logistic, tanh, quantize, dequantize,
+    reshape, concatenation, split_v, strided_slice, variables, unset_variables, network,
+]  # fmt: skip
