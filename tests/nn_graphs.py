@@ -211,7 +211,8 @@ def reshape(d: Draw) -> bytes:
     shape, q = d.shape(4), d.quantization()
     new = d.pick([[int(np.prod(shape))], [shape[0], -1], [shape[0] * shape[1], shape[2], shape[3]]])
     real = list(np.zeros(shape, np.int8).reshape(new).shape)
-    x = d.input(shape, q)
+    constant = d.number(0, 3) == 0
+    x = d.b.tensor(shape, np.int8, *q, data=d.rng.integers(-128, 128, shape)) if constant else d.input(shape, q)
     y = d.b.tensor(real, np.int8, *q)
     d.b.op("RESHAPE", [x, d.ints(new)], [y])
     return d.finish(y)

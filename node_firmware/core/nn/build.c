@@ -125,7 +125,7 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
     NEED(b->places[t->index] == PLACE_UNDEFINED, NN_E_MODEL);
     b->places[t->index] = PLACE_UNPLANNED;
     b->lives[t->index] = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
-    return NN_OK;
+    return build_work(b, t->elements);
 }
 
 void build_alias(build_t *b, const tensor_t *input, const tensor_t *output)

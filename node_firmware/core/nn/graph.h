@@ -20,7 +20,8 @@
 #define NN_MAX_OPERATORS 1024 /* of a subgraph */
 #endif
 #ifndef NN_MAX_WORK
-#define NN_MAX_WORK (UINT32_C(1) << 30) /* multiply-accumulates of an invocation */
+#define NN_MAX_WORK (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more  \
+                                         */
 #endif
 #define NN_MAX_DEPTH 32768 /* products of int8 in one sum: it cannot overflow an int32 */
 #define NN_MAX_SIDE  65535 /* of an image, a filter, a stride */
@@ -133,6 +134,7 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *tensor);
 bool build_has_input(build_t *b, uint32_t position);
 /* The output may share the input's memory: the operator changes nothing. */
 void build_alias(build_t *b, const tensor_t *input, const tensor_t *output);
+/* Adds to the work of an invocation; build_output() has counted one for each element. */
 nn_status_t build_work(build_t *b, uint64_t multiply_accumulates);
 /* An element of a constant int32 tensor. */
 int32_t constant_at(build_t *b, const tensor_t *tensor, uint32_t element);

@@ -4,6 +4,8 @@
 #include "op_common.h"
 #include "schema.h"
 
+#define FUNCTION_WORK 32 /* multiplications in exp() and a division, about */
+
 static int16_t quantized(const tensor_t *t, float real)
 {
     const int64_t q = (int64_t)round_saturate(real / t->scale) + t->zero_point;
@@ -119,7 +121,7 @@ static nn_status_t load_unary(build_t *b, tensor_t *in, tensor_t *out, float sca
     NEED(is_quantized_int8(in) && is_quantized_int8(out), NN_E_TYPE);
     NEED(out->scale == scale && out->zero_point == zero_point, NN_E_TYPE);
     NEED(same_shape(in, out), NN_E_SHAPE);
-    return NN_OK;
+    return build_work(b, (uint64_t)FUNCTION_WORK * in->elements);
 }
 
 /* Inputs of exp() are in Q5. A scale of 2^30 and more in them means that exp() of all but the maximum is 0. */
