@@ -1,6 +1,7 @@
 """Who says what: the voices and texts of training and of evaluation, which share nothing but the wake phrase."""
 
 import tomllib
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -67,12 +68,13 @@ class Split(NamedTuple):
         return str(rng.choice(self.talk)) if rng.random() < 0.25 else ""
 
 
-TRAIN, TEST = Split(**_CORPUS["train"]), Split(**_CORPUS["test"])
+TRAIN, DEV, TEST = (Split(**_CORPUS[name]) for name in ("train", "dev", "test"))
 
 
 def assert_disjoint() -> None:
-    """Raise AssertionError where evaluation would hear a voice, an accent, a timbre or a text of training."""
-    for field in ("accents", "timbres", "other_voices"):
-        assert not set(getattr(TRAIN, field)) & set(getattr(TEST, field)), field
-    learnt, asked = ({text.lower() for text in (*split.after, *split.near, *split.talk) if text} for split in (TRAIN, TEST))
-    assert not learnt & asked
+    """Raise AssertionError where one split hears a voice, an accent, a timbre or a text of another."""
+    for one, other in combinations((TRAIN, DEV, TEST), 2):
+        for field in ("accents", "timbres", "other_voices"):
+            assert not set(getattr(one, field)) & set(getattr(other, field)), field
+        texts = ({text.lower() for text in (*split.after, *split.near, *split.talk) if text} for split in (one, other))
+        assert not set.intersection(*texts)
