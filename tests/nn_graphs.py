@@ -36,8 +36,13 @@ class Draw:
     def pick(self, values: Sequence[Any]) -> Any:
         return values[self.number(0, len(values) - 1)]
 
+    def scales(self, low: float, high: float, count: int | None = None) -> Any:
+        """One or `count` scales; sometimes powers of two, because only these make products that lie halfway between integers."""
+        exponents = self.rng.uniform(np.log2(low), np.log2(high), count)
+        return np.exp2(np.rint(exponents) if self.number(0, 2) == 0 else exponents)
+
     def quantization(self) -> Quantization:
-        return Quantization(float(np.exp(self.rng.uniform(np.log(0.002), np.log(2)))), self.number(-128, 127))
+        return Quantization(float(self.scales(0.002, 2)), self.number(-128, 127))
 
     def shape(self, rank: int) -> list[int]:
         return [self.number(1, 5) for _ in range(rank)]
@@ -52,7 +57,7 @@ class Draw:
     def weights(self, shape: Sequence[int], dimension: int, in_scale: float, *, per_channel: bool, bias: bool) -> tuple[int, int, int]:
         """A filter, its bias, which may be absent (-1), and the number of output channels."""
         channels = shape[dimension]
-        scale = np.exp(self.rng.uniform(np.log(1e-4), np.log(0.1), channels if per_channel else 1))
+        scale = self.scales(1e-4, 0.1, channels if per_channel else 1)
         filter_ = self.b.tensor(shape, np.int8, scale, data=self.rng.integers(-127, 128, shape), dimension=dimension)
         if not bias:
             return filter_, -1, channels

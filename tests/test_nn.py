@@ -392,6 +392,15 @@ def test_what_does_not_hold_together_is_refused(change: Callable[[Any, Any], Non
     assert error.value.code == code
 
 
+def test_a_concatenation_cannot_contain_itself() -> None:
+    b = Builder()
+    a, y = b.tensor([1, 4], np.int8, 0.5), b.tensor([2, 4], np.int8, 0.5)
+    b.op("CONCATENATION", [a, y], [y], axis=0)
+    with pytest.raises(Status) as error:
+        Model(b.finish([a], [y]))
+    assert error.value.code == E_MODEL
+
+
 def test_an_initialising_subgraph_cannot_call_itself() -> None:
     d = nn_graphs.Draw(1)
     data = nn_graphs.variables(d)

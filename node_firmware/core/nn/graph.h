@@ -20,8 +20,9 @@
 #define NN_MAX_OPERATORS 1024 /* of a subgraph */
 #endif
 #ifndef NN_MAX_WORK
-#define NN_MAX_WORK (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more  \
-                                         */
+#define NN_MAX_WORK                                                                                                    \
+    (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more                  \
+                         */
 #endif
 #define NN_MAX_DEPTH 32768 /* products of int8 in one sum: it cannot overflow an int32 */
 #define NN_MAX_SIDE  65535 /* of an image, a filter, a stride */

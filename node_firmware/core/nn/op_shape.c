@@ -136,62 +136,77 @@ static nn_status_t axis_range(const axis_slice_t *s, int32_t size, int32_t *star
     NEED(!s->shrink || (s->stride > 0 && !s->from_edge), NN_E_SHAPE);
     const bool forward = s->stride > 0;
     const int32_t low = forward ? 0 : -1, high = forward ? size : size - 1;
-    *start = s->from_edge ? (forward ? 0 : size - 1) : position(s->begin, size, low, high);
+    const int32_t first = s->from_edge ? (forward ? 0 : size - 1) : position(s->begin, size, low, high);
     const int32_t stop = s->to_edge ? (forward ? size : -1) : position(s->end, size, low, high);
-    const int32_t distance = forward ? stop - *start : *start - stop;
-    const int32_t step = forward ? s->stride : -s->stride;
-    *count = s->shrink ? 1 : distance / step + (distance % step > 0);
-    NEED(*start >= 0 && *start<size && * count> 0, NN_E_SHAPE);
+    const int32_t distance = forward ? stop - first : first - stop;
+    NEED(first >= 0 && first < size && (s->shrink || distance > 0), NN_E_SHAPE);
+    *start = first;
+    *count = s->shrink ? 1 : (distance - 1) / (forward ? s->stride : -s->stride) + 1;
     return NN_OK;
 }
 
-static nn_status_t load_slice_vector(build_t *b, uint32_t position_, uint8_t rank, tensor_t *t)
+typedef struct slice_options {
+    tensor_t begin, end, strides;
+    int32_t begin_mask, end_mask, shrink_mask; /* bit n: axis n */
+} slice_options_t;
+
+static nn_status_t load_slice_vector(build_t *b, uint32_t input, uint8_t rank, tensor_t *t)
 {
-    TRY(build_input(b, position_, t));
+    TRY(build_input(b, input, t));
     NEED(t->type == NN_INT32 && t->data.count == 4U * rank, NN_E_TYPE);
     return NN_OK;
 }
 
-nn_status_t strided_slice_prepare(build_t *b)
+static nn_status_t load_slice_options(build_t *b, uint8_t rank, slice_options_t *o)
 {
-    tensor_t in, begin, end, strides, out;
-    TRY(build_input(b, 0, &in));
-    TRY(load_slice_vector(b, 1, in.rank, &begin));
-    TRY(load_slice_vector(b, 2, in.rank, &end));
-    TRY(load_slice_vector(b, 3, in.rank, &strides));
-    TRY(build_output(b, 0, &out));
-    NEED(movable(&in, &out), NN_E_TYPE);
-    NEED(in.rank <= 4, NN_E_LIMIT);
+    TRY(load_slice_vector(b, 1, rank, &o->begin));
+    TRY(load_slice_vector(b, 2, rank, &o->end));
+    TRY(load_slice_vector(b, 3, rank, &o->strides));
     NEED(fb_i32(&b->fb, b->options, SLICE_ELLIPSIS_MASK, 0) == 0, NN_E_OPERATOR);
     NEED(fb_i32(&b->fb, b->options, SLICE_NEW_AXIS_MASK, 0) == 0, NN_E_OPERATOR);
     NEED(fb_u8(&b->fb, b->options, SLICE_OFFSET, 0) == 0, NN_E_OPERATOR);
-    const int32_t begin_mask = fb_i32(&b->fb, b->options, SLICE_BEGIN_MASK, 0);
-    const int32_t end_mask = fb_i32(&b->fb, b->options, SLICE_END_MASK, 0);
-    const int32_t shrink_mask = fb_i32(&b->fb, b->options, SLICE_SHRINK_MASK, 0);
+    o->begin_mask = fb_i32(&b->fb, b->options, SLICE_BEGIN_MASK, 0);
+    o->end_mask = fb_i32(&b->fb, b->options, SLICE_END_MASK, 0);
+    o->shrink_mask = fb_i32(&b->fb, b->options, SLICE_SHRINK_MASK, 0);
+    return NN_OK;
+}
+
+static axis_slice_t axis_of(build_t *b, const slice_options_t *o, int axis)
+{
+    return (axis_slice_t){
+        .begin = constant_at(b, &o->begin, (uint32_t)axis),
+        .end = constant_at(b, &o->end, (uint32_t)axis),
+        .stride = constant_at(b, &o->strides, (uint32_t)axis),
+        .from_edge = o->begin_mask >> axis & 1,
+        .to_edge = o->end_mask >> axis & 1,
+        .shrink = o->shrink_mask >> axis & 1,
+    };
+}
+
+nn_status_t strided_slice_prepare(build_t *b)
+{
+    tensor_t in, out;
+    slice_options_t options;
+    TRY(build_input(b, 0, &in));
+    TRY(build_output(b, 0, &out));
+    NEED(movable(&in, &out), NN_E_TYPE);
+    NEED(in.rank <= 4, NN_E_LIMIT);
+    TRY(load_slice_options(b, in.rank, &options));
     slice_t *p = build_alloc(b, sizeof *p);
     NEED(p != NULL, NN_E_ARENA);
     p->element_bytes = in.bytes / in.elements;
     int32_t step = 1; /* elements from one index of the axis to the next */
-    uint8_t out_rank = out.rank;
+    int out_rank = out.rank;
     for (int i = 3; i >= 0; i--) {
         const int axis = i - (4 - in.rank);
         p->count[i] = 1;
         if (axis < 0) {
             continue;
         }
-        const axis_slice_t slice = {
-            constant_at(b, &begin, (uint32_t)axis),
-            constant_at(b, &end, (uint32_t)axis),
-            constant_at(b, &strides, (uint32_t)axis),
-            (begin_mask >> axis) & 1,
-            (end_mask >> axis) & 1,
-            (shrink_mask >> axis) & 1,
-        };
-        int32_t start, count;
+        const axis_slice_t slice = axis_of(b, &options, axis);
+        int32_t start = 0, count = 0;
         TRY(axis_range(&slice, in.dims[axis], &start, &count));
-        if (!slice.shrink) {
-            NEED(out_rank > 0 && out.dims[--out_rank] == count, NN_E_SHAPE);
-        }
+        NEED(slice.shrink || (out_rank-- > 0 && out.dims[out_rank] == count), NN_E_SHAPE);
         p->first += (uint32_t)(start * step);
         p->count[i] = (uint32_t)count;
         p->stride[i] = count > 1 ? slice.stride * step : 1;
