@@ -116,10 +116,10 @@ def test_settings_that_cannot_be_used(changes):
 
 
 def test_embeddings_end_where_the_clip_ends():
-    embed, clip = wakeword.Embedding(), say("okay nabu, good morning to you all", VOICE)
+    embed, clip = wakeword.Embedding(), to_int16(3_000 * noise("pink", 32_000, np.random.default_rng(1)))
     whole, late = embed(clip), embed(clip[-16_000:])
     assert whole.shape[1] == late.shape[1] == 96
-    np.testing.assert_allclose(whole[-1], late[-1], atol=0.5)  # of about 70; the mel model's scale depends a little on the clip
+    np.testing.assert_allclose(whole[-1], late[-1], atol=0.01)
 
 
 def test_the_head_takes_the_best_span():
@@ -137,10 +137,12 @@ def test_fit_finds_what_tells_the_classes_apart(monkeypatch):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, train.SPAN * 96)).astype(np.float32)
     y = (np.arange(600) < 100).astype(np.float32)
-    x[:100, :50] += 1
+    x[:100, :50] += 2
     head = train.fit(x[::2], y[::2])
     scores = np.array([head(row.reshape(-1, 96)) for row in x[1::2]])
-    assert scores[y[1::2] == 1].min() > 0.5 > np.quantile(scores[y[1::2] == 0], 0.95)
+    with_it, without = scores[y[1::2] == 1], scores[y[1::2] == 0]
+    assert np.median(with_it) > 0.5 > np.median(without)
+    assert (with_it[:, None] > without).mean() > 0.9
 
 
 def test_adpcm_is_what_the_gateway_decodes():
