@@ -423,6 +423,6 @@ def test_no_byte_of_a_file_is_trusted(tmp_path: Path) -> None:
         for seed in range(3):
             files.append(tmp_path / f"{draw.__name__}{seed}.tflite")
             files[-1].write_bytes(draw(nn_graphs.Draw(seed)))
-    for step, changes, models in ((1, 1000, files), (7, 300, WAKE_WORDS)):
-        done = subprocess.run([driver, str(step), str(changes), *models], capture_output=True, text=True, check=False)
+    for changes, models in ((1000, files), (300, WAKE_WORDS)):
+        done = subprocess.run([driver, "1", str(changes), *models], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

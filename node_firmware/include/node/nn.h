@@ -17,7 +17,7 @@ typedef enum nn_status {
     NN_E_TYPE = -4,     /* a tensor type or a quantisation that an operator does not take */
     NN_E_SHAPE = -5,    /* shapes or parameters do not fit together */
     NN_E_ARENA = -6,    /* the arena is too small */
-    NN_E_LIMIT = -7,    /* more tensors, operators or dimensions than config allows */
+    NN_E_LIMIT = -7,    /* more tensors, operators, dimensions or work than this build allows */
     NN_E_STATE = -8,    /* not open */
 } nn_status_t;
 
