@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,14 @@ import cascades.wakeword
 from cascades.wakeword import corpus, evaluate, train
 from cascades.wakeword.node_sim import Node, adpcm, clip_at, event, means, triggers
 from cascades.wakeword.speech import noise, read_wav, resample, say, to_int16, write_wav
-from gatewayd.core import cascade
+from gatewayd import bundle
 from gatewayd.core.types import Event, Reason, Window
 from gatewayd.errors import CascadeError, EscalationError, MissingPackageError
 from gatewayd.escalators import audio, wakeword
 
 FOLDER = Path(cascades.wakeword.__file__).parent
-POLICY = tomllib.loads((FOLDER / "cascade.toml").read_text())
-NODE, DECISION = POLICY["node"], POLICY["node"]["decision"]
+CASCADE = bundle.read(FOLDER)
+DECISION = CASCADE.cascade.node.decision
 VOICE = "espeak-ng:en-gb-x-rp+f2"  # training never heard it
 
 
@@ -32,16 +31,12 @@ def model() -> wakeword.WakeWord:
 def sent() -> np.ndarray:
     """The ADPCM blocks that a node sends when it hears the phrase."""
     samples = corpus.Utterance("okay nabu, good morning", VOICE, 7, phrase=True).record()
-    (stride,) = triggers(Node.of(NODE["model"]).trace(samples), DECISION["cutoff"], DECISION["window"])
-    return adpcm(clip_at(samples, stride, DECISION["clip_ms"])[None])[0][0]
+    (stride,) = triggers(Node(bundle.node_model(CASCADE)).trace(samples), DECISION.cutoff, DECISION.window)
+    return adpcm(clip_at(samples, stride, DECISION.clip_ms)[None])[0][0]
 
 
 def pcm(samples: np.ndarray, reason: Reason = Reason.TRIGGER) -> Event:
     return event(np.zeros((0, 256), np.uint8), reason)._replace(window=Window("pcm16", 16_000, 1, samples.shape, samples.tobytes()))
-
-
-def test_the_description_is_a_valid_cascade():
-    assert cascade.parse(POLICY, "cascade.toml").gateway.kind == "wakeword"
 
 
 def test_the_phrase_is_accepted(model, sent):
@@ -112,7 +107,7 @@ def test_another_embedding_is_refused(monkeypatch):
 @pytest.mark.parametrize("changes", [{"head": "absent.npz"}, {"head": "cascade.toml"}, {"threshold": "x"}, {"folder": None}])
 def test_settings_that_cannot_be_used(changes):
     with pytest.raises(CascadeError):
-        wakeword.load({"folder": FOLDER, **POLICY["gateway"]["settings"], "commands": [], **changes})
+        wakeword.load(bundle.gateway_settings(CASCADE, CASCADE.cascade.gateway) | changes)
 
 
 def test_embeddings_end_where_the_clip_ends():

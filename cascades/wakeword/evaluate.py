@@ -3,12 +3,11 @@
 `cascades/wakeword/evaluate`, or `python -m cascades.wakeword.evaluate`; some minutes.
 """
 
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from cascades.wakeword.corpus import TEST, Utterance, assert_disjoint
 from cascades.wakeword.node_sim import Node, adpcm, clip_at, event, triggers
 from cascades.wakeword.speech import RATE_HZ, in_room, say
+from gatewayd import bundle
 from gatewayd.core.types import Reason
 from gatewayd.escalators import wakeword
 from gatewayd.escalators.audio import ADPCM_BLOCK_SAMPLES
@@ -35,28 +35,24 @@ class Table(NamedTuple):
     false_accepts: tuple[int, ...]
 
 
-def policy() -> dict[str, Any]:
-    """The cascade as its TOML describes it."""
-    return tomllib.loads((FOLDER / "cascade.toml").read_text())
-
-
 def load() -> wakeword.WakeWord:
     """The gateway's model, as a worker process gets it."""
-    cascade = policy()
-    return wakeword.load({**cascade["gateway"]["settings"], "folder": FOLDER, "commands": cascade["policy"]["commands"]})
+    folder = bundle.read(FOLDER)
+    assert folder.cascade.gateway is not None
+    return wakeword.load(bundle.gateway_settings(folder, folder.cascade.gateway))
 
 
 def judge(utterances: Sequence[Utterance]) -> list[tuple[bool, bool, bool]]:
     """What each of JUDGES says of each utterance; the cascade hears what the node sends, ADPCM and all."""
-    cascade, model = policy()["node"], load()
-    decision, node = cascade["decision"], Node.of(cascade["model"])
+    folder, model = bundle.read(FOLDER), load()
+    decision, node = folder.cascade.node.decision, Node(bundle.node_model(folder))
     shipped, clips, owners = [], [], []
     for n, utterance in enumerate(utterances):
         samples = utterance.record()
         trace = node.trace(samples)
         shipped.append(bool(triggers(trace, SHIPPED_CUTOFF, SHIPPED_WINDOW)))
-        for stride in triggers(trace, decision["cutoff"], decision["window"], decision["hold_off_ms"]):
-            clips.append(clip_at(samples, stride, decision["clip_ms"]))
+        for stride in triggers(trace, decision.cutoff, decision.window, decision.hold_off_ms):
+            clips.append(clip_at(samples, stride, decision.clip_ms))
             owners.append(n)
     blocks = adpcm(np.stack(clips))[0] if clips else ()
     accepted = {n for n, data in zip(owners, blocks, strict=True) if model.classify(event(data)).accepted}
@@ -126,7 +122,7 @@ def main() -> None:
     """Evaluate at full size, print, and write the card."""
     table = evaluate(TEST.utterances(phrases=6, near=0.4, talk=0.15))
     rng = np.random.default_rng(0)
-    commands = [(c["name"], c["phrase"]) for c in policy()["policy"]["commands"]]
+    commands = [(command.name, command.phrase) for command in bundle.read(FOLDER).cascade.policy.commands]
     tasks = [(*commands[n], voice) for voice in TEST.voices for n in rng.choice(len(commands), 3, replace=False)]
     tasks += [("", str(rng.choice(TEST.talk)), voice) for voice in TEST.voices for _ in range(2)]
     with ProcessPoolExecutor() as pool:

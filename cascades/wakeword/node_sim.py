@@ -1,7 +1,5 @@
 """The node in Python, from the packages that are its oracles: audio front end, quantisation, model and decision rule."""
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +26,9 @@ def features(samples: Samples) -> NDArray[np.int8]:
 class Node:
     """A streaming wake-word model as a node runs it."""
 
-    def __init__(self, model: Path) -> None:
-        self._content = model.read_bytes()
-
-    @classmethod
-    def of(cls, reference: str) -> "Node":
-        """The model that a cascade names as `wheel:PACKAGE/PATH`."""
-        package, _, path = reference.removeprefix("wheel:").partition("/")
-        return cls(Path(str(files(package) / path)))
+    def __init__(self, model: bytes) -> None:
+        """`model` is a `.tflite`."""
+        self._content = model
 
     def trace(self, samples: Samples) -> NDArray[np.uint8]:
         """The model's probability, 0 to 255, after each of its strides."""

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from zlib import crc32
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from cascades.wakeword.corpus import DEV, TRAIN, Utterance, assert_disjoint
 from cascades.wakeword.node_sim import Node, adpcm, clip_at, means, triggers
+from gatewayd import bundle
 from gatewayd.escalators.wakeword import Embedding, Head
 
 FOLDER = Path(__file__).parent
@@ -25,19 +25,19 @@ Floats = NDArray[np.float32]
 
 def cut(utterances: list[Utterance]) -> tuple[Floats, NDArray[np.bool_]]:
     """The embeddings [n, windows, 96] of the clips that the node sends or might send of `utterances`, and which hold the phrase."""
-    policy = tomllib.loads((FOLDER / "cascade.toml").read_text())["node"]
-    decision, node, embed = policy["decision"], Node.of(policy["model"]), Embedding()
+    folder = bundle.read(FOLDER)
+    decision, node, embed = folder.cascade.node.decision, Node(bundle.node_model(folder)), Embedding()
     clips, phrase = [], []
     for utterance in utterances:
         rng = np.random.default_rng(crc32(repr(utterance).encode()))
         samples = utterance.record()
         trace = node.trace(samples)
-        fires = triggers(trace, decision["cutoff"], decision["window"])[: 1 if utterance.phrase else None]
-        fires = fires or [int(np.argmax(means(trace, decision["window"])))]
+        fires = triggers(trace, decision.cutoff, decision.window)[: 1 if utterance.phrase else None]
+        fires = fires or [int(np.argmax(means(trace, decision.window)))]
         later = [n + int(rng.integers(1, 12)) for n in fires]  # another node, another frame: the word is never twice at the same place
         anywhere = [] if utterance.phrase else [int(rng.integers(50, len(trace)))]
         for stride in fires + later + anywhere:
-            clips.append(clip_at(samples, min(stride, len(trace) - 1), decision["clip_ms"]))
+            clips.append(clip_at(samples, min(stride, len(trace) - 1), decision.clip_ms))
             phrase.append(utterance.phrase)
     return np.stack([embed(clip) for clip in adpcm(np.stack(clips))[1]]), np.array(phrase)
 
@@ -93,7 +93,7 @@ def cut_all(utterances: list[Utterance]) -> tuple[Floats, NDArray[np.bool_]]:
 def main() -> None:
     """Make the data, fit, write the head, and show on other voices what a threshold would do."""
     assert_disjoint()
-    embeddings, phrase = cut_all(TRAIN.utterances(phrases=12, near=0.5, talk=0.2))
+    embeddings, phrase = cut_all(TRAIN.utterances(phrases=16, near=0.5, talk=0.2))
     x, y = examples(embeddings, phrase)
     head = fit(x, y)
     digest = hashlib.sha256(np.round(embeddings, 2).tobytes() + phrase.tobytes()).hexdigest()
