@@ -15,7 +15,7 @@ events = table(
     "events",
     *map(column, ("id", "node", "session", "seq", "arrived_s", "cascade", "model", "score", "label", "t_ms", "reason", "ref")),
     column("accepted", sa.Boolean),
-    *map(column, ("verdict_label", "verdict_score", "action", "basis", "judge", "heard", "stages", "latency_s")),
+    *map(column, ("verdict_label", "verdict_score", "action", "basis", "judge", "heard", "stages", "latency_s", "wait_s", "model_s")),
 )
 windows = table(
     "windows",
@@ -44,7 +44,8 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             cascade TEXT NOT NULL, model {bytes} NOT NULL, score DOUBLE PRECISION NOT NULL, label BIGINT NOT NULL, t_ms BIGINT NOT NULL,
             reason TEXT NOT NULL, ref BIGINT,
             accepted BOOLEAN, verdict_label TEXT, verdict_score DOUBLE PRECISION, action TEXT, basis TEXT,
-            judge TEXT, heard TEXT, stages TEXT, latency_s DOUBLE PRECISION NOT NULL,
+            judge TEXT, heard TEXT, stages TEXT,
+            latency_s DOUBLE PRECISION NOT NULL, wait_s DOUBLE PRECISION NOT NULL, model_s DOUBLE PRECISION NOT NULL,
             UNIQUE (node, session, seq)
         )""",
         """CREATE TABLE windows (

@@ -67,7 +67,11 @@ class Metrics:
         self.escalation_queue_depth = gauge("escalation_queue_depth", "Events that are with or wait for a larger model.")
         self._latency = histogram("escalation_latency_seconds", "From an event's arrival to its verdict.", _MODEL_S, "cascade")
         self._wait = histogram("escalation_wait_seconds", "Of that, waiting for a free worker.", _MODEL_S, "cascade")
-        self._overhead = histogram("escalation_overhead_seconds", "Of that, neither waiting nor model.", _OVERHEAD_S)
+        self._overhead = histogram(
+            "escalation_overhead_seconds",
+            "From an event's arrival to its answer, its commit included, less waiting and model.",
+            _OVERHEAD_S,
+        )
         self.worker_restarts = counter("worker_restarts", "Worker processes that had to be replaced.", "kind")
 
         self.store_queue_depth = gauge("store_queue_depth", "Events that wait for the disk.")
@@ -111,10 +115,11 @@ class Metrics:
         if opinion is None:
             self._durable.observe(durable_s)
             return
-        self._durable.observe(max(0.0, durable_s - opinion.wait_s - opinion.model_s))
+        overhead_s = max(0.0, durable_s - opinion.wait_s - opinion.model_s)
+        self._durable.observe(overhead_s)
         self._latency.labels(record.event.cascade).observe(record.latency_s)
         self._wait.labels(record.event.cascade).observe(opinion.wait_s)
-        self._overhead.observe(max(0.0, record.latency_s - opinion.wait_s - opinion.model_s))
+        self._overhead.observe(overhead_s)
 
     def committed(self, rows: int, seconds: float, error: StoreError | None) -> None:
         """A transaction of the store ended; a `store.Observer`."""

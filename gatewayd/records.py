@@ -40,6 +40,8 @@ class StoredEvent(NamedTuple):
     heard: str | None  # its text, for people
     stages: tuple[tuple[str, float], ...]  # (stage, seconds)
     latency_s: float  # arrival to verdict
+    wait_s: float  # of it, for a free worker
+    model_s: float  # of it, in the larger model
 
 
 class StoredNode(NamedTuple):
@@ -93,6 +95,7 @@ def _event_row(record: Record) -> tuple[Any, ...]:
         *((verdict.accepted, verdict.label, verdict.score, verdict.action, verdict.basis) if verdict else (None,) * 5),
         *judged,
         latency_s,
+        *((opinion.wait_s, opinion.model_s) if opinion else (0.0, 0.0)),
     )
 
 

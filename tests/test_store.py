@@ -29,7 +29,9 @@ INFO = Info(7, "esp32s3", "devkit", "1.2.3", "power-on", bytes(16), 50_000, ("au
 def record(seq=0, *, node="kitchen", session=7, window=None, at_s=NOW_S, cascade="wakeword"):
     event = Event(seq, session, cascade, b"modelhex", 0.75, 1, 1_234, Reason.TRIGGER, window, 5)
     verdict = Verdict(seq, session, True, "on", 0.9, "light", 1_000, Basis.GATEWAY)
-    return Record(node, event, at_s, verdict, Opinion(True, "on", 0.9, "whisper 1", "lights on", "", (("vad", 0.1), ("asr", 0.2))), 0.25)
+    return Record(
+        node, event, at_s, verdict, Opinion(True, "on", 0.9, "whisper 1", "lights on", "", (("vad", 0.1), ("asr", 0.2)), 0.01, 0.2), 0.25
+    )
 
 
 async def append(store, *records):
@@ -97,10 +99,10 @@ async def test_an_event_comes_back_as_it_was(url):
         first, second = reversed(store.recent())
         assert first[1:] == (
             *("kitchen", 7, 1, NOW_S, "wakeword", b"modelhex", 0.75, 1, 1_234, "trigger", 5),
-            *(True, "on", 0.9, "light", "gateway", "whisper 1", "lights on", (("vad", 0.1), ("asr", 0.2)), 0.25),
+            *(True, "on", 0.9, "light", "gateway", "whisper 1", "lights on", (("vad", 0.1), ("asr", 0.2)), 0.25, 0.01, 0.2),
         )
         assert first.accepted is True
-        assert second[12:] == (None,) * 7 + ((), 0.0)
+        assert second[12:] == (None,) * 7 + ((), 0.0, 0.0, 0.0)
         assert store.event(first.id) == (first, WINDOW)
         assert store.event(second.id) == (second, None)
         assert store.event(10**9) is None
@@ -260,7 +262,7 @@ _V1 = "".join(f"{statement};".format_map(database._TYPES["sqlite"]) for statemen
     "INSERT INTO meta VALUES ('schema_version', 1);"
     "INSERT INTO nodes VALUES ('kitchen', 1, 1.0, 2.0, 7, NULL);"
     "INSERT INTO events VALUES (41, 'kitchen', 7, 1, 3.0, 'wakeword', x'0011223344556677', 0.5, 0, 9, 'audit', NULL,"
-    " NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0.0);"
+    " NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0.0, 0.0, 0.0);"
     "INSERT INTO windows VALUES (41, 3.0, 2, 'pcm16', 16000, 1, '[1]', NULL, NULL, x'0102');"
 )
 
