@@ -261,9 +261,9 @@ def test_what_was_acknowledged_survives_kill_9(sqlite_url):
 _V1 = "".join(f"{statement};".format_map(database._TYPES["sqlite"]) for statement in (database._META, *database._STEPS[0])) + (
     "INSERT INTO meta VALUES ('schema_version', 1);"
     "INSERT INTO nodes VALUES ('kitchen', 1, 1.0, 2.0, 7, NULL);"
-    "INSERT INTO events VALUES (41, 'kitchen', 7, 1, 3.0, 'wakeword', x'0011223344556677', 0.5, 0, 9, 'audit', NULL,"
+    f"INSERT INTO events VALUES (41, 'kitchen', 7, 1, {NOW_S}, 'wakeword', x'0011223344556677', 0.5, 0, 9, 'audit', NULL,"
     " NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0.0, 0.0, 0.0);"
-    "INSERT INTO windows VALUES (41, 3.0, 2, 'pcm16', 16000, 1, '[1]', NULL, NULL, x'0102');"
+    f"INSERT INTO windows VALUES (41, {NOW_S}, 2, 'pcm16', 16000, 1, '[1]', NULL, NULL, x'0102');"
 )
 
 
