@@ -71,7 +71,11 @@ async def run(config: Config) -> None:
             metrics.store_queue_depth.set(store.pending())
             return metrics.exposition(registry, _now_ms())
 
-        port = await rooms.enter_async_context(serve(config.http, scrape, lambda: "" if mqtt.connected else "no broker"))
+        def problem() -> str:
+            waiting = [] if mqtt.connected else ["no broker"]
+            return ", ".join(waiting + [f"{name}: no larger model yet" for name, pool in pools.items() if not pool.ready.is_set()])
+
+        port = await rooms.enter_async_context(serve(config.http, scrape, problem))
         _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)
         working = [
             await rooms.enter_async_context(_task("mqtt", supervise("mqtt", mqtt.run, metrics.adapter_restarts.labels("mqtt").inc))),

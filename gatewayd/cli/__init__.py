@@ -94,6 +94,14 @@ def doctor(config: ConfigFile = None, set_: Set = None) -> None:
 
 
 @app.command()
+def demo(once: Annotated[bool, typer.Option("--once", help="Stop when it has proved itself; the last line is JSON.")] = False) -> None:
+    """A whole site on this machine, with real nodes, broker, speech and vibration. Needs the source tree and `make node`."""
+    from gatewayd.demo.play import play  # noqa: PLC0415
+
+    raise typer.Exit(play(once=once))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)

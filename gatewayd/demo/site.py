@@ -16,7 +16,7 @@ START_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 15.0
 _ROOT = Path(__file__).resolve().parents[2]
 BROKER_FILES = _ROOT / "deploy" / "mosquitto"
-NODE_PROGRAM = _ROOT / "build" / "host" / "gateway-node"
+NODE_PROGRAM = _ROOT / "build" / "host" / "ports" / "posix" / "gateway-node"
 
 
 def free_port() -> int:
@@ -66,7 +66,8 @@ async def listening(port: int, running: asyncio.subprocess.Process, log: Path) -
                 else:
                     writer.close()
                     return
-    raise ConfigError(f"process {running.pid} does not listen on port {port}:\n{log.read_text(errors='replace')[-2000:]}")
+    said = await asyncio.to_thread(log.read_text, errors="replace")
+    raise ConfigError(f"process {running.pid} does not listen on port {port}:\n{said[-2000:]}")
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +75,9 @@ async def broker(folder: Path, port: int) -> AsyncIterator[asyncio.subprocess.Pr
     """A private MQTT broker: mosquitto with the demo's configuration, or iotcore where mosquitto is not installed."""
     log = folder / "broker.log"
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    command = [program, "-c", _mosquitto_config(folder, port)] if program else [sys.executable, "-m", "gatewayd.demo.iotcore", str(port)]
+    command: list[str | Path] = [sys.executable, "-m", "gatewayd.demo.iotcore", str(port)]
+    if program:
+        command = [program, "-c", _mosquitto_config(folder, port)]
     async with process(command, log) as running:
         await listening(port, running, log)
         yield running
@@ -110,7 +113,8 @@ def write_config(folder: Path, mqtt_port: int, http_port: int, settings: str = "
     state.mkdir(exist_ok=True)
     config = folder / "gatewayd.toml"
     config.write_text(
-        f'[mqtt]\nport = {mqtt_port}\n[http]\nport = {http_port}\n{settings}\n[gateway]\nid = "demo"\nenroll = ["*"]\nstate_dir = "{state}"\n'
+        f"[mqtt]\nport = {mqtt_port}\n[http]\nport = {http_port}\n{settings}\n"
+        f'[gateway]\nid = "demo"\nenroll = ["*"]\nstate_dir = "{state}"\n'
     )
     return config
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cascades.vibration import simulator
 from cascades.wakeword import speech
@@ -84,7 +85,7 @@ def _room(folder: Path, index: int, room: str) -> Sensor:
     return Sensor(room, "wakeword", wav, lines)
 
 
-def _say(text: str, voice: str, rng: np.random.Generator) -> "speech.NDArray[np.float64]":
+def _say(text: str, voice: str, rng: np.random.Generator) -> NDArray[np.float64]:
     if text == "(clatter)":
         return speech.noise("clicks", 3 * speech.RATE_HZ, rng) * _LEVEL
     pieces = [speech.say(piece.strip(), voice).astype(float) for piece in text.split(",")]
