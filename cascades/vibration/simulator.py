@@ -148,11 +148,11 @@ def record(m: Machine, seconds: float, seed: int, fault: str = "", severity: flo
     broadband = through_structure(rng.normal(0, 1, n), m)
     broadband = broadband / np.sqrt(np.mean(broadband**2)) + rng.normal(0, 0.2, n)
     x = x + m.noise_mps2 * np.sqrt(0.6 + 0.8 * load) * broadband
-    if fault in m.bearing.orders():
+    x = x + GRAVITY_MPS2 + rng.normal(0, m.sensor_mps2, n)
+    if fault in m.bearing.orders():  # last, so that the rest of the recording is the healthy machine's
         x = x + m.noise_mps2 * np.asarray(severity) * defect(rng, m, fault, angle)
     elif fault and fault not in FAULTS:
         raise ValueError(f"no fault {fault!r}; there are {', '.join(FAULTS)}")
-    x = x + GRAVITY_MPS2 + rng.normal(0, m.sensor_mps2, n)
     counts: Samples = np.clip(np.round(x / m.lsb_mps2), -32768, 32767).astype(np.int16)
     return counts
 

@@ -2,14 +2,15 @@
  *
  * A frame's mean (gravity, drift) is removed and the frame is shifted left as far as it will go: a 16-bit transform
  * that scales by 1/FFT_SIZE would drown a quiet machine in its own rounding. The shift is taken back from the power, so
- * rows stay comparable. The Hann window is applied after the transform, where it is the exact three-point sum (2 X[k] -
- * X[k-1] - X[k+1]) / 4. */
+ * rows stay comparable. The Hann window is applied after the transform, where it is exact and needs no table:
+ * four times the windowed spectrum is 2 X[k] - X[k-1] - X[k+1]. */
 #include <string.h>
 
 #include "node/frontend.h"
 
 #define HOP        (FFT_SIZE / 2)
 #define BINS       (FFT_SIZE / 2) /* bins 1 .. BINS - 1 have two neighbours */
+#define FFT_LOG2   9
 #define MAX_FRAMES 1024
 /* By Parseval one frame's sum over all bins is below 2^36 (with the window's factor of 4 and a right shift by one),
  * so MAX_FRAMES of them leave this many fractional bits in 64, and two to spare for the transform's rounding. */
@@ -61,28 +62,33 @@ int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *
     return 0;
 }
 
-/* Writes the frame without its mean, as large as int16 holds. Returns the left shift that took, -1 to 15. */
+/* x * 2^shift, rounded. */
+static int32_t scaled(int32_t x, int shift)
+{
+    return shift >= 0 ? x * (1 << shift) : (x + (1 << (-shift - 1))) >> -shift;
+}
+
+/* Writes the frame without its mean, as large as int16 holds. Returns the left shift that took, -1 to 15. The mean is
+ * taken out with all its fractional bits: of a quiet machine's few counts, half a count would be a tone in bin 1. */
 static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE])
 {
     int32_t sum = 0;
     for (int i = 0; i < FFT_SIZE; i++) {
         sum += samples[i];
     }
-    int32_t mean = sum / FFT_SIZE;
-    int32_t peak = 1;
+    int32_t peak = FFT_SIZE / 2; /* the least that a frame has which is not constant: bounds the shift */
     for (int i = 0; i < FFT_SIZE; i++) {
-        int32_t x = samples[i] - mean;
+        int32_t x = samples[i] * FFT_SIZE - sum;
         peak = x > peak ? x : -x > peak ? -x : peak;
     }
-    int up = 0;
-    while (peak << (up + 1) <= INT16_MAX) {
-        up++;
+    int shift = -(FFT_LOG2 + 1); /* enough for |x| < 2^16 * FFT_SIZE */
+    while (scaled(peak, shift + 1) <= INT16_MAX) {
+        shift++;
     }
-    int down = peak > INT16_MAX;
     for (int i = 0; i < FFT_SIZE; i++) {
-        out[i] = (int16_t)((samples[i] - mean) * (1 << up) / (1 << down));
+        out[i] = (int16_t)scaled(samples[i] * FFT_SIZE - sum, shift);
     }
-    return up - down;
+    return shift + FFT_LOG2;
 }
 
 static void add_frame(vibration_frontend_t *fe)
