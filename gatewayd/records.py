@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,8 +13,6 @@ from gatewayd.core import wire
 from gatewayd.core.types import Event, Info, Record, Window
 from gatewayd.database import events
 from gatewayd.errors import DecodeError
-
-_ROWS_PER_STATEMENT = (64, 8, 1)  # sqlite3 drops the interpreter lock once a statement: few statements, few chances to wait for it
 
 
 class StoredEvent(NamedTuple):
@@ -66,19 +65,24 @@ class Counts(NamedTuple):
 
 
 def insert_events(connection: Connection, records: Sequence[Record]) -> int:
-    """Returns how many were not there yet."""
+    """Returns how many were not there yet.
+
+    As few statements as can be, of few sizes, so that the driver keeps them compiled: between two statements the thread must get the
+    interpreter's lock back, and while the event loop is busy that takes milliseconds.
+    """
     rows = [_event_row(record) for record in records]
     inserted = first = 0
-    for size in _ROWS_PER_STATEMENT:
-        while len(rows) - first >= size:
-            parameters = tuple(chain.from_iterable(rows[first : first + size]))
-            inserted += connection.exec_driver_sql(_insert_sql(connection, size), parameters).rowcount
-            first += size
+    while first < len(rows):
+        size = 1 << ((len(rows) - first).bit_length() - 1)
+        parameters = tuple(chain.from_iterable(rows[first : first + size]))
+        inserted += connection.exec_driver_sql(_insert_sql(connection.dialect.paramstyle, size), parameters).rowcount
+        first += size
     return inserted
 
 
-def _insert_sql(connection: Connection, rows: int) -> str:
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+@cache
+def _insert_sql(paramstyle: str, rows: int) -> str:
+    mark = "?" if paramstyle == "qmark" else "%s"
     row = f"({', '.join([mark] * (len(events.c) - 1))})"
     names = ", ".join(events.c.keys()[1:])
     values = ", ".join([row] * rows)  # marks only: nothing in the statement comes from outside

@@ -20,7 +20,7 @@ from gatewayd.core.types import Basis, Event, Info, Opinion, Reason, Record, Ver
 from gatewayd.errors import ConfigError, StoreError
 from gatewayd.store import Store
 
-NOW_S = 1_800_000_000.0
+NOW_S = float(int(time.time()))  # the writer sweeps by the real clock
 DAY_S = 86_400.0
 WINDOW = Window("adpcm", 16_000, 1, (2, 256), bytes(range(256)) * 2, 0.5, -3)
 INFO = Info(7, "esp32s3", "devkit", "1.2.3", "power-on", bytes(16), 50_000, ("audio",), 60, ())
