@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -35,12 +36,14 @@ MAX_NODES = 20_000
 WAITING_PER_NODE = 8
 SHIPPED_CASCADES = Path(__file__).resolve().parents[1] / "cascades"
 _WATCHDOG_S = 10.0
+_SWITCH_S = 0.0005  # a busy loop must not keep the store's thread from the interpreter: at 5 ms, the default, commits starve
 _log = logging.getLogger(__name__)
 
 
 async def run(config: Config) -> None:
     """Run the gateway until SIGTERM or SIGINT. Raises CascadeError, ConfigError, StoreError for what makes a start impossible."""
     stopping = _stop_signals()
+    sys.setswitchinterval(_SWITCH_S)
     cascades = bundle.read_all(cascade_folders(config))
     metrics = Metrics()
     registry = Registry(MAX_NODES)
@@ -121,7 +124,9 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                 seen = changes
                 for node_id, enrolled in (await asyncio.to_thread(store.enrolments)).items():
                     node = registry.get(node_id)
-                    if node is not None and node.enrolled != enrolled:
+                    if node is None:  # enrolled before it was ever heard: expected, and not there
+                        registry.restore(Node(node_id, known=True, enrolled=enrolled, state=NodeState.LOST), ())
+                    elif node.enrolled != enrolled:
                         node.enrolled = enrolled
                         _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")
         await asyncio.sleep(1)

@@ -1,5 +1,6 @@
 """gatewayctl: one command for the daemon, its nodes and its operator. Each command's module is imported when it is called."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gatewayd import __version__
-from gatewayd.errors import GatewaydError
+from gatewayd.errors import ConfigError, GatewaydError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode=None, help="Runs and looks after a fleet of tiny models.")
 nodes_app = typer.Typer(no_args_is_help=True, help="The nodes that were heard.")
@@ -108,9 +109,9 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point. An error of ours is one line on stderr and exit status 1, never a traceback."""
+    """Entry point. An error of ours is a line on stderr, never a traceback; a configuration that cannot be used exits with EX_CONFIG."""
     try:
         app()
     except GatewaydError as error:
         typer.echo(f"gatewayctl: {error}", err=True)
-        sys.exit(1)
+        sys.exit(os.EX_CONFIG if isinstance(error, ConfigError) else 1)
