@@ -3,9 +3,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
+quiet() { # only what fails is worth reading
+    "$@" >build/quiet.log 2>&1 || { cat build/quiet.log; exit 1; }
+}
 mkdir -p build
-cmake -S node_firmware -B build/host-asan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNODE_SANITIZE=ON >build/cmake-asan.log || { cat build/cmake-asan.log; exit 1; }
-ninja -C build/host-asan --quiet
+quiet cmake -S node_firmware --preset host-asan
+quiet ninja -C build/host-asan
 ctest --test-dir build/host-asan --output-on-failure --no-tests=error
 scripts/fuzz.sh "${FUZZ_S:-10}"
 exec pytest "$@"

@@ -13,6 +13,8 @@ from gatewayd.errors import ConfigError, GatewaydError
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode=None, help="Runs and looks after a fleet of tiny models.")
 nodes_app = typer.Typer(no_args_is_help=True, help="The nodes that were heard.")
 app.add_typer(nodes_app, name="nodes")
+cascade_app = typer.Typer(no_args_is_help=True, help="Cascades: a node model, a gateway model and the policy between them.")
+app.add_typer(cascade_app, name="cascade")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file; default /etc/gatewayd/gatewayd.toml.")]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, like mqtt.port=1884.")]
@@ -56,6 +58,14 @@ def nodes_dismiss(nodes: list[str], config: ConfigFile = None, set_: Set = None)
     from gatewayd.cli.records import enroll  # noqa: PLC0415
 
     enroll(load_config(config, set_), nodes, enrolled=False)
+
+
+@cascade_app.command("image")
+def cascade_image(folder: Path, output: Path) -> None:
+    """Make the image that a node installs from a cascade's folder."""
+    from gatewayd import bundle  # noqa: PLC0415
+
+    output.write_bytes(bundle.node_image(bundle.read(folder)))
 
 
 @app.command()
