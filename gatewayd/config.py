@@ -20,7 +20,7 @@ _PATH_VARIABLE = "GATEWAYD_CONFIG"
 
 Folder = Annotated[Path, Strict(strict=False)]  # strict pydantic takes no text for a path,
 Texts = Annotated[tuple[str, ...], Strict(strict=False)]  # and no TOML array for a tuple
-Folders = Annotated[tuple[Path, ...], Strict(strict=False)]
+Folders = Annotated[tuple[Folder, ...], Strict(strict=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 
