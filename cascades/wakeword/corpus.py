@@ -1,15 +1,20 @@
 """Who says what: the voices and texts of training and of evaluation, which share nothing but the wake phrase."""
 
 import tomllib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
 
 from cascades.wakeword.speech import RATE_HZ, Samples, in_room, resample, say
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _CORPUS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 PHRASE = str(_CORPUS["phrase"])
 
@@ -69,6 +74,12 @@ class Split(NamedTuple):
 
 
 TRAIN, DEV, TEST = (Split(**_CORPUS[name]) for name in ("train", "dev", "test"))
+
+
+def spread(job: Callable[[list[Item]], Result], items: Sequence[Item], part: int = 32) -> list[Result]:
+    """`job` of every `part` of the items, on all cores; in new processes, because the models' threads do not survive a fork."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return list(pool.map(job, [list(items[n : n + part]) for n in range(0, len(items), part)]))
 
 
 def assert_disjoint() -> None:

@@ -5,14 +5,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
-from cascades.wakeword.corpus import TEST, Utterance, assert_disjoint
+from cascades.wakeword.corpus import TEST, Utterance, assert_disjoint, spread
 from cascades.wakeword.node_sim import Node, adpcm, clip_at, event, triggers
 from cascades.wakeword.speech import RATE_HZ, in_room, say
 from gatewayd import bundle
@@ -22,7 +21,7 @@ from gatewayd.escalators.audio import ADPCM_BLOCK_SAMPLES
 
 FOLDER = Path(__file__).parent
 SHIPPED_CUTOFF, SHIPPED_WINDOW = 0.85, 5  # okay_nabu.json in pymicro-wakeword
-JUDGES = ("node, shipped cutoff", "node, sensitive", "cascade")
+JUDGES = ("node, shipped cutoff", "node, sensitive", "cascade", "cascade without Whisper")
 BEGIN, END = "<!-- made by evaluate: begin -->", "<!-- made by evaluate: end -->"
 
 
@@ -42,7 +41,7 @@ def load() -> wakeword.WakeWord:
     return wakeword.load(bundle.gateway_settings(folder, folder.cascade.gateway))
 
 
-def judge(utterances: Sequence[Utterance]) -> list[tuple[bool, bool, bool]]:
+def judge(utterances: Sequence[Utterance]) -> list[tuple[bool, ...]]:
     """What each of JUDGES says of each utterance; the cascade hears what the node sends, ADPCM and all."""
     folder, model = bundle.read(FOLDER), load()
     decision, node = folder.cascade.node.decision, Node(bundle.node_model(folder))
@@ -55,18 +54,18 @@ def judge(utterances: Sequence[Utterance]) -> list[tuple[bool, bool, bool]]:
             clips.append(clip_at(samples, stride, decision.clip_ms))
             owners.append(n)
     blocks = adpcm(np.stack(clips))[0] if clips else ()
-    accepted = {n for n, data in zip(owners, blocks, strict=True) if model.classify(event(data)).accepted}
-    return [(shipped[n], n in set(owners), n in accepted) for n in range(len(utterances))]
+    events = [(n, event(data)) for n, data in zip(owners, blocks, strict=True)]
+    cascade, alone = ({n for n, e in events if m.classify(e).accepted} for m in (model, model._replace(commands=None)))
+    return [(shipped[n], n in owners, n in cascade, n in alone) for n in range(len(utterances))]
 
 
 def evaluate(utterances: Sequence[Utterance]) -> Table:
     """Judge all utterances on all cores."""
     assert_disjoint()
-    parts = [utterances[n : n + 32] for n in range(0, len(utterances), 32)]
-    with ProcessPoolExecutor() as pool:
-        said = [row for part in pool.map(judge, parts) for row in part]
+    said = [row for part in spread(judge, utterances) for row in part]
     counts = [
-        [sum(row[j] for row, u in zip(said, utterances, strict=True) if u.phrase == phrase) for j in range(3)] for phrase in (True, False)
+        [sum(row[j] for row, u in zip(said, utterances, strict=True) if u.phrase == phrase) for j in range(len(JUDGES))]
+        for phrase in (True, False)
     ]
     total = sum(u.phrase for u in utterances)
     return Table(total, len(utterances) - total, tuple(counts[0]), tuple(counts[1]))
@@ -120,13 +119,12 @@ def report(table: Table, heard: Counter[str]) -> str:
 
 def main() -> None:
     """Evaluate at full size, print, and write the card."""
-    table = evaluate(TEST.utterances(phrases=6, near=0.4, talk=0.15))
+    table = evaluate(TEST.utterances(phrases=15, near=1.0, talk=0.4, seed=3))
     rng = np.random.default_rng(0)
     commands = [(command.name, command.phrase) for command in bundle.read(FOLDER).cascade.policy.commands]
     tasks = [(*commands[n], voice) for voice in TEST.voices for n in rng.choice(len(commands), 3, replace=False)]
     tasks += [("", str(rng.choice(TEST.talk)), voice) for voice in TEST.voices for _ in range(2)]
-    with ProcessPoolExecutor() as pool:
-        heard = sum(pool.map(hear_commands, [tasks[n::8] for n in range(8)]), Counter[str]())
+    heard = sum(spread(hear_commands, tasks, 20), Counter[str]())
     text = report(table, heard)
     print(text)
     card = FOLDER / "CARD.md"

@@ -4,20 +4,19 @@
 """
 
 import hashlib
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascades.wakeword.corpus import DEV, TRAIN, Utterance, assert_disjoint
+from cascades.wakeword.corpus import DEV, TRAIN, Utterance, assert_disjoint, spread
 from cascades.wakeword.node_sim import Node, adpcm, clip_at, means, triggers
 from gatewayd import bundle
-from gatewayd.escalators.wakeword import Embedding, Head
+from gatewayd.escalators.wakeword import Embedding, Head, normalise
 
 FOLDER = Path(__file__).parent
-SPAN, HIDDEN = 12, 40  # 12 embeddings see 1.66 s
+SPAN, HIDDEN = 12, 96  # 12 embeddings see 1.66 s
 EPOCHS, BATCH, RATE, DECAY, DROPOUT, NOISE = 8, 256, 1e-3, 0.3, 0.5, 1.0
 
 Floats = NDArray[np.float32]
@@ -44,7 +43,7 @@ def cut(utterances: list[Utterance]) -> tuple[Floats, NDArray[np.bool_]]:
 
 def examples(embeddings: Floats, phrase: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Spans [n, SPAN * 96] with their truth: of a clip with the phrase the last one, of the others every one."""
-    spans = np.lib.stride_tricks.sliding_window_view(embeddings, SPAN, axis=1).transpose(0, 1, 3, 2)
+    spans = np.lib.stride_tricks.sliding_window_view(normalise(embeddings), SPAN, axis=1).transpose(0, 1, 3, 2)
     x = np.concatenate([spans[phrase, -1], spans[~phrase].reshape(-1, SPAN, 96)]).reshape(-1, SPAN * 96)
     return np.ascontiguousarray(x), (np.arange(len(x)) < phrase.sum()).astype(np.float32)
 
@@ -84,8 +83,7 @@ def fit(x: Floats, y: Floats, seed: int = 1) -> Head:
 
 def cut_all(utterances: list[Utterance]) -> tuple[Floats, NDArray[np.bool_]]:
     """`cut` on all cores."""
-    with ProcessPoolExecutor() as pool:
-        made = list(pool.map(cut, [utterances[n : n + 64] for n in range(0, len(utterances), 64)]))
+    made = spread(cut, utterances, 64)
     embeddings, phrase = zip(*made, strict=True)
     return np.concatenate(embeddings), np.concatenate(phrase)
 
@@ -97,7 +95,8 @@ def main() -> None:
     x, y = examples(embeddings, phrase)
     head = fit(x, y)
     digest = hashlib.sha256(np.round(embeddings, 2).tobytes() + phrase.tobytes()).hexdigest()
-    np.savez(FOLDER / "head.npz", **head._asdict(), data_sha256=np.array(digest))
+    weights = {name: array.astype(np.float16) for name, array in head._asdict().items()}
+    np.savez(FOLDER / "head.npz", **weights, data_sha256=np.array(digest))
     print(f"{len(phrase)} clips, {len(x)} spans, {int(y.sum())} with the phrase; {sum(w.size for w in head)} weights; data {digest}")
     embeddings, phrase = cut_all(DEV.utterances(phrases=20, near=0.8, talk=0.5))
     scores = np.array([head(clip) for clip in embeddings])

@@ -65,8 +65,14 @@ def _file(name: str) -> bytes:
     return content
 
 
+def normalise(embeddings: Floats) -> Floats:
+    """Take a clip's mean, which is its speaker and room, from its embeddings [..., n, 96], and make each of them as long as the others."""
+    rest = embeddings - embeddings.mean(axis=-2, keepdims=True)
+    return np.asarray(rest / (np.linalg.norm(rest, axis=-1, keepdims=True) + 1e-6), np.float32)
+
+
 class Head(NamedTuple):
-    """A two-layer perceptron over `span` successive embeddings; its weights are made by a cascade's train.py."""
+    """A two-layer perceptron over `span` successive normalised embeddings; its weights are made by a cascade's train.py."""
 
     w1: Floats  # [span * 96, hidden]
     b1: Floats  # [hidden]
@@ -74,11 +80,11 @@ class Head(NamedTuple):
     b2: Floats  # scalar
 
     def __call__(self, embeddings: Floats) -> float:
-        """How surely the phrase is somewhere in `embeddings`, 0 to 1."""
+        """How surely the phrase is somewhere in a clip's `embeddings`, 0 to 1."""
         span = self.w1.shape[0] // 96
         if len(embeddings) < span:
             return 0.0
-        x = np.lib.stride_tricks.sliding_window_view(embeddings, span, axis=0).transpose(0, 2, 1).reshape(-1, span * 96)
+        x = np.lib.stride_tricks.sliding_window_view(normalise(embeddings), span, axis=0).transpose(0, 2, 1).reshape(-1, span * 96)
         logits = np.maximum(x @ self.w1 + self.b1, 0) @ self.w2 + self.b2
         return float(1 / (1 + np.exp(-logits.max())))
 
