@@ -1,10 +1,8 @@
 """Speech made on the spot by free synthesisers, for training, evaluation, tests and the demo. All audio is int16, mono, 16 kHz."""
 
-import shutil
 import subprocess
 import tempfile
 import wave
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,6 @@ from numpy.typing import NDArray
 
 RATE_HZ = 16_000
 Samples = NDArray[np.int16]
-
-
-@cache
-def engines() -> frozenset[str]:
-    """The synthesisers on this machine: espeak-ng and flite are Debian packages, hibari is the neural voice of `hibari-tts`."""
-    return frozenset(name for name in ("espeak-ng", "flite") if shutil.which(name))
 
 
 def say(text: str, voice: str, speed: float = 1.0, pitch: int = 50) -> Samples:
