@@ -20,7 +20,7 @@
 #define MIN_QUEUE_BYTES   3072 /* with the session log, one page of memory for a node that has little to say */
 #define QUEUED_EVENTS     4    /* that find place in a node's flash, at least */
 #define PORTS_PER_ADDRESS 20000
-#define MAX_DIALLING      256 /* at the same time: a listen queue is not endless */
+#define MAX_JOINING       64 /* at the same time: what overflows mosquitto's listen queue of 100 waits a second */
 #define STEP_MS           20
 #define DRAIN_MS          5000
 
@@ -30,9 +30,9 @@ typedef struct member {
     node_port_t port;
     flash_memory_t flash;
     char id[NODE_MAX_ID + 1];
-    int fd; /* -1: no link */
-    bool dialling, wants_out, online;
-    uint64_t due_us; /* of node_step(), or of the next attempt to connect */
+    int fd;                                    /* -1: no link */
+    bool dialling, joining, wants_out, online; /* joining: until CONNACK */
+    uint64_t due_us;                           /* of node_step(), or of the next attempt to connect */
 } member_t;
 
 typedef struct fleet {
@@ -45,7 +45,7 @@ typedef struct fleet {
     member_t *members;
     uint8_t *window;
     int epoll;
-    unsigned dialling, online;
+    unsigned joining, online;
     uint64_t start_us, online_us;
     uint32_t random;
 } fleet_t;
@@ -99,8 +99,8 @@ static void member_down(fleet_t *fleet, member_t *m, uint64_t now_us)
 {
     node_link_down(&m->node, to_ms(now_us));
     fleet->online -= m->online ? 1 : 0;
-    fleet->dialling -= m->dialling ? 1 : 0;
-    m->online = m->dialling = false;
+    fleet->joining -= m->joining ? 1 : 0;
+    m->online = m->dialling = m->joining = false;
     close(m->fd);
     m->fd = -1;
     m->due_us = now_us + 500000 + next_random(fleet) % 1000000;
@@ -117,8 +117,8 @@ static void member_dial(fleet_t *fleet, member_t *m, uint64_t now_us)
         m->due_us = now_us + 1000000;
         return;
     }
-    m->dialling = m->wants_out = true;
-    fleet->dialling++;
+    m->dialling = m->joining = m->wants_out = true;
+    fleet->joining++;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = m};
     epoll_ctl(fleet->epoll, EPOLL_CTL_ADD, m->fd, &event);
 }
@@ -135,6 +135,10 @@ static void member_transmit(fleet_t *fleet, member_t *m, uint64_t now_us)
         node_transmitted(&m->node, (size_t)sent, to_ms(now_us));
     }
     set_out(fleet, m, size != 0);
+    if (m->joining && m->node.mqtt.link == MQTT_UP) {
+        m->joining = false;
+        fleet->joining--;
+    }
     if (!m->online && node_ready(&m->node)) {
         m->online = true;
         if (++fleet->online == fleet->count && fleet->online_us == 0) {
@@ -162,7 +166,6 @@ static void member_event(fleet_t *fleet, member_t *m, uint32_t events, uint64_t 
     static uint8_t bytes[16384];
     if (m->dialling) {
         m->dialling = false;
-        fleet->dialling--;
         if (!dialled(m->fd) || node_link_up(&m->node, to_ms(now_us)) != NODE_OK) {
             member_down(fleet, m, now_us);
             return;
@@ -268,7 +271,7 @@ static void step_all(fleet_t *fleet, uint64_t now_us, bool connecting)
         }
         if (m->fd >= 0) {
             member_step(fleet, m, now_us);
-        } else if (connecting && fleet->dialling < MAX_DIALLING) {
+        } else if (connecting && fleet->joining < MAX_JOINING) {
             member_dial(fleet, m, now_us);
         }
     }
