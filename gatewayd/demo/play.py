@@ -60,6 +60,7 @@ async def _play(folder: Path, console: Console, *, once: bool) -> int:
             await asyncio.wait([watching], timeout=stage.SECONDS + _SETTLE_S if once else None)
         watching.cancel()
         outcome = await _outcome(folder, sensors, show, address)
+    console.print()
     missing = proof.shortfalls(outcome, len(sensors))
     for what in missing:
         console.print(f"[red]did not hold:[/] {what}")
