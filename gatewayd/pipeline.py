@@ -200,13 +200,14 @@ class Pipeline:
         """Once a second until cancelled: count what is lost for good, offer the store again what it refused, save the nodes."""
         while True:
             await asyncio.sleep(TICK_S)
-            self._registry.tick(time.monotonic_ns() // 1_000_000)
+            now_ms = time.monotonic_ns() // 1_000_000
+            self._registry.tick(now_ms)
             unstored, self._unstored = self._unstored, []
             for job, record in unstored:
                 self._keep(job, record)
             self._ticks += 1
             if self._ticks % _SAVE_EVERY_TICKS == 0:
-                self._save([node for node in self._registry if node.heard_unix_s > time.time() - 2 * _SAVE_EVERY_TICKS])
+                self._save([node for node in self._registry if now_ms - node.heard_ms < 2_000 * _SAVE_EVERY_TICKS])
             elif self._dirty:
                 self._save([node for node in map(self._registry.get, self._dirty) if node is not None])
 
@@ -219,9 +220,12 @@ class Pipeline:
             _log.warning("nodes not saved: %s", error)
 
     async def drain(self, timeout_s: float) -> None:
-        """Let escalations under way end. What does not in time is not acknowledged and comes again after the next start."""
+        """Let escalations under way end, commit and be answered. What does not in time is not acknowledged: it comes again."""
+        deadline = time.monotonic() + timeout_s
         if self._judging:
             await asyncio.wait(self._judging, timeout=timeout_s)
         for task in self._judging:
             task.cancel()
+        while self._pending and time.monotonic() < deadline:  # noqa: ASYNC110 -- the store's callbacks empty it
+            await asyncio.sleep(0.01)
         self._save([*self._registry])

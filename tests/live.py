@@ -41,7 +41,7 @@ async def until(condition, what="", timeout_s=60.0):
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if said := await asyncio.to_thread(condition):
                 return said
-        assert time.monotonic() < deadline, f"waited in vain for {what or condition}"
+        assert time.monotonic() < deadline, f"waited in vain for {what() if callable(what) else what or condition}"
         await asyncio.sleep(0.02)
 
 
@@ -114,8 +114,15 @@ class Live:
 
     def stored(self, columns="node, session, seq"):
         """Rows of the events in the store."""
+        return self._rows(f"SELECT {columns} FROM events ORDER BY id")
+
+    def _rows(self, query):
         with contextlib.closing(sqlite3.connect(f"file:{self.state / 'gatewayd.db'}?mode=ro", uri=True, timeout=10)) as database:
-            return database.execute(f"SELECT {columns} FROM events ORDER BY id").fetchall()
+            return database.execute(query).fetchall()
+
+    def known(self):
+        """The nodes in the store."""
+        return [row[0] for row in self._rows("SELECT id FROM nodes ORDER BY id")]
 
     def keys(self):
         """All events in the store; the table itself holds each only once."""
@@ -138,11 +145,13 @@ def vitals(session=1):
 class Node:
     """A node's connection to the broker, while the `async with` lasts."""
 
-    def __init__(self, live, name="n1", session=1):
+    def __init__(self, live, name="n1", session=1, user=None):
         self.name = name
         self.session = session
         will = aiomqtt.Will(f"nodelink/1/up/{name}/state", wire.encode(State(NodeState.LOST, session)), 1, retain=True)
-        self.client = aiomqtt.Client("127.0.0.1", live.mqtt_port, identifier=name, clean_session=False, will=will, timeout=20)
+        self.client = aiomqtt.Client(
+            "127.0.0.1", live.mqtt_port, identifier=name, username=user, clean_session=False, will=will, timeout=20
+        )
 
     async def __aenter__(self):
         await self.client.__aenter__()
@@ -158,7 +167,9 @@ class Node:
         await self.say("vitals", wire.encode(vitals(self.session)), qos=0)
 
     async def say(self, tail, payload, *, qos=1, retain=False, name=None):
-        await self.client.publish(f"nodelink/1/up/{name or self.name}/{tail}", payload, qos=qos, retain=retain, timeout=20)
+        await self.client.publish(
+            f"nodelink/1/up/{self.name if name is None else name}/{tail}", payload, qos=qos, retain=retain, timeout=20
+        )
 
     async def event(self, seq, **fields):
         await self.say("event", wire.encode(event(seq, self.session, **fields)))

@@ -18,6 +18,7 @@ from gatewayd.errors import DecodeError, TransportError
 from gatewayd.transports.mqtt import ROOT
 from gatewayd.transports.replay import write_frame
 
+_UP_LEVELS = 5  # nodelink/1/up/<node>/<tail>
 _STYLE = {"event": "bold cyan", "verdict": "bold green", "state": "yellow"}
 
 
@@ -43,7 +44,7 @@ async def _watch(config: Config, record: Path | None, seconds: float | None) -> 
                 async for message in client.messages:
                     topic = message.topic.value.split("/")
                     payload = bytes(message.payload)
-                    if file and topic[2] == "up":
+                    if file and topic[2:3] == ["up"] and len(topic) == _UP_LEVELS:
                         write_frame(file, round((time.monotonic() - began) * 1_000), topic[3], topic[4], payload)
                     console.print(describe(topic[2:], payload), highlight=False)
         except TimeoutError:

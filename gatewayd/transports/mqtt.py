@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -42,6 +43,7 @@ class MqttTransport:
         self.dropped = 0
         self._settings = settings
         self._state_topic = f"{ROOT}/gateway/{gateway_id}/state"
+        self._link = 0  # one more with every connection
         self._backlog: list[Frame] = []
         self._wake = asyncio.Event()
         self._closed: asyncio.Future[str] | None = None
@@ -122,8 +124,8 @@ class MqttTransport:
             if batch:
                 yield batch
 
-    def _on_message(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-        acknowledge = partial(client.ack, message.mid, 1) if message.qos else _nothing
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        acknowledge = partial(self._acknowledge, self._link, message.mid) if message.qos else _nothing
         if len(self._backlog) >= _MAX_BACKLOG and not message.qos:
             self.dropped += 1
             return
@@ -131,6 +133,11 @@ class MqttTransport:
         self._backlog.append(Frame(parts[3], parts[4], bytes(message.payload), self.name, acknowledge, message.retain))
         if len(self._backlog) == 1:
             self._wake.set()
+
+    def _acknowledge(self, link: int, mid: int) -> None:
+        """Only on the connection that brought the message: on another its number may be another's, which is not on disk yet."""
+        if link == self._link:
+            self._client.ack(mid, 1)
 
     # ---- payloads out
 
@@ -148,6 +155,7 @@ class MqttTransport:
         if code.is_failure:
             self._fail(f"refused: {code}")
             return
+        self._link += 1
         client.subscribe(f"{ROOT}/up/+/+", qos=1)
         client.publish(self._state_topic, self._gateway_state("online"), qos=1, retain=True)
         self.connected = True
@@ -166,8 +174,14 @@ class MqttTransport:
         if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        loop.add_reader(sock, client.loop_read)
+        loop.add_reader(sock, self._read, client, sock)
         self._misc = loop.create_task(self._tick(), name="mqtt-keepalive")
+
+    @staticmethod
+    def _read(client: paho.Client, sock: Any) -> None:
+        client.loop_read()
+        while isinstance(sock, ssl.SSLSocket) and sock.pending():  # decrypted already: the loop would not call for it
+            client.loop_read()
 
     @staticmethod
     def _on_socket_close(_client: paho.Client, _userdata: Any, sock: Any) -> None:
