@@ -10,7 +10,8 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,16 @@ def _nothing() -> None:
     """Nobody waits for an acknowledgement of QoS 0."""
 
 
+class _Receipt:
+    """A message of QoS 1 that came, and whether all is done about it."""
+
+    __slots__ = ("done", "mid")
+
+    def __init__(self, mid: int) -> None:
+        self.mid = mid
+        self.done = False
+
+
 class MqttTransport:
     """One connection to the site's broker. `dropped` counts frames that came faster than they were taken."""
 
@@ -43,7 +54,7 @@ class MqttTransport:
         self.dropped = 0
         self._settings = settings
         self._state_topic = f"{ROOT}/gateway/{gateway_id}/state"
-        self._link = 0  # one more with every connection
+        self._unacknowledged: deque[_Receipt] = deque()  # of this connection, in order of arrival
         self._backlog: list[Frame] = []
         self._wake = asyncio.Event()
         self._closed: asyncio.Future[str] | None = None
@@ -125,8 +136,12 @@ class MqttTransport:
                 yield batch
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-        acknowledge = partial(self._acknowledge, self._link, message.mid) if message.qos else _nothing
-        if len(self._backlog) >= _MAX_BACKLOG and not message.qos:
+        acknowledge: Callable[[], None] = _nothing
+        if message.qos:
+            receipt = _Receipt(message.mid)
+            self._unacknowledged.append(receipt)
+            acknowledge = partial(self._acknowledge, self._unacknowledged, receipt)
+        elif len(self._backlog) >= _MAX_BACKLOG:
             self.dropped += 1
             return
         parts = message.topic.split("/")  # nodelink/1/up/<node>/<tail>: the subscription admits nothing else
@@ -134,10 +149,14 @@ class MqttTransport:
         if len(self._backlog) == 1:
             self._wake.set()
 
-    def _acknowledge(self, link: int, mid: int) -> None:
-        """Only on the connection that brought the message: on another its number may be another's, which is not on disk yet."""
-        if link == self._link:
-            self._client.ack(mid, 1)
+    def _acknowledge(self, connection: deque[_Receipt], receipt: _Receipt) -> None:
+        """Acknowledge what is done, in order of arrival (MQTT-4.6.0-2: some brokers hang up on any other).
+
+        Only on the connection that brought it: on another its number may be another's, which is not on disk yet.
+        """
+        receipt.done = True
+        while connection and connection[0].done and connection is self._unacknowledged:
+            self._client.ack(connection.popleft().mid, 1)
 
     # ---- payloads out
 
@@ -155,7 +174,7 @@ class MqttTransport:
         if code.is_failure:
             self._fail(f"refused: {code}")
             return
-        self._link += 1
+        self._unacknowledged = deque()
         client.subscribe(f"{ROOT}/up/+/+", qos=1)
         client.publish(self._state_topic, self._gateway_state("online"), qos=1, retain=True)
         self.connected = True
