@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fake_model import DIE, HANG, RAISE, WAIT
-from live import Live, Node, until, vitals
+from live import WINDOW, Live, Node, until, vitals
 
 from gatewayd.core import wire
 from gatewayd.core.types import Basis, GatewayState, NodeState, State
@@ -273,7 +273,7 @@ async def test_the_disk_is_full(tmp_path, small_disk):
         ballast = small_disk / "ballast"
         fill(ballast)
         for seq in range(1, 40):
-            await node.event(seq, window=None, cascade="unknown" * 9)
+            await node.event(seq, window=WINDOW._replace(shape=(4_096,), data=bytes(8_192)))
         await until(lambda: live.series("gatewayd_store_errors_total") > 1, live.said)
         assert "events wait in memory" in live.said()
         assert gateway.returncode is None
