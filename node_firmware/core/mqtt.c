@@ -429,7 +429,7 @@ static int begin_payload(mqtt_t *m)
     m->stage = R_PAYLOAD;
     m->offset = 0;
     m->total = m->remaining;
-    return m->total == 0 ? payload_piece(m, NULL, 0) : NODE_OK;
+    return m->total == 0 ? payload_piece(m, (const uint8_t *)"", 0) : NODE_OK;
 }
 
 static int end_topic(mqtt_t *m)

@@ -10,7 +10,7 @@
 #define UP          "nodelink/1/up/"
 #define DOWN        "nodelink/1/down/"
 #define GATEWAY     "nodelink/1/gateway/"
-#define TEXT_BYTES  64 /* the longest action or label of a verdict, with its end */
+#define TEXT_BYTES  257 /* the longest action or label of a verdict: 64 characters, in UTF-8, with its end */
 
 static void say(const node_t *n, const char *line)
 {

@@ -79,9 +79,12 @@ static int mark_done(const queue_t *q, uint32_t at)
     return program(q, at + 2 * UNIT, zeros, UNIT);
 }
 
-static uint32_t record_end(const header_t *header, uint32_t at)
+/* Where the next record may begin. What follows a record of several sectors would be lost with that one's first sector,
+ * so nothing does. */
+static uint32_t record_end(const queue_t *q, uint32_t at, uint32_t size)
 {
-    return at + QUEUE_RECORD_BYTES + round_up(header->size, UNIT);
+    const uint32_t record = QUEUE_RECORD_BYTES + round_up(size, UNIT);
+    return record <= sector(q) ? at + record : round_up(at + record, sector(q));
 }
 
 /* The next committed record in order of age behind the one at `at` that is not done; NONE where the ring ends first. */
@@ -92,7 +95,7 @@ static uint32_t following(const queue_t *q, uint32_t at)
     header_t header;
     bool there = read_header(q, at, &header);
     while (laps == 0 || at <= start) {
-        at = there ? record_end(&header, at) : round_up(at + 1, sector(q));
+        at = there ? record_end(q, at, header.size) : round_up(at + 1, sector(q));
         if (at >= q->size) {
             at = 0;
             laps++;
@@ -115,7 +118,7 @@ static int scan_run(queue_t *q, uint32_t *at, uint32_t *oldest_id)
     header_t header;
     while (*at < q->size && (*at == start || *at % sector(q) != 0) && read_header(q, *at, &header)) {
         const uint32_t record = *at;
-        *at = record_end(&header, record);
+        *at = record_end(q, record, header.size);
         if ((int32_t)(header.id - q->next_id) >= 0) {
             q->next_id = header.id + 1;
             q->head = *at;
@@ -271,10 +274,10 @@ int queue_append(queue_t *q, const queue_piece_t *pieces, unsigned count)
     const int status = write_record(q, pieces, count, size);
     q->next_id++;
     if (status != NODE_OK) {
-        q->head = round_up(at + record, sector(q)) % q->size; /* what is there now is not known */
+        q->head = round_up(record_end(q, at, size), sector(q)) % q->size; /* what is there now is not known */
         return status;
     }
-    q->head = (at + record) % q->size;
+    q->head = record_end(q, at, size) % q->size;
     if (q->waiting++ == 0) {
         q->oldest = at;
     }

@@ -3,9 +3,10 @@
  * A record is a header (16 bytes), a commit unit (16), a done unit (16) and the payload, all contiguous, so that the
  * payload can be sent from mapped flash. It is programmed in the order header, payload, commit: without its commit a
  * record does not exist. The done unit is programmed once, when the payload need not be sent again. A record begins at
- * the start of a sector, or right behind another where it fits into the rest of that sector; so every record can be
- * found by looking at sector starts. Sectors are erased when the ring comes round to them, and with them the oldest
- * records. After a boot the first record takes a fresh sector: what lies behind the newest record may be torn. */
+ * the start of a sector, or right behind a short one where it fits into the rest of their sector; so every record can
+ * be found from the start of a sector that it lies in. Sectors are erased when the ring comes round to them, and with
+ * them the oldest records. After a boot the first record takes a fresh sector: what lies behind the newest record may
+ * be torn. */
 #ifndef NODE_QUEUE_H
 #define NODE_QUEUE_H
 

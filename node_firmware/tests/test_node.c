@@ -1,0 +1,397 @@
+/* The whole node against a broker of thirty lines: birth, events, verdicts, broken links, full flash, goodbye. */
+#include "node/node.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "flash.h"
+#include "message.h"
+#include "test.h"
+
+#define SECTOR  256
+#define QUEUE   (8 * SECTOR)
+#define UP      "nodelink/1/up/n-1/"
+#define GATEWAY "nodelink/1/gateway/g1/state"
+#define VERDICT "nodelink/1/down/n-1/verdict"
+
+static flash_t flash;
+static node_t node;
+static node_port_t port;
+static const node_config_t config = {.id = "n-1",
+                                     .hardware = "test",
+                                     .board = "test",
+                                     .firmware = "1.0",
+                                     .reset_reason = "power-on",
+                                     .keepalive_s = 60,
+                                     .vitals_s = 30};
+static uint32_t now_ms;
+static char heard[1024]; /* what the broker got, as words */
+static char acted[256];
+static unsigned acks; /* PUBACKs that the broker still gives */
+
+static uint32_t port_random(void *context)
+{
+    (void)context;
+    return 4;
+}
+
+static void port_action(void *context, const char *cascade, const char *action, const char *label)
+{
+    (void)context;
+    strcat(acted, cascade);
+    strcat(acted, ":");
+    strcat(acted, action);
+    strcat(acted, ":");
+    strcat(acted, label);
+    strcat(acted, " ");
+}
+
+/* An event to `#seq`, any other message to its topic's tail; + for DUP, r for retained. */
+static void hear_publish(const uint8_t *packet, const uint8_t *topic, size_t topic_size, const uint8_t *payload,
+                         size_t size)
+{
+    char word[128];
+    assert_memory_equal(topic, UP, sizeof UP - 1);
+    const int tail = (int)(topic_size - (sizeof UP - 1));
+    const char *const marks = packet[0] & 8 ? "+" : packet[0] & 1 ? "r" : "";
+    if (tail == 5 && memcmp(topic + sizeof UP - 1, "event", 5) == 0) {
+        cbor_reader_t r = cbor_reader(payload, size);
+        cbor_map(&r);
+        cbor_uint(&r, 0);
+        snprintf(word, sizeof word, "#%u%s ", (unsigned)cbor_uint(&r, UINT32_MAX), marks);
+    } else {
+        snprintf(word, sizeof word, "%.*s%s ", tail, (const char *)topic + sizeof UP - 1, marks);
+    }
+    strcat(heard, word);
+}
+
+static void answer(const uint8_t *data, size_t size)
+{
+    assert_int_equal(node_receive(&node, data, size, now_ms), NODE_OK);
+}
+
+/* One packet of the node; returns its size, or 0 where it is not whole. */
+static size_t hear(const uint8_t *data, size_t there)
+{
+    size_t length = 0, at = 1;
+    for (unsigned shift = 0; at < there; shift += 7) {
+        length |= (size_t)(data[at] & 0x7f) << shift;
+        if ((data[at++] & 0x80) == 0) {
+            break;
+        }
+    }
+    if (there < 2 || there < at + length) {
+        return 0;
+    }
+    const uint8_t *const body = data + at;
+    if (data[0] >> 4 == 3) {
+        const size_t topic = (size_t)body[0] << 8 | body[1], head = 2 + topic + (data[0] & 2 ? 2U : 0U);
+        hear_publish(data, body + 2, topic, body + head, length - head);
+        if ((data[0] & 2) != 0 && acks != 0) {
+            acks--;
+            answer((const uint8_t[]){0x40, 2, body[2 + topic], body[3 + topic]}, 4);
+        }
+    } else if (data[0] == 0x10) {
+        strcat(heard, "CONNECT ");
+        answer((const uint8_t[]){0x20, 2, 0, 0}, 4);
+    } else if (data[0] == 0x82) {
+        strcat(heard, "SUBSCRIBE ");
+        answer((const uint8_t[]){0x90, 4, body[0], body[1], 1, 1}, 6);
+    } else if (data[0] == 0xe0) {
+        strcat(heard, "DISCONNECT ");
+    }
+    return at + length;
+}
+
+/* Lets the node and the broker talk until both are silent. */
+static void talk(void)
+{
+    static uint8_t stream[65536];
+    size_t there = 0, taken;
+    for (;;) {
+        const uint8_t *data;
+        const size_t size = node_transmit(&node, &data);
+        if (size != 0) {
+            memcpy(stream + there, data, size);
+            there += size;
+            node_transmitted(&node, size, now_ms);
+            continue;
+        }
+        if ((taken = hear(stream, there)) == 0) {
+            break;
+        }
+        memmove(stream, stream + taken, there -= taken);
+    }
+    assert_int_equal(there, 0);
+}
+
+static void expect(const char *words)
+{
+    talk();
+    assert_string_equal(heard, words);
+    heard[0] = '\0';
+}
+
+static void deliver(const char *topic, const uint8_t *payload, size_t size)
+{
+    uint8_t packet[256] = {0x30, 0, 0, (uint8_t)strlen(topic)};
+    memcpy(packet + 4, topic, strlen(topic));
+    memcpy(packet + 4 + strlen(topic), payload, size);
+    packet[1] = (uint8_t)(2 + strlen(topic) + size);
+    answer(packet, 2U + packet[1]);
+}
+
+static void gateway(bool online)
+{
+    uint8_t payload[32];
+    cbor_writer_t w = cbor_writer(payload, sizeof payload);
+    cbor_put_map(&w, 2);
+    cbor_put_uint(&w, 0);
+    cbor_put_text(&w, online ? "online" : "offline");
+    cbor_put_uint(&w, 1);
+    cbor_put_uint(&w, 1800000000);
+    deliver(GATEWAY, payload, w.size);
+}
+
+static void verdict(uint32_t seq, uint32_t session, const char *action, uint32_t ttl_ms)
+{
+    uint8_t payload[128];
+    cbor_writer_t w = cbor_writer(payload, sizeof payload);
+    cbor_put_map(&w, 8);
+    const uint32_t numbers[] = {seq, session};
+    for (unsigned key = 0; key < 2; key++) {
+        cbor_put_uint(&w, key);
+        cbor_put_uint(&w, numbers[key]);
+    }
+    cbor_put_uint(&w, 2);
+    cbor_put_bool(&w, true);
+    cbor_put_uint(&w, 3);
+    cbor_put_text(&w, "yes");
+    cbor_put_uint(&w, 4);
+    cbor_put_float(&w, 0.5F);
+    cbor_put_uint(&w, 5);
+    cbor_put_text(&w, action);
+    cbor_put_uint(&w, 6);
+    cbor_put_uint(&w, ttl_ms);
+    cbor_put_uint(&w, 7);
+    cbor_put_text(&w, "gateway");
+    deliver(VERDICT, payload, w.size);
+}
+
+static int event(uint32_t window_bytes)
+{
+    static uint8_t data[QUEUE];
+    const node_window_t window = {.kind = WINDOW_PCM16,
+                                  .rate_hz = 16000,
+                                  .channels = 1,
+                                  .shape = {window_bytes / 2},
+                                  .rank = 1,
+                                  .piece = {data, NULL},
+                                  .piece_size = {window_bytes, 0}};
+    return node_event(&node, &(node_event_t){.score = 0.5F, .window = window_bytes != 0 ? &window : NULL}, now_ms);
+}
+
+static void boot(void)
+{
+    static const uint8_t model[] = "8 bytes!";
+    port = (node_port_t){.flash = flash_driver(&flash, SECTOR), .random = port_random, .action = port_action};
+    assert_int_equal(node_init(&node, &config, &port, now_ms), NODE_OK);
+    assert_int_equal(node_add_cascade(&node, "c", model), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    now_ms = UINT32_MAX - 5000; /* wraps soon */
+    acks = 1000;
+    heard[0] = acted[0] = '\0';
+    flash_init(&flash, 2 * SECTOR + QUEUE);
+    boot();
+    return 0;
+}
+
+static void online(void)
+{
+    assert_int_equal(node_link_up(&node, now_ms), NODE_OK);
+    expect("CONNECT SUBSCRIBE infor stater vitals ");
+    assert_true(node_ready(&node));
+}
+
+static void test_birth_and_goodbye(void **state)
+{
+    (void)state;
+    online();
+    node_stop(&node, now_ms);
+    assert_false(node_stopped(&node));
+    expect("stater DISCONNECT ");
+    assert_true(node_stopped(&node));
+}
+
+static void test_every_boot_is_a_session(void **state)
+{
+    (void)state;
+    assert_int_equal(node.session, 1);
+    for (uint32_t session = 2; session < 100; session++) {
+        boot();
+        assert_int_equal(node.session, session);
+    }
+}
+
+static void test_events_wait_for_a_gateway(void **state)
+{
+    (void)state;
+    assert_int_equal(event(0), NODE_OK);
+    online();
+    assert_int_equal(event(100), NODE_OK);
+    expect("");
+    gateway(true);
+    expect("#0 #1 ");
+    assert_int_equal(node.queue.waiting, 0);
+    gateway(false);
+    assert_int_equal(event(0), NODE_OK);
+    expect("");
+    boot(); /* and outlive the power */
+    assert_int_equal(node.queue.waiting, 1);
+    online();
+    gateway(true);
+    expect("#2 ");
+}
+
+static void test_unacknowledged_events_come_again(void **state)
+{
+    (void)state;
+    online();
+    gateway(true);
+    acks = 0;
+    for (unsigned i = 0; i < NODE_EVENTS_IN_FLIGHT + 2; i++) {
+        assert_int_equal(event(0), NODE_OK);
+    }
+    expect("#0 #1 #2 #3 "); /* no more in flight */
+    node_link_down(&node, now_ms);
+    acks = 1000;
+    assert_int_equal(node_link_up(&node, now_ms), NODE_OK);
+    expect("CONNECT SUBSCRIBE #0+ #1+ #2+ #3+ infor stater ");
+    gateway(true);
+    expect("#4 #5 ");
+    assert_int_equal(node.queue.waiting, 0);
+    assert_int_equal(node.counts.acknowledged, 6);
+}
+
+static void test_verdicts(void **state)
+{
+    (void)state;
+    online();
+    gateway(true);
+    assert_int_equal(event(0), NODE_OK);
+    assert_int_equal(event(0), NODE_OK);
+    expect("#0 #1 ");
+    now_ms += 6000;
+    verdict(0, 2, "open", 60000); /* another session */
+    verdict(0, 1, "open", 5999);  /* too late */
+    verdict(5, 1, "open", 60000); /* no such event */
+    assert_string_equal(acted, "");
+    assert_int_equal(node.counts.late, 3);
+    verdict(1, 1, "open", 6000);
+    verdict(1, 1, "open", 6000); /* delivered twice */
+    assert_string_equal(acted, "c:open:yes ");
+    verdict(0, 1, "", 6000); /* nothing to do */
+    assert_string_equal(acted, "c:open:yes ");
+    assert_int_equal(node.counts.verdicts, 2);
+    deliver(VERDICT, (const uint8_t *)"nonsense", 8);
+    assert_int_equal(node.counts.refused, 1);
+}
+
+static void test_full_flash_drops_the_oldest(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 12; i++) {
+        assert_int_equal(event(100), NODE_OK); /* one sector each */
+    }
+    assert_int_equal(node.queue.dropped, 4);
+    online();
+    gateway(true);
+    expect("#4 #5 #6 #7 #8 #9 #10 #11 ");
+    assert_int_equal(event(QUEUE), NODE_E_ARGUMENT);
+    assert_int_equal(node.counts.lost, 1);
+    assert_int_equal(event(0), NODE_OK);
+    expect("#13 "); /* the gateway sees the gap */
+}
+
+static void test_full_flash_while_events_are_in_flight(void **state)
+{
+    (void)state;
+    online();
+    gateway(true);
+    acks = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(event(100), NODE_OK);
+    }
+    expect("#0 #1 #2 #3 ");
+    assert_int_equal(event(100), NODE_E_FULL); /* they may be on their way out */
+    node_link_down(&node, now_ms);
+    assert_int_equal(event(100), NODE_OK); /* now the oldest can go */
+    assert_int_equal(node.queue.dropped, 1);
+    acks = 1000;
+    assert_int_equal(node_link_up(&node, now_ms), NODE_OK);
+    expect("CONNECT SUBSCRIBE infor stater ");
+    gateway(true);
+    expect("#1 #2 #3 #4 #5 #6 #7 #9 ");
+}
+
+static void test_vitals_in_time(void **state)
+{
+    (void)state;
+    online();
+    const int wait_ms = node_step(&node, now_ms);
+    assert_int_equal(wait_ms, 15004); /* half of 30 s, and the port's random number */
+    now_ms += 15003;
+    assert_int_equal(node_step(&node, now_ms), 1);
+    expect("");
+    now_ms += 1;
+    assert_true(node_step(&node, now_ms) > 0);
+    expect("vitals ");
+}
+
+static void test_several_gateways(void **state)
+{
+    (void)state;
+    online();
+    gateway(true);
+    gateway(true);
+    assert_int_equal(node.gateway_count, 1);
+    deliver("nodelink/1/gateway/g2/state", (const uint8_t *)"", 0); /* cleared, never seen */
+    deliver("nodelink/1/gateway/g1/state", (const uint8_t *)"", 0);
+    assert_int_equal(node.gateway_count, 0);
+}
+
+static void test_configurations_that_cannot_be(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {"", "a", "-a", "A1", "a/b", "a+", "an-id-that-has-thirty-two-letters"};
+    for (unsigned i = 0; i < sizeof ids / sizeof *ids; i++) {
+        node_config_t bad = config;
+        bad.id = ids[i];
+        assert_int_equal(node_init(&node, &bad, &port, 0), NODE_E_ARGUMENT);
+    }
+    node_config_t bad = config;
+    bad.images = 1;
+    bad.image_bytes = QUEUE; /* nothing left for the queue */
+    assert_int_equal(node_init(&node, &bad, &port, 0), NODE_E_ARGUMENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_birth_and_goodbye, setup),
+        cmocka_unit_test_setup(test_every_boot_is_a_session, setup),
+        cmocka_unit_test_setup(test_events_wait_for_a_gateway, setup),
+        cmocka_unit_test_setup(test_unacknowledged_events_come_again, setup),
+        cmocka_unit_test_setup(test_verdicts, setup),
+        cmocka_unit_test_setup(test_full_flash_drops_the_oldest, setup),
+        cmocka_unit_test_setup(test_full_flash_while_events_are_in_flight, setup),
+        cmocka_unit_test_setup(test_vitals_in_time, setup),
+        cmocka_unit_test_setup(test_several_gateways, setup),
+        cmocka_unit_test_setup(test_configurations_that_cannot_be, setup),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
