@@ -111,6 +111,7 @@ class WorkerPool:
         self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
         self._workers: set[_Worker] = set()
         self._starts: set[asyncio.Task[None]] = set()
+        self._ending = False
         self.ready = asyncio.Event()  # a first worker has loaded its model
 
     async def __aenter__(self) -> Self:
@@ -119,6 +120,7 @@ class WorkerPool:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        self._ending = True
         for task in self._starts:
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
@@ -156,8 +158,9 @@ class WorkerPool:
 
     def _replace(self, worker: _Worker) -> None:
         self._discard(worker)
-        self._on_restart()
-        self._start()
+        if not self._ending:  # a caller may be cancelled after the pool has ended
+            self._on_restart()
+            self._start()
 
     def _discard(self, worker: _Worker) -> None:
         self._workers.discard(worker)
