@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gatewayd.config import Config
+from gatewayd.core import wire
 from gatewayd.records import StoredEvent, StoredNode
 from gatewayd.store import Store
 
@@ -31,7 +32,10 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
 
 
 def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
-    """Enrol or dismiss nodes; a running daemon notices within a second. Raises StoreError."""
+    """Enrol or dismiss nodes; a running daemon notices within a second. Raises StoreError, and BadParameter for what can be no node."""
+    for node in nodes:
+        if not wire.valid_node_id(node):
+            raise typer.BadParameter(f"{node!r} is not a node's name")
     with Store(config.store, config.store_url) as store:
         for node in nodes:
             known = store.enroll(node, enrolled, time.time())

@@ -55,7 +55,7 @@ async def _watch(config: Config, record: Path | None, seconds: float | None) -> 
 
 def describe(topic: list[str], payload: bytes) -> str:
     """One line of markup for the message under `topic` (without its root)."""
-    direction, who, tail = (*topic, "", "")[:3]
+    direction, who, tail = (*topic, "", "", "")[:3]
     arrow = {"up": "→", "down": "←"}.get(direction, "·")
     head = f"{time.strftime('%H:%M:%S')} {arrow} [bold]{escape(who)}[/] [{_STYLE.get(tail, 'dim')}]{escape(tail)}[/] "
     try:
