@@ -11,6 +11,7 @@ from pydantic import Field
 
 U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
 U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
+ClockMs = Annotated[int, Field(ge=0, le=2**63 - 1)]  # does not wrap while a node runs; as large as a database's integer
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=64)]
@@ -140,7 +141,7 @@ class Vitals(NamedTuple):
 
     session: U32
     uptime_s: U32
-    t_ms: U32
+    t_ms: ClockMs
     queued: U32
     dropped: U32
     cascades: Annotated[tuple[CascadeVitals, ...], Field(max_length=16)]
@@ -159,7 +160,7 @@ class Event(NamedTuple):
     model: ModelId
     score: Unit
     label: U32
-    t_ms: U32
+    t_ms: ClockMs
     reason: Annotated[Reason, _WORD]
     window: Window | None = None
     ref: U32 | None = None
