@@ -1,0 +1,27 @@
+"""`make bench`: measures, prints, and keeps what was measured. `run.py [SUBJECT...]` measures only some."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import gateway
+import report
+
+SUBJECTS = {**gateway.SUBJECTS}
+
+
+def main() -> None:
+    """Run the subjects one after the other."""
+    for name in sys.argv[1:] or SUBJECTS:
+        with tempfile.TemporaryDirectory(prefix="gatewayd-bench-") as folder:
+            Path(folder).chmod(0o755)
+            measured = asyncio.run(SUBJECTS[name](Path(folder)))
+        report.keep(measured)
+        for key, result in measured.items():
+            goal = "" if result.goal is None else f"  goal {result.goal}  {'met' if result.value <= result.goal else 'MISSED'}"
+            print(f"{key:40} {result.value:>8} {result.unit}{goal}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
