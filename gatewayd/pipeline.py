@@ -76,8 +76,9 @@ class Pipeline:
         """Take what `transport` brings until cancelled."""
         async for batch in transport.frames():
             for start in range(0, len(batch), _SLICE):
+                if start:
+                    await asyncio.sleep(0)
                 self.take(batch[start : start + _SLICE])
-                await asyncio.sleep(0)
 
     def take(self, frames: Sequence[Frame]) -> None:
         """Decode, observe and admit `frames` in their order."""
