@@ -3,13 +3,8 @@
 
 #include <string.h>
 
+#include "mqtt_parts.h"
 #include "node/types.h"
-
-enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, SUBSCRIBE = 8, SUBACK, PINGREQ = 12, PINGRESP, DISCONNECT };
-
-enum { R_FIRST, R_LENGTH, R_BODY, R_TOPIC_SIZE, R_TOPIC, R_PACKET_ID, R_PAYLOAD }; /* what is received next */
-
-enum { FLAG_RETAIN = 1, FLAG_QOS_1 = 2, FLAG_QOS_2 = 4, FLAG_DUP = 8 };
 
 #define NO_WAIT INT32_MAX
 
@@ -20,9 +15,7 @@ void mqtt_init(mqtt_t *m, const mqtt_handler_t *handler, void *context)
     m->context = context;
 }
 
-/* ---- sending ---- */
-
-static uint8_t *put_u16(uint8_t *out, size_t value)
+uint8_t *mqtt_put_u16(uint8_t *out, size_t value)
 {
     out[0] = (uint8_t)(value >> 8);
     out[1] = (uint8_t)value;
@@ -47,12 +40,12 @@ static uint8_t *put_data(uint8_t *out, const void *data, size_t size)
 
 static uint8_t *put_string(uint8_t *out, const char *text)
 {
-    return put_data(put_u16(out, strlen(text)), text, strlen(text));
+    return put_data(mqtt_put_u16(out, strlen(text)), text, strlen(text));
 }
 
 static uint8_t *put_topic(uint8_t *out, const char *prefix, const char *tail)
 {
-    out = put_u16(out, strlen(prefix) + strlen(tail));
+    out = mqtt_put_u16(out, strlen(prefix) + strlen(tail));
     return put_data(put_data(out, prefix, strlen(prefix)), tail, strlen(tail));
 }
 
@@ -62,7 +55,7 @@ static size_t string_size(const char *text)
 }
 
 /* Begins a packet with `length` bytes to follow its fixed header, or gives NULL where the buffer cannot hold it. */
-static uint8_t *begin_control(mqtt_t *m, uint8_t first, size_t length)
+uint8_t *mqtt_begin_control(mqtt_t *m, uint8_t first, size_t length)
 {
     m->control_size = (uint16_t)(m->control_size - m->control_sent);
     memmove(m->control, m->control + m->control_sent, m->control_size);
@@ -83,7 +76,7 @@ int mqtt_link_up(mqtt_t *m, const mqtt_connect_t *connect, uint32_t now_ms)
     const size_t length = 10 + string_size(connect->client_id) + 2 + strlen(connect->will_prefix) +
                           strlen(connect->will_tail) + 2 + connect->will_size + string_size(connect->user) +
                           string_size(connect->password);
-    uint8_t *out = begin_control(m, CONNECT << 4, length);
+    uint8_t *out = mqtt_begin_control(m, CONNECT << 4, length);
     if (out == NULL) {
         return NODE_E_FULL;
     }
@@ -92,10 +85,10 @@ int mqtt_link_up(mqtt_t *m, const mqtt_connect_t *connect, uint32_t now_ms)
     out = put_string(out, "MQTT");
     *out++ = 4; /* the protocol level of 3.1.1 */
     *out++ = (uint8_t)(will | login);
-    out = put_u16(out, connect->keepalive_s);
+    out = mqtt_put_u16(out, connect->keepalive_s);
     out = put_string(out, connect->client_id);
     out = put_topic(out, connect->will_prefix, connect->will_tail);
-    out = put_data(put_u16(out, connect->will_size), connect->will, connect->will_size);
+    out = put_data(mqtt_put_u16(out, connect->will_size), connect->will, connect->will_size);
     if (connect->user != NULL) {
         out = put_string(out, connect->user);
     }
@@ -132,16 +125,16 @@ int mqtt_subscribe(mqtt_t *m, const mqtt_filter_t *filters, uint16_t count)
     for (unsigned i = 0; i < count; i++) {
         length += 3 + strlen(filters[i].prefix) + strlen(filters[i].middle) + strlen(filters[i].tail);
     }
-    uint8_t *out = m->subscribe_id == 0 ? begin_control(m, SUBSCRIBE << 4 | 2, length) : NULL;
+    uint8_t *out = m->subscribe_id == 0 ? mqtt_begin_control(m, SUBSCRIBE << 4 | 2, length) : NULL;
     if (out == NULL) {
         return NODE_E_FULL;
     }
     m->subscribe_id = new_packet_id(m);
     m->subscribe_count = count;
-    out = put_u16(out, m->subscribe_id);
+    out = mqtt_put_u16(out, m->subscribe_id);
     for (unsigned i = 0; i < count; i++) {
         const mqtt_filter_t *filter = &filters[i];
-        out = put_u16(out, strlen(filter->prefix) + strlen(filter->middle) + strlen(filter->tail));
+        out = mqtt_put_u16(out, strlen(filter->prefix) + strlen(filter->middle) + strlen(filter->tail));
         out = put_data(out, filter->prefix, strlen(filter->prefix));
         out = put_data(out, filter->middle, strlen(filter->middle));
         out = put_data(out, filter->tail, strlen(filter->tail));
@@ -164,7 +157,7 @@ int mqtt_publish(mqtt_t *m, const mqtt_publish_t *publish)
     return NODE_OK;
 }
 
-static void remove_slot(mqtt_t *m, unsigned index)
+void mqtt_remove_slot(mqtt_t *m, unsigned index)
 {
     m->slot_count--;
     memmove(&m->slots[index], &m->slots[index + 1], (m->slot_count - index) * sizeof m->slots[0]);
@@ -177,7 +170,7 @@ void mqtt_cancel(mqtt_t *m, uint32_t token)
 {
     for (unsigned i = 0; i < m->slot_count && m->link == MQTT_DOWN; i++) {
         if (m->slots[i].publish.token == token) {
-            remove_slot(m, i);
+            mqtt_remove_slot(m, i);
             return;
         }
     }
@@ -185,7 +178,7 @@ void mqtt_cancel(mqtt_t *m, uint32_t token)
 
 int mqtt_disconnect(mqtt_t *m)
 {
-    return begin_control(m, DISCONNECT << 4, 0) != NULL ? NODE_OK : NODE_E_FULL;
+    return mqtt_begin_control(m, DISCONNECT << 4, 0) != NULL ? NODE_OK : NODE_E_FULL;
 }
 
 void mqtt_link_down(mqtt_t *m)
@@ -199,7 +192,7 @@ void mqtt_link_down(mqtt_t *m)
         mqtt_slot_t *slot = &m->slots[i];
         if (slot->publish.qos == 0) {
             const uint32_t token = slot->publish.token;
-            remove_slot(m, i);
+            mqtt_remove_slot(m, i);
             m->handler->published(m->context, token);
         } else {
             slot->again = slot->again || slot->stage == PUBLISH_SENT;
@@ -229,7 +222,7 @@ static void begin_publish(mqtt_t *m)
     out = put_length(out, topic + (publish->qos != 0 ? 2 : 0) + publish->size);
     out = put_topic(out, publish->prefix, publish->tail);
     if (publish->qos != 0) {
-        out = put_u16(out, slot->packet_id);
+        out = mqtt_put_u16(out, slot->packet_id);
     }
     slot->stage = PUBLISH_SENDING;
     m->header_size = (uint16_t)(out - m->header);
@@ -268,7 +261,7 @@ static void publish_transmitted(mqtt_t *m, size_t size)
     slot->stage = PUBLISH_SENT;
     if (slot->publish.qos == 0) {
         const uint32_t token = slot->publish.token;
-        remove_slot(m, m->sending_slot);
+        mqtt_remove_slot(m, m->sending_slot);
         m->handler->published(m->context, token);
     }
 }
@@ -306,224 +299,10 @@ int mqtt_step(mqtt_t *m, uint32_t now_ms)
         if (idle_ms < after_ms) {
             return (int)(after_ms - idle_ms);
         }
-        (void)begin_control(m, PINGREQ << 4, 0); /* a buffer that stays full is a dead link as well */
+        (void)mqtt_begin_control(m, PINGREQ << 4, 0); /* a buffer that stays full is a dead link as well */
         m->ping_out = true;
         m->ping_ms = now_ms;
     }
     const uint32_t waited_ms = now_ms - m->ping_ms;
     return waited_ms >= answer_ms ? NODE_E_TIMEOUT : (int)(answer_ms - waited_ms);
-}
-
-/* ---- receiving ---- */
-
-static uint16_t get_u16(const char *at)
-{
-    return (uint16_t)((uint8_t)at[0] << 8 | (uint8_t)at[1]);
-}
-
-static int connack(mqtt_t *m)
-{
-    const uint8_t flags = (uint8_t)m->topic[0], code = (uint8_t)m->topic[1];
-    if (m->held != 2 || m->link != MQTT_CONNECTING || flags > 1) {
-        return NODE_E_PROTOCOL;
-    }
-    if (code != 0) {
-        return NODE_E_REFUSED;
-    }
-    m->link = MQTT_UP;
-    m->handler->connected(m->context, flags == 1);
-    return NODE_OK;
-}
-
-static int puback(mqtt_t *m)
-{
-    for (unsigned i = 0; i < m->slot_count && m->held == 2; i++) {
-        const mqtt_slot_t *slot = &m->slots[i];
-        if (slot->publish.qos != 0 && slot->stage == PUBLISH_SENT && slot->packet_id == get_u16(m->topic)) {
-            const uint32_t token = slot->publish.token;
-            remove_slot(m, i);
-            m->handler->published(m->context, token);
-            return NODE_OK;
-        }
-    }
-    return NODE_E_PROTOCOL;
-}
-
-static int suback(mqtt_t *m)
-{
-    if (m->subscribe_id == 0 || m->held != 2 + m->subscribe_count || get_u16(m->topic) != m->subscribe_id) {
-        return NODE_E_PROTOCOL;
-    }
-    for (unsigned i = 2; i < m->held; i++) {
-        const uint8_t code = (uint8_t)m->topic[i];
-        if (code > 1) {
-            return code == 0x80 ? NODE_E_REFUSED : NODE_E_PROTOCOL;
-        }
-    }
-    m->subscribe_id = 0;
-    m->handler->subscribed(m->context);
-    return NODE_OK;
-}
-
-/* A packet other than PUBLISH is complete, its body in `topic`. */
-static int end_body(mqtt_t *m)
-{
-    m->stage = R_FIRST;
-    switch (m->first) {
-    case CONNACK << 4:
-        return connack(m);
-    case PUBACK << 4:
-        return puback(m);
-    case SUBACK << 4:
-        return suback(m);
-    case PINGRESP << 4:
-        if (m->held != 0 || !m->ping_out) {
-            return NODE_E_PROTOCOL;
-        }
-        m->ping_out = false;
-        return NODE_OK;
-    default: /* nothing else is ours to get, and no other flags */
-        return NODE_E_PROTOCOL;
-    }
-}
-
-static int end_length(mqtt_t *m)
-{
-    m->held = 0;
-    m->topic_size = 0;
-    m->packet_id = 0;
-    if (m->link == MQTT_CONNECTING && m->first != CONNACK << 4) {
-        return NODE_E_PROTOCOL;
-    }
-    if (m->first >> 4 != PUBLISH) {
-        m->stage = R_BODY;
-        return m->remaining > sizeof m->topic ? NODE_E_PROTOCOL : m->remaining == 0 ? end_body(m) : NODE_OK;
-    }
-    const uint8_t flags = m->first & 0x0f;
-    m->stage = R_TOPIC_SIZE;
-    return (flags & FLAG_QOS_2) != 0 || (flags & (FLAG_DUP | FLAG_QOS_1)) == FLAG_DUP ? NODE_E_PROTOCOL : NODE_OK;
-}
-
-static int payload_piece(mqtt_t *m, const uint8_t *data, uint32_t size)
-{
-    const mqtt_piece_t piece = {m->topic_size < sizeof m->topic ? m->topic : "", data, size, m->offset, m->total};
-    m->handler->received(m->context, &piece);
-    m->offset += size;
-    if (m->offset < m->total) {
-        return NODE_OK;
-    }
-    m->stage = R_FIRST;
-    if (m->packet_id == 0) {
-        return NODE_OK;
-    }
-    uint8_t *const out = begin_control(m, PUBACK << 4, 2);
-    if (out == NULL) {
-        return NODE_E_FULL; /* nothing of ours gets out: better a new link, on which this message comes again */
-    }
-    put_u16(out, m->packet_id);
-    return NODE_OK;
-}
-
-static int begin_payload(mqtt_t *m)
-{
-    m->stage = R_PAYLOAD;
-    m->offset = 0;
-    m->total = m->remaining;
-    return m->total == 0 ? payload_piece(m, (const uint8_t *)"", 0) : NODE_OK;
-}
-
-static int end_topic(mqtt_t *m)
-{
-    m->held = 0;
-    if (m->topic_size < sizeof m->topic) {
-        m->topic[m->topic_size] = '\0';
-        if (strlen(m->topic) != m->topic_size || strpbrk(m->topic, "+#") != NULL) {
-            return NODE_E_PROTOCOL;
-        }
-    }
-    if ((m->first & FLAG_QOS_1) == 0) {
-        return begin_payload(m);
-    }
-    m->stage = R_PACKET_ID;
-    return NODE_OK;
-}
-
-/* The next byte of a PUBLISH's variable header. */
-static int publish_byte(mqtt_t *m, uint8_t byte)
-{
-    if (m->remaining-- == 0) {
-        return NODE_E_PROTOCOL;
-    }
-    if (m->stage == R_TOPIC) {
-        if (m->held < sizeof m->topic - 1) {
-            m->topic[m->held] = (char)byte;
-        }
-        return ++m->held == m->topic_size ? end_topic(m) : NODE_OK;
-    }
-    uint16_t *const number = m->stage == R_TOPIC_SIZE ? &m->topic_size : &m->packet_id;
-    *number = (uint16_t)(*number << 8 | byte);
-    if (++m->held < 2) {
-        return NODE_OK;
-    }
-    m->held = 0;
-    if (*number == 0) {
-        return NODE_E_PROTOCOL; /* no topic, or no packet identifier */
-    }
-    if (m->stage == R_PACKET_ID) {
-        return begin_payload(m);
-    }
-    m->stage = R_TOPIC;
-    return NODE_OK;
-}
-
-static int length_byte(mqtt_t *m, uint8_t byte)
-{
-    m->remaining |= (uint32_t)(byte & 0x7f) << m->shift;
-    m->shift = (uint8_t)(m->shift + 7);
-    if (byte & 0x80) {
-        return m->shift > 21 ? NODE_E_PROTOCOL : NODE_OK;
-    }
-    return end_length(m);
-}
-
-static int receive_byte(mqtt_t *m, uint8_t byte)
-{
-    switch (m->stage) {
-    case R_FIRST:
-        m->first = byte;
-        m->remaining = m->shift = 0;
-        m->stage = R_LENGTH;
-        return NODE_OK;
-    case R_LENGTH:
-        return length_byte(m, byte);
-    case R_BODY:
-        m->topic[m->held++] = (char)byte;
-        return m->held == m->remaining ? end_body(m) : NODE_OK;
-    default:
-        return publish_byte(m, byte);
-    }
-}
-
-int mqtt_receive(mqtt_t *m, const uint8_t *data, size_t size, uint32_t now_ms)
-{
-    const uint8_t *const end = data + size;
-    m->received_ms = now_ms;
-    while (data != end) {
-        int status;
-        if (m->link == MQTT_DOWN) {
-            return NODE_E_PROTOCOL;
-        }
-        if (m->stage == R_PAYLOAD) {
-            const size_t wanted = m->total - m->offset, there = (size_t)(end - data);
-            const uint32_t taken = (uint32_t)(there < wanted ? there : wanted);
-            status = payload_piece(m, data, taken);
-            data += taken;
-        } else {
-            status = receive_byte(m, *data++);
-        }
-        if (status < 0) {
-            return status;
-        }
-    }
-    return NODE_OK;
 }

@@ -166,18 +166,12 @@ static int infer(sense_t *s, const node_port_t *port, float *value)
     return NODE_OK;
 }
 
-static void heard(sense_t *s, size_t count)
-{
-    s->samples += count;
-    s->follow_samples = s->follow_samples > count ? s->follow_samples - (uint32_t)count : 0;
-}
-
 int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port_t *port, sense_outcome_t *outcome)
 {
     size_t taken = 0;
     *outcome = SENSE_NOTHING;
     while (taken < count && *outcome == SENSE_NOTHING) {
-        if (s->following && s->follow_samples == 0) {
+        if (s->following && s->samples >= s->follow_end) {
             s->following = false;
             *outcome = SENSE_FOLLOW;
             break;
@@ -185,7 +179,7 @@ int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port
         bool ready;
         const size_t step = feed_front_end(s, samples + taken, count - taken, &ready);
         clip_write(&s->clip, samples + taken, step);
-        heard(s, step);
+        s->samples += step;
         taken += step;
         if (!ready || s->filled < s->input_bytes) {
             continue;
@@ -201,16 +195,16 @@ int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port
     return (int)taken;
 }
 
-void sense_follow(sense_t *s, uint32_t ref)
+void sense_follow(sense_t *s, uint32_t ref, uint64_t since)
 {
     const uint32_t listen_ms = s->image.decision.listen_ms;
     if (listen_ms == 0 || s->following) {
         return;
     }
-    const uint64_t samples = (uint64_t)listen_ms * s->image.front_end.rate_hz / 1000;
+    const uint32_t after_ms = listen_ms > SENSE_BEFORE_MS ? listen_ms - SENSE_BEFORE_MS : 0;
     s->following = true;
     s->follow_ref = ref;
-    s->follow_samples = samples < UINT32_MAX ? (uint32_t)samples : UINT32_MAX;
+    s->follow_end = since + (uint64_t)after_ms * s->image.front_end.rate_hz / 1000;
 }
 
 bool sense_window(const sense_t *s, uint32_t ms, node_window_t *window)

@@ -7,6 +7,8 @@
 #include "node/frontend.h"
 #include "node/nn.h"
 
+#define SENSE_BEFORE_MS 500 /* of a follow's window lie before its trigger */
+
 typedef enum sense_outcome { SENSE_NOTHING, SENSE_TRIGGER, SENSE_AUDIT, SENSE_FOLLOW } sense_outcome_t;
 
 typedef struct sense {
@@ -22,7 +24,8 @@ typedef struct sense {
     uint16_t filled, input_bytes;
     uint64_t samples; /* since the start: the cascade's own clock, which no scheduling disturbs */
     bool following;
-    uint32_t follow_ref, follow_samples; /* the event that is answered, and what is still to be heard */
+    uint32_t follow_ref; /* the event that is answered */
+    uint64_t follow_end; /* when it has been heard, as `samples` counts */
     uint32_t invokes;
     uint64_t invoke_us;
 } sense_t;
@@ -41,9 +44,10 @@ NODE_MUST_USE int sense_open(sense_t *s, const sense_memory_t *memory, const cha
 /* Takes samples until something comes of them; returns how many. NODE_E_IMAGE where the model failed. */
 NODE_MUST_USE int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port_t *port,
                              sense_outcome_t *outcome);
-/* From now on to hear `listen_ms` more, and then to answer SENSE_FOLLOW. A follow that is under way is not disturbed.
- */
-void sense_follow(sense_t *s, uint32_t ref);
+/* To answer SENSE_FOLLOW when the last `listen_ms` begin SENSE_BEFORE_MS before the event `ref`, at which `samples` was
+ * `since`: what was said while the verdict was on its way belongs to it. At once where that is over already. A follow
+ * that is under way is not disturbed. */
+void sense_follow(sense_t *s, uint32_t ref, uint64_t since);
 /* The last `ms` of the clip; false while there is nothing. Valid until the next sense_feed(). */
 bool sense_window(const sense_t *s, uint32_t ms, node_window_t *window);
 

@@ -33,7 +33,7 @@ typedef struct node_image {
 } node_image_t;
 
 typedef struct node_recent {
-    uint64_t t_ms;
+    uint64_t t_ms, sample; /* sample: of the cascade's sensor */
     uint32_t seq;
     uint8_t cascade;
     bool open; /* no verdict has come */

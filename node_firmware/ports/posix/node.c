@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,25 +11,15 @@
 #include <unistd.h>
 
 #include "input.h"
+#include "options.h"
 
 #define SECTOR_BYTES 4096
-#define IMAGE_BYTES  (256 * 1024)
 #define QUEUE_BYTES  (1024 * 1024)
-#define MAX_INPUTS   4
 #define DRAIN_MS     10000 /* --exit-at-end: how long events may still wait for a gateway */
 #define FAST_BACKLOG 8     /* --fast: events that may wait before the sensor does */
 
-typedef struct options {
-    const char *broker, *flash;
-    const char *images[NODE_MAX_CASCADES], *inputs[MAX_INPUTS];
-    unsigned image_count, input_count;
-    double speed; /* of paced inputs; 0: as fast as it goes */
-    bool exit_at_end;
-} options_t;
-
 typedef struct host {
     options_t options;
-    node_config_t config;
     node_port_t port;
     node_t node;
     flash_memory_t flash;
@@ -71,129 +60,22 @@ static uint32_t port_micros(void *context)
 static void port_log(void *context, const char *line)
 {
     const host_t *const host = context;
-    fprintf(stderr, "%s: %s\n", host->config.id, line);
+    fprintf(stderr, "%s: %s\n", host->options.config.id, line);
 }
 
 static void port_action(void *context, const char *cascade, const char *action, const char *label)
 {
     const host_t *const host = context;
-    fprintf(stderr, "%s: %s: action %s (%s)\n", host->config.id, cascade, action, label);
+    fprintf(stderr, "%s: %s: action %s (%s)\n", host->options.config.id, cascade, action, label);
 }
 
 /* ---- start ---- */
-
-static void usage(void)
-{
-    die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--image FILE]... [--input SENSOR:PATH]...\n"
-        "                    [--user NAME --password WORD] [--vitals-s S] [--keepalive-s S]\n"
-        "                    [--speed X | --fast] [--exit-at-end]\n"
-        "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
-        "An image goes into its place in flash where that is empty; later starts find it there.");
-}
-
-static uint16_t seconds(const char *text)
-{
-    const long value = strtol(text, NULL, 10);
-    if (value < 1 || value > UINT16_MAX) {
-        die("%s is not a number of seconds", text);
-    }
-    return (uint16_t)value;
-}
-
-static void add(const char **list, unsigned *count, unsigned most, const char *value)
-{
-    if (*count == most) {
-        die("%s: too many", value);
-    }
-    list[(*count)++] = value;
-}
-
-static void parse_option(host_t *host, int option)
-{
-    options_t *const o = &host->options;
-    switch (option) {
-    case 'i':
-        host->config.id = optarg;
-        break;
-    case 'b':
-        o->broker = optarg;
-        break;
-    case 'f':
-        o->flash = optarg;
-        break;
-    case 'm':
-        add(o->images, &o->image_count, NODE_MAX_CASCADES, optarg);
-        break;
-    case 's':
-        add(o->inputs, &o->input_count, MAX_INPUTS, optarg);
-        break;
-    case 'u':
-        host->config.user = optarg;
-        break;
-    case 'p':
-        host->config.password = optarg;
-        break;
-    case 'v':
-        host->config.vitals_s = seconds(optarg);
-        break;
-    case 'k':
-        host->config.keepalive_s = seconds(optarg);
-        break;
-    case 'x':
-        o->speed = strtod(optarg, NULL);
-        if (!(o->speed > 0)) {
-            die("%s is not a speed", optarg);
-        }
-        break;
-    case 'X':
-        o->speed = 0;
-        break;
-    case 'e':
-        o->exit_at_end = true;
-        break;
-    default:
-        usage();
-    }
-}
-
-static void parse_options(host_t *host, int argc, char **argv)
-{
-    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
-                                                 {"broker", required_argument, NULL, 'b'},
-                                                 {"flash", required_argument, NULL, 'f'},
-                                                 {"image", required_argument, NULL, 'm'},
-                                                 {"input", required_argument, NULL, 's'},
-                                                 {"user", required_argument, NULL, 'u'},
-                                                 {"password", required_argument, NULL, 'p'},
-                                                 {"vitals-s", required_argument, NULL, 'v'},
-                                                 {"speed", required_argument, NULL, 'x'},
-                                                 {"keepalive-s", required_argument, NULL, 'k'},
-                                                 {"fast", no_argument, NULL, 'X'},
-                                                 {"exit-at-end", no_argument, NULL, 'e'},
-                                                 {NULL, 0, NULL, 0}};
-    host->options.speed = 1;
-    host->config = (node_config_t){.hardware = "posix",
-                                   .board = "posix",
-                                   .firmware = NODE_VERSION,
-                                   .reset_reason = "power-on",
-                                   .images = NODE_MAX_CASCADES,
-                                   .image_bytes = IMAGE_BYTES,
-                                   .arena_bytes = IMAGE_BYTES,
-                                   .keepalive_s = 30,
-                                   .vitals_s = 60};
-    for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
-        parse_option(host, option);
-    }
-    if (optind != argc || host->config.id == NULL || host->options.broker == NULL || host->options.flash == NULL) {
-        usage();
-    }
-}
 
 /* Puts the image file into its place, where that is empty. */
 static void provision(host_t *host, unsigned image, const char *path)
 {
     const node_flash_t *const flash = &host->port.flash;
-    const uint32_t at = node_image_offset(&host->config, flash, image);
+    const uint32_t at = node_image_offset(&host->options.config, flash, image);
     static uint8_t bytes[IMAGE_BYTES];
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     const ssize_t size = fd >= 0 ? read(fd, bytes, sizeof bytes) : -1;
@@ -230,7 +112,7 @@ static void load(host_t *host, unsigned image)
     if (data[0] == 0xff) {
         return;
     }
-    if (image_parse(&parsed, data, IMAGE_BYTES) == NODE_OK && parsed.arena_bytes <= host->config.arena_bytes) {
+    if (image_parse(&parsed, data, IMAGE_BYTES) == NODE_OK && parsed.arena_bytes <= host->options.config.arena_bytes) {
         memory.arena_bytes = parsed.arena_bytes;
         memory.ring_bytes = sense_ring_bytes(&parsed);
         memory.arena = allocate(memory.arena_bytes);
@@ -238,7 +120,7 @@ static void load(host_t *host, unsigned image)
     }
     if (node_load(&host->node, image, &host->senses[image - 1], &memory) < 0) {
         const char *const why = host->node.images[image - 1].rejected;
-        fprintf(stderr, "%s: image %u rejected: %s\n", host->config.id, image, why != NULL ? why : "?");
+        fprintf(stderr, "%s: image %u rejected: %s\n", host->options.config.id, image, why != NULL ? why : "?");
     }
 }
 
@@ -281,15 +163,15 @@ static void start(host_t *host)
     for (unsigned i = 0; i < host->options.image_count; i++) {
         provision(host, i + 1, host->options.images[i]);
     }
-    const int status = node_init(&host->node, &host->config, &host->port, now_ms());
+    const int status = node_init(&host->node, &host->options.config, &host->port, now_ms());
     if (status != NODE_OK) {
-        die("%s: node_init %d", host->config.id, status);
+        die("%s: node_init %d", host->options.config.id, status);
     }
     for (unsigned image = 1; image <= NODE_MAX_CASCADES; image++) {
         load(host, image);
     }
     open_inputs(host);
-    fprintf(stderr, "%s: session %u, %u cascades, %u events wait\n", host->config.id, host->node.session,
+    fprintf(stderr, "%s: session %u, %u cascades, %u events wait\n", host->options.config.id, host->node.session,
             host->node.cascade_count, host->node.queue.waiting);
     host->start_us = clock_us();
 }
@@ -298,7 +180,7 @@ static void start(host_t *host)
 
 static void link_down(host_t *host, const char *why)
 {
-    fprintf(stderr, "%s: offline: %s\n", host->config.id, why);
+    fprintf(stderr, "%s: offline: %s\n", host->options.config.id, why);
     node_link_down(&host->node, now_ms());
     if (host->fd >= 0) {
         close(host->fd);
@@ -390,13 +272,13 @@ static void feed(host_t *host)
         const size_t wanted = input->ended ? 0 : due(host, input);
         const size_t count = wanted != 0 ? input_read(input, samples, wanted) : 0;
         if (count != 0 && node_feed(&host->node, input->sensor, samples, count, now_ms()) < 0) {
-            die("%s: a model failed", host->config.id);
+            die("%s: a model failed", host->options.config.id);
         }
         ended = ended && input->ended;
     }
     if (ended && host->ended_us == 0) {
         host->ended_us = clock_us();
-        fprintf(stderr, "%s: inputs ended\n", host->config.id);
+        fprintf(stderr, "%s: inputs ended\n", host->options.config.id);
     }
 }
 
@@ -452,7 +334,7 @@ static void run(host_t *host)
         }
         transmit(host);
         if (!host->online && node_ready(&host->node)) {
-            fprintf(stderr, "%s: online\n", host->config.id);
+            fprintf(stderr, "%s: online\n", host->options.config.id);
             host->online = true;
             host->retry_ms = 0;
         }
@@ -464,14 +346,14 @@ static void run(host_t *host)
 int main(int argc, char **argv)
 {
     static host_t host;
-    parse_options(&host, argc, argv);
+    parse_options(&host.options, argc, argv);
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     start(&host);
     run(&host);
     const node_t *const node = &host.node;
-    fprintf(stderr, "%s: stopped: %u events, %u acknowledged, %u verdicts, %u wait\n", host.config.id,
+    fprintf(stderr, "%s: stopped: %u events, %u acknowledged, %u verdicts, %u wait\n", host.options.config.id,
             node->counts.events, node->counts.acknowledged, node->counts.verdicts, node->queue.waiting);
     return 0;
 }

@@ -1,0 +1,113 @@
+/* See options.h. */
+#include "options.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+
+#include "posix.h"
+
+static void usage(void)
+{
+    die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--image FILE]... [--input SENSOR:PATH]...\n"
+        "                    [--user NAME --password WORD] [--vitals-s S] [--keepalive-s S]\n"
+        "                    [--speed X | --fast] [--exit-at-end]\n"
+        "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
+        "An image goes into its place in flash where that is empty; later starts find it there.");
+}
+
+static uint16_t seconds(const char *text)
+{
+    const long value = strtol(text, NULL, 10);
+    if (value < 1 || value > UINT16_MAX) {
+        die("%s is not a number of seconds", text);
+    }
+    return (uint16_t)value;
+}
+
+static void add(const char **list, unsigned *count, unsigned most, const char *value)
+{
+    if (*count == most) {
+        die("%s: too many", value);
+    }
+    list[(*count)++] = value;
+}
+
+static void parse_option(options_t *o, int option)
+{
+    switch (option) {
+    case 'i':
+        o->config.id = optarg;
+        break;
+    case 'b':
+        o->broker = optarg;
+        break;
+    case 'f':
+        o->flash = optarg;
+        break;
+    case 'm':
+        add(o->images, &o->image_count, NODE_MAX_CASCADES, optarg);
+        break;
+    case 's':
+        add(o->inputs, &o->input_count, MAX_INPUTS, optarg);
+        break;
+    case 'u':
+        o->config.user = optarg;
+        break;
+    case 'p':
+        o->config.password = optarg;
+        break;
+    case 'v':
+        o->config.vitals_s = seconds(optarg);
+        break;
+    case 'k':
+        o->config.keepalive_s = seconds(optarg);
+        break;
+    case 'x':
+        o->speed = strtod(optarg, NULL);
+        if (!(o->speed > 0)) {
+            die("%s is not a speed", optarg);
+        }
+        break;
+    case 'X':
+        o->speed = 0;
+        break;
+    case 'e':
+        o->exit_at_end = true;
+        break;
+    default:
+        usage();
+    }
+}
+
+void parse_options(options_t *o, int argc, char **argv)
+{
+    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
+                                                 {"broker", required_argument, NULL, 'b'},
+                                                 {"flash", required_argument, NULL, 'f'},
+                                                 {"image", required_argument, NULL, 'm'},
+                                                 {"input", required_argument, NULL, 's'},
+                                                 {"user", required_argument, NULL, 'u'},
+                                                 {"password", required_argument, NULL, 'p'},
+                                                 {"vitals-s", required_argument, NULL, 'v'},
+                                                 {"speed", required_argument, NULL, 'x'},
+                                                 {"keepalive-s", required_argument, NULL, 'k'},
+                                                 {"fast", no_argument, NULL, 'X'},
+                                                 {"exit-at-end", no_argument, NULL, 'e'},
+                                                 {NULL, 0, NULL, 0}};
+    o->speed = 1;
+    o->config = (node_config_t){.hardware = "posix",
+                                .board = "posix",
+                                .firmware = NODE_VERSION,
+                                .reset_reason = "power-on",
+                                .images = NODE_MAX_CASCADES,
+                                .image_bytes = IMAGE_BYTES,
+                                .arena_bytes = IMAGE_BYTES,
+                                .keepalive_s = 30,
+                                .vitals_s = 60};
+    for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
+        parse_option(o, option);
+    }
+    if (optind != argc || o->config.id == NULL || o->broker == NULL || o->flash == NULL) {
+        usage();
+    }
+}

@@ -1,0 +1,22 @@
+/* The command line of gateway-node. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "node/node.h"
+
+#define IMAGE_BYTES (256 * 1024)
+#define MAX_INPUTS  4
+
+typedef struct options {
+    node_config_t config;
+    const char *broker, *flash;
+    const char *images[NODE_MAX_CASCADES], *inputs[MAX_INPUTS];
+    unsigned image_count, input_count;
+    double speed; /* of paced inputs; 0: as fast as it goes */
+    bool exit_at_end;
+} options_t;
+
+/* Ends the program where they make no sense. */
+void parse_options(options_t *o, int argc, char **argv);
+
+#endif
