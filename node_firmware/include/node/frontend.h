@@ -1,4 +1,5 @@
-/* Front ends: samples in, int8 feature rows out. Integer arithmetic only, so that every machine computes the same bits. */
+/* Front ends: samples in, int8 feature rows out. Integer arithmetic only, so that every machine computes the same bits.
+ */
 #ifndef NODE_FRONTEND_H
 #define NODE_FRONTEND_H
 
@@ -14,9 +15,9 @@ void fft_real(const int16_t in[FFT_SIZE], int16_t out[FFT_SIZE + 2]);
 
 /* ---- audio: the TensorFlow Lite Micro "microfrontend", bit-exact with PyPI pymicro-features ---- */
 #define AUDIO_CHANNELS 40
-#define AUDIO_RATE_HZ 16000
-#define AUDIO_WINDOW 480 /* samples, 30 ms */
-#define AUDIO_STEP 160   /* samples, 10 ms */
+#define AUDIO_RATE_HZ  16000
+#define AUDIO_WINDOW   480 /* samples, 30 ms */
+#define AUDIO_STEP     160 /* samples, 10 ms */
 
 typedef struct audio_frontend {
     int16_t samples[AUDIO_WINDOW];
@@ -25,9 +26,10 @@ typedef struct audio_frontend {
 } audio_frontend_t;
 
 void audio_frontend_init(audio_frontend_t *fe);
-/* Takes at most `count` samples, up to the next whole hop. Returns how many it took; when `*ready` is set, `features` holds
- * AUDIO_CHANNELS values as uint16 (log-scaled filter bank, about 0..670). */
-size_t audio_frontend_feed(audio_frontend_t *fe, const int16_t *samples, size_t count, uint16_t features[AUDIO_CHANNELS], bool *ready);
+/* Takes at most `count` samples, up to the next whole hop. Returns how many it took; when `*ready` is set, `features`
+ * holds AUDIO_CHANNELS values as uint16 (log-scaled filter bank, about 0..670). */
+size_t audio_frontend_feed(audio_frontend_t *fe, const int16_t *samples, size_t count,
+                           uint16_t features[AUDIO_CHANNELS], bool *ready);
 /* ESPHome's quantisation: (f * 256 + 333) / 666 - 128, saturated. */
 void audio_frontend_quantize(const uint16_t features[AUDIO_CHANNELS], int8_t out[AUDIO_CHANNELS]);
 
@@ -36,8 +38,8 @@ void audio_frontend_quantize(const uint16_t features[AUDIO_CHANNELS], int8_t out
 
 typedef struct vibration_config {
     uint32_t rate_hz;
-    uint16_t frames;  /* half-overlapping FFT_SIZE frames averaged into one feature row */
-    uint16_t bands;   /* <= VIBRATION_MAX_BANDS, log-spaced from low_hz to high_hz */
+    uint16_t frames; /* half-overlapping FFT_SIZE frames averaged into one feature row */
+    uint16_t bands;  /* <= VIBRATION_MAX_BANDS, log-spaced from low_hz to high_hz */
     uint16_t low_hz, high_hz;
     /* int8 = saturate(((f - offset) * gain) >> 8), f = log2 of the band's mean power in 1/256 */
     int16_t offset[VIBRATION_MAX_BANDS];
@@ -53,9 +55,12 @@ typedef struct vibration_frontend {
 } vibration_frontend_t;
 
 /* 0, or -1 where the configuration is out of range. */
-__attribute__((warn_unused_result)) int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *config);
+__attribute__((warn_unused_result)) int vibration_frontend_init(vibration_frontend_t *fe,
+                                                                const vibration_config_t *config);
 /* As audio_frontend_feed(); `features` are int16 (log2 of band power, 1/256) before normalisation. */
-size_t vibration_frontend_feed(vibration_frontend_t *fe, const int16_t *samples, size_t count, int16_t features[VIBRATION_MAX_BANDS], bool *ready);
-void vibration_frontend_quantize(const vibration_frontend_t *fe, const int16_t features[VIBRATION_MAX_BANDS], int8_t out[VIBRATION_MAX_BANDS]);
+size_t vibration_frontend_feed(vibration_frontend_t *fe, const int16_t *samples, size_t count,
+                               int16_t features[VIBRATION_MAX_BANDS], bool *ready);
+void vibration_frontend_quantize(const vibration_frontend_t *fe, const int16_t features[VIBRATION_MAX_BANDS],
+                                 int8_t out[VIBRATION_MAX_BANDS]);
 
 #endif

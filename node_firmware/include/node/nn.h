@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NN_MAX_RANK 6
+#define NN_MAX_RANK  6
 #define NN_ALIGNMENT 16 /* of the model and of the arena, bytes */
 
 typedef enum nn_status {
@@ -22,7 +22,15 @@ typedef enum nn_status {
 } nn_status_t;
 
 /* TFLite's TensorType numbers. */
-typedef enum nn_type { NN_FLOAT32 = 0, NN_INT32 = 2, NN_UINT8 = 3, NN_BOOL = 6, NN_INT16 = 7, NN_INT8 = 9, NN_RESOURCE = 13 } nn_type_t;
+typedef enum nn_type {
+    NN_FLOAT32 = 0,
+    NN_INT32 = 2,
+    NN_UINT8 = 3,
+    NN_BOOL = 6,
+    NN_INT16 = 7,
+    NN_INT8 = 9,
+    NN_RESOURCE = 13
+} nn_type_t;
 
 typedef struct nn_tensor {
     void *data;
@@ -43,24 +51,28 @@ typedef struct nn {
     struct nn_graph *graph; /* in the arena */
 } nn_t;
 
-/* Called after every operator of subgraph 0 that computes something, with its outputs still in place; for tests and profiling.
- * `op` and `tensor_index` are positions in the file. */
-typedef void (*nn_trace_t)(void *context, unsigned subgraph, unsigned op, unsigned output, const nn_tensor_t *tensor, unsigned tensor_index);
+/* Called after every operator of subgraph 0 that computes something, with its outputs still in place; for tests and
+ * profiling. `op` and `tensor_index` are positions in the file. */
+typedef void (*nn_trace_t)(void *context, unsigned subgraph, unsigned op, unsigned output, const nn_tensor_t *tensor,
+                           unsigned tensor_index);
 
 #define NN_MUST_USE __attribute__((warn_unused_result))
 
-/* Checks `model` (trusting nothing in it), plans the arena and runs initialisation subgraphs. `model` is read in place and
- * must stay; both pointers must be NN_ALIGNMENT-aligned. Afterwards `nn->arena_used` is the size that would have been enough. */
+/* Checks `model` (trusting nothing in it), plans the arena and runs initialisation subgraphs. `model` is read in place
+ * and must stay; both pointers must be NN_ALIGNMENT-aligned. Afterwards `nn->arena_used` is the size that would have
+ * been enough. */
 NN_MUST_USE nn_status_t nn_open(nn_t *nn, const uint8_t *model, size_t model_size, uint8_t *arena, size_t arena_size);
-/* The index-th input or output of subgraph 0; NN_E_SHAPE where there is none. Their places do not change; what is written into an
- * input lasts for one nn_invoke(), because its memory is used again, and what is read from an output until the next one. */
+/* The index-th input or output of subgraph 0; NN_E_SHAPE where there is none. Their places do not change; what is
+ * written into an input lasts for one nn_invoke(), because its memory is used again, and what is read from an output
+ * until the next one. */
 NN_MUST_USE nn_status_t nn_input(const nn_t *nn, unsigned index, nn_tensor_t *tensor);
 NN_MUST_USE nn_status_t nn_output(const nn_t *nn, unsigned index, nn_tensor_t *tensor);
 NN_MUST_USE nn_status_t nn_invoke(nn_t *nn);
 NN_MUST_USE nn_status_t nn_invoke_traced(nn_t *nn, nn_trace_t trace, void *context);
 /* Streaming state back to what it was after nn_open(); inputs are lost. */
 NN_MUST_USE nn_status_t nn_reset(nn_t *nn);
-/* Bit n is set where BuiltinOperator n is supported; least significant bit of byte 0 first. Returns the bytes written (<= capacity). */
+/* Bit n is set where BuiltinOperator n is supported; least significant bit of byte 0 first. Returns the bytes written
+ * (<= capacity). */
 size_t nn_operators(uint8_t *bitmap, size_t capacity);
 const char *nn_status_name(nn_status_t status);
 

@@ -30,10 +30,11 @@ typedef struct node_flash {
 
 typedef struct node_port {
     node_flash_t flash;
-    uint32_t (*random)(void *context);                       /* unpredictable; node ids and audit samples hang on it */
-    uint32_t (*micros)(void *context);                       /* for measuring inference; may wrap */
-    void (*log)(void *context, const char *line);            /* may be NULL */
-    void (*action)(void *context, const char *cascade, const char *action, const char *label); /* a verdict is carried out */
+    uint32_t (*random)(void *context);            /* unpredictable; node ids and audit samples hang on it */
+    uint32_t (*micros)(void *context);            /* for measuring inference; may wrap */
+    void (*log)(void *context, const char *line); /* may be NULL */
+    void (*action)(void *context, const char *cascade, const char *action,
+                   const char *label); /* a verdict is carried out */
     void *context;
 } node_port_t;
 
