@@ -22,7 +22,7 @@ def from_debian(path: str, folder: Path) -> Path:
         ["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True
     ).stdout.split()
     target = folder / Path(path).name
-    mirrors = [*dict.fromkeys(r for r in roots if "debian" in r), "http://deb.debian.org/debian/"]
+    mirrors = [*dict.fromkeys(roots), "http://deb.debian.org/debian/"]
     for root in mirrors:
         if subprocess.run([HELPER, "download-file", root + path, str(target)], check=False, capture_output=True).returncode == 0:
             return target
