@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# What the node's core takes, by part and file, at -Os: on this host and, where Debian's cross compiler is there, on a Cortex-M4.
+# Also the structs that a firmware keeps in RAM: the core allocates nothing itself.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+flags="-fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections -fno-stack-protector -Wno-error"
+parts=(node_core node_nn node_frontend mbedtls)
+structs=(node_t sense_t audio_frontend_t vibration_frontend_t clip_t)
+
+quiet() { # only what fails is worth reading
+    "$@" >build/size.log 2>&1 || { cat build/size.log; exit 1; }
+}
+
+# measure TITLE FOLDER TOOLS' PREFIX COMPILER'S FLAGS [CMAKE OPTION...]
+measure() {
+    local title=$1 folder=$2 prefix=$3 target=$4 part
+    shift 4
+    quiet cmake -S node_firmware -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=MinSizeRel -DCMAKE_C_FLAGS="$target $flags" "$@"
+    quiet ninja -C "$folder" "${parts[@]}"
+    printf '\n%s: %s\n%-34s %9s %7s %7s\n' "$title" "$("${prefix}gcc" --version | head -n 1)" "bytes" text data bss
+    for part in "${parts[@]}"; do
+        "${prefix}size" "$(find "$folder" -name "lib$part.a")" | awk -v part="$part" '
+            NR > 1 { sub(/\.o(bj)?$/, "", $6); lines = lines sprintf("  %-32s %9d %7d %7d\n", $6, $1, $2, $3); t += $1; d += $2; b += $3 }
+            END { printf "%-34s %9d %7d %7d\n%s", part, t, d, b, lines }'
+    done
+    {
+        echo '#include "node/node.h"'
+        echo '#include "node/frontend.h"'
+        echo '#include "node/clip.h"'
+        echo '#include "sense.h"'
+        printf 'char size_of_%s[sizeof(%s)];\n' $(printf '%s ' "${structs[@]}" | sed 's/\([a-z0-9_]*\) /\1 \1 /g')
+    } >"$folder/structs.c"
+    # shellcheck disable=SC2086 -- the target's flags are words
+    "${prefix}gcc" $target -Inode_firmware/include -Inode_firmware/core -fdata-sections -c "$folder/structs.c" -o "$folder/structs.o"
+    printf '%-34s %9s\n' "struct, in the caller's RAM" bytes
+    "${prefix}nm" -S "$folder/structs.o" | while read -r _ size _ name; do
+        printf '  %-32s %9d\n' "${name#size_of_}" "$((16#$size))"
+    done
+}
+
+mkdir -p build
+measure host build/size-host "" ""
+
+if ! command -v arm-none-eabi-gcc >/dev/null; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi >build/size.log 2>&1 ||
+        { echo "no Cortex-M4: gcc-arm-none-eabi cannot be installed (build/size.log)"; exit 0; }
+fi
+measure Cortex-M4 build/size-m4 arm-none-eabi- "-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16" \
+    -DCMAKE_SYSTEM_NAME=Generic -DCMAKE_SYSTEM_PROCESSOR=arm -DCMAKE_C_COMPILER=arm-none-eabi-gcc \
+    -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY -DCMAKE_POSITION_INDEPENDENT_CODE=OFF
