@@ -145,6 +145,7 @@ class Network:
         self._check(library().nn_output(ctypes.byref(self._nn), 0, ctypes.byref(self._output)))
         self.output_scale, self.output_zero_point = float(self._output.scale), int(self._output.zero_point)
         self.input_scale, self.input_zero_point = float(self._input.scale), int(self._input.zero_point)
+        self.input_bytes = int(self._input.size)
         self.arena_used_bytes = int(self._nn.arena_used)
 
     def _check(self, status: int) -> None:

@@ -5,6 +5,7 @@ GatewaydError
 ├── MissingPackageError an optional package is absent; says which extra installs it
 ├── DecodeError         bytes from outside are not what nodelink/1 allows; has a `reason` for the counter
 ├── CascadeError        a cascade's folder or image is not valid
+│   └── RefusedError    an image or a bundle is not what it must be; has a `reason` for the counter
 ├── TransportError      a link broke or could not be made
 ├── EscalationError     a larger model gave no opinion; has a `reason`
 │   ├── WorkerTimeoutError   it took longer than its deadline
@@ -41,6 +42,15 @@ class DecodeError(GatewaydError):
 
 class CascadeError(GatewaydError):
     """A cascade's folder or image is not valid."""
+
+
+class RefusedError(CascadeError):
+    """An image or a bundle is not what it must be; nothing of it is used."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason  # one of a small closed set (docs/nodelink.md, "Images" and "Bundles"): it is a metric label
+        self.detail = detail
 
 
 class TransportError(GatewaydError):

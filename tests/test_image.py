@@ -1,5 +1,6 @@
-"""Images of models: against our own reader, imgtool and smpclient."""
+"""Images of models, as imgtool makes them: our reader against flips, cuts, noise, and against smpclient's reader."""
 
+import functools
 import struct
 import subprocess
 import sys
@@ -7,100 +8,134 @@ from pathlib import Path
 
 import cbor2
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewayd import bundle
 from gatewayd.core import image
-from gatewayd.errors import CascadeError
+from gatewayd.errors import CascadeError, RefusedError
 
 FRONT_END = cbor2.dumps({0: "audio", 1: 16000, 2: 30, 3: 10, 4: 40, 5: 125, 6: 7500})
 DECISION = cbor2.dumps({0: "average", 1: 0.5, 2: 5, 3: ["yes"], 4: 1000, 5: 0, 6: 1000, 7: 2000})
+KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
+KEYS = {image.key_hash(KEY.public_key()): KEY.public_key()}
+TLVS = {
+    image.CASCADE: b"wakeword",
+    image.ARENA: struct.pack("<I", 20_868),
+    image.OPERATORS: b"\x08\x01",
+    image.FRONT_END: FRONT_END,
+    image.DECISION: DECISION,
+    image.SELF_TEST: image.encode_self_test(image.SelfTest(b"in", b"out")),
+}
 
 
-def make(payload: bytes = bytes(range(256)) * 5, **changes) -> bytes:
-    settings = {
-        "version": "1.2.3+4",
-        "counter": 7,
-        "cascade": "wakeword",
-        "arena_bytes": 20_868,
-        "operators": b"\x08\x01",
-        "front_end": FRONT_END,
-        "decision": DECISION,
-    }
-    return image.build(payload, **{**settings, **changes})
+@functools.cache
+def make(payload: bytes = b"x" * 40, key: Ed25519PrivateKey | None = KEY, version: str = "1.2.3+4", counter: int = 7) -> bytes:
+    return bundle.make_image(payload, version=version, counter=counter, tlvs=TLVS, key=key)
 
 
-def test_a_built_image_is_read_back():
-    data = make()
+def accept(data: bytes) -> image.Image:
     parsed = image.parse(data)
+    image.verify(parsed, KEYS)
+    return parsed
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(RefusedError) as caught:
+        accept(data)
+    return caught.value.reason
+
+
+def test_what_imgtool_made_is_read_back():
+    parsed = accept(make(bytes(range(256)) * 5))
     assert parsed.payload == bytes(range(256)) * 5
     assert (parsed.version, parsed.counter, parsed.cascade, parsed.arena_bytes) == ("1.2.3+4", 7, "wakeword", 20_868)
     assert (parsed.operators, parsed.front_end, parsed.decision) == (b"\x08\x01", FRONT_END, DECISION)
-    assert (
-        image.build(
-            parsed.payload,
-            version=parsed.version,
-            counter=7,
-            cascade="wakeword",
-            arena_bytes=20_868,
-            operators=parsed.operators,
-            front_end=FRONT_END,
-            decision=DECISION,
-        )
-        == data
-    )
+    assert parsed.self_test == (b"in", b"out")
+    assert parsed.size_bytes == len(make(bytes(range(256)) * 5))
 
 
-def test_every_flipped_byte_is_noticed():
-    data = make(b"x" * 40)
-    for at in range(len(data)):
+def test_who_signed_it_is_told_from_whether_the_signature_is_right():
+    assert refused(make(key=None)) == "key"
+    assert refused(make(key=OTHER)) == "key"
+    mine, other = make(), make(key=OTHER)
+    assert refused(mine[:-64] + other[-64:]) == "signature"
+    assert image.parse(make(key=None)).sha256 == image.parse(mine).sha256  # the signature is not part of what names a model
+
+
+def test_every_flipped_bit_is_noticed():
+    data, reasons = make(), set()
+    for at in range(8 * len(data)):
         broken = bytearray(data)
-        broken[at] ^= 0x01
-        with pytest.raises(CascadeError):
-            image.parse(bytes(broken))
+        broken[at // 8] ^= 1 << at % 8
+        reasons.add(refused(bytes(broken)))
+    assert reasons == {"size", "header", "tlv", "digest", "key", "signature"}
 
 
-def test_every_cut_is_noticed():
-    data = make(b"x" * 40)
-    for size in range(len(data)):
-        with pytest.raises(CascadeError):
-            image.parse(data[:size])
-    with pytest.raises(CascadeError):
-        image.parse(data + b"\0")
+def test_every_cut_and_every_tail_is_noticed():
+    for data in (make(), make(key=None)):
+        for size in range(len(data)):
+            assert refused(data[:size]) in {"size", "tlv"}
+        assert refused(data + b"\0") == "size"
 
 
-@given(st.binary(max_size=200), st.integers(0, 400))
-def test_anything_else_is_a_cascade_error(noise, at):
-    data = make(b"x" * 40)
+@given(st.binary(max_size=200), st.integers(0, 600))
+def test_anything_else_is_refused(noise, at):
+    data = make()
     spliced = data[:at] + noise + data[at + len(noise) :]
     try:
-        image.parse(spliced)
-    except CascadeError:
+        accept(spliced)
+    except RefusedError:
         return
     assert spliced == data
 
 
 @pytest.mark.parametrize(
-    "change", [{"version": "one"}, {"version": "256.0.0"}, {"counter": -1}, {"arena_bytes": 1 << 32}, {"front_end": bytes(70_000)}]
+    "area",
+    [
+        {**TLVS, image.SELF_TEST: b"\xff"},
+        {**TLVS, image.SELF_TEST: cbor2.dumps({0: b"in", 1: b""})},
+        {**TLVS, image.SELF_TEST: cbor2.dumps({0: b"in", 1: "out"})},
+        {**TLVS, image.SELF_TEST: cbor2.dumps({0: b"in", 1: b"out", 2: 0})},
+        {**TLVS, image.SELF_TEST: cbor2.dumps([b"in", b"out"])},
+        {**TLVS, image.SELF_TEST: TLVS[image.SELF_TEST] + b"\0"},
+        {**TLVS, image.ARENA: b"\0\0\0"},
+        {**TLVS, image.CASCADE: b"\xff"},
+        {kind: value for kind, value in TLVS.items() if kind != image.OPERATORS},
+    ],
 )
-def test_what_does_not_fit_is_refused(change):
+def test_signed_nonsense_is_still_nonsense(area):
+    with pytest.raises(RefusedError, match="tlv"):
+        bundle.make_image(b"x", version="1.0.0", counter=1, tlvs=area, key=KEY)
+
+
+def test_what_no_signature_covers_is_exactly_what_it_must_be():
+    data = make()
+    plain = len(data) - (4 + 36 + 36 + 68)
+    extra = struct.pack("<HH", 0x22, 1) + b"?"
+    assert refused(data[: plain + 2] + struct.pack("<H", len(data) - plain + 5) + data[plain + 4 :] + extra) == "tlv"
+
+
+@pytest.mark.parametrize("change", [{"version": "one"}, {"version": "256.0.0"}, {"counter": -1}])
+def test_what_does_not_fit_is_not_made(change):
     with pytest.raises(CascadeError):
         make(**change)
 
 
-def test_imgtool_reads_it(tmp_path):
-    file = tmp_path / "model.img"
+def test_too_much_for_a_tlv_is_not_made():
+    with pytest.raises(CascadeError):
+        bundle.make_image(b"x", version="1.0.0", counter=1, tlvs={**TLVS, image.FRONT_END: bytes(70_000)})
+
+
+def test_imgtool_verifies_it(tmp_path):
+    file, key = tmp_path / "model.img", tmp_path / "key.pem"
     file.write_bytes(make())
-
-    def imgtool(command: str) -> str:
-        return subprocess.run(
-            [Path(sys.executable).with_name("imgtool"), command, file], check=True, capture_output=True, text=True, timeout=60
-        ).stdout
-
-    assert "Image was correctly validated" in imgtool("verify")
-    dump = imgtool("dumpinfo")
-    assert "1.2.3+4" in dump
-    assert "NON_BOOTABLE" in dump
+    key.write_bytes(KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    tool = Path(sys.executable).with_name("imgtool")
+    done = subprocess.run([tool, "verify", "-k", key, file], check=True, capture_output=True, text=True, timeout=60)
+    assert "Image was correctly validated" in done.stdout
 
 
 def test_smpclient_reads_it(tmp_path):
@@ -108,6 +143,5 @@ def test_smpclient_reads_it(tmp_path):
     file = tmp_path / "model.img"
     file.write_bytes(make())
     info = mcuboot.ImageInfo.load_file(str(file))
-    assert info.header.img_size == 1280
+    assert info.header.img_size == 40
     assert info.get_tlv(mcuboot.IMAGE_TLV.SHA256).value == image.parse(make()).sha256
-    assert struct.unpack("<I", file.read_bytes()[:4])[0] == 0x96F3B83D

@@ -15,6 +15,8 @@ nodes_app = typer.Typer(no_args_is_help=True, help="The nodes that were heard.")
 app.add_typer(nodes_app, name="nodes")
 cascade_app = typer.Typer(no_args_is_help=True, help="Cascades: a node model, a gateway model and the policy between them.")
 app.add_typer(cascade_app, name="cascade")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys with which cascades are signed.")
+app.add_typer(keys_app, name="keys")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file; default /etc/gatewayd/gatewayd.toml.")]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, like mqtt.port=1884.")]
@@ -61,11 +63,52 @@ def nodes_dismiss(nodes: list[str], config: ConfigFile = None, set_: Set = None)
 
 
 @cascade_app.command("image")
-def cascade_image(folder: Path, output: Path) -> None:
+def cascade_image(folder: Path, output: Path, key: Annotated[Path | None, typer.Option(help="Private key to sign with.")] = None) -> None:
     """Make the image that a node installs from a cascade's folder."""
-    from gatewayd import bundle  # noqa: PLC0415
+    from gatewayd.cli.bundles import make_image  # noqa: PLC0415
 
-    output.write_bytes(bundle.node_image(bundle.read(folder)))
+    make_image(folder, output, key=key)
+
+
+@cascade_app.command("build")
+def cascade_build(
+    folder: Path,
+    key: Annotated[Path, typer.Option(help="Private key to sign with.")],
+    counter: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Security counter: raise it to make older images refused.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME-VERSION.bundle here.")] = None,
+) -> None:
+    """Make the signed bundle of a cascade: all that its nodes and gateways need, in one file."""
+    from gatewayd.cli.bundles import build  # noqa: PLC0415
+
+    build(folder, key, counter, output)
+
+
+@cascade_app.command("inspect")
+def cascade_inspect(
+    file: Path,
+    key: Annotated[list[Path] | None, typer.Option(help="Public key that may have signed it; may be given several times.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what is in a bundle, and whether it is whole and signed."""
+    from gatewayd.cli.bundles import inspect  # noqa: PLC0415
+
+    inspect(file, key or [], as_json=json)
+
+
+@keys_app.command("make")
+def keys_make(file: Path, passphrase: Annotated[bool, typer.Option("--passphrase", help="Ask for one.")] = False) -> None:
+    """Make a key pair: FILE signs and stays with the operator, FILE.pub verifies."""
+    from gatewayd.cli.bundles import make_key  # noqa: PLC0415
+
+    make_key(file, passphrase=passphrase)
+
+
+@keys_app.command("show")
+def keys_show(file: Path, json: Json = False) -> None:
+    """Print the public key in FILE, for gateways, and as C for a node's firmware."""
+    from gatewayd.cli.bundles import show_key  # noqa: PLC0415
+
+    show_key(file, as_json=json)
 
 
 @app.command()

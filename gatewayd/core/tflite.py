@@ -1,0 +1,127 @@
+"""The structure of a `.tflite` flatbuffer, trusting nothing in it: every offset that a reader follows leads inside the file.
+
+Field numbers are those of the public TFLite schema, version 3. Shapes and parameters are for whoever runs the model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import TYPE_CHECKING, NoReturn
+
+from gatewayd.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_SUBGRAPHS, MAX_ITEMS = 16, 4096  # bound the work: a table may be named more than once
+_U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+
+
+def operators(model: bytes) -> bytes:
+    """The BuiltinOperators that `model` uses, as nodelink/1's bitmap. Raises RefusedError ("model") where an offset or an index lies."""
+    if model[4:8] != b"TFL3":
+        _refuse("not a .tflite")
+    root = _Table(model, _at(model, _U32, 0))
+    if root.number(0, _U32) != 3:  # noqa: PLR2004 -- the schema's version
+        _refuse("schema version is not 3")
+    codes = [_code(code) for code in root.tables(1)]
+    buffers = 0
+    for buffer in root.tables(4):
+        buffer.vector(0, 1)
+        buffers += 1
+    graphs = list(root.tables(2, MAX_SUBGRAPHS))
+    if not graphs or not codes:
+        _refuse("no graph")
+    for graph in graphs:
+        _check_graph(graph, len(codes), buffers)
+    bitmap: int = sum(1 << number for number in set(codes))
+    return bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
+
+
+def _code(table: _Table) -> int:
+    old, new = table.number(0, struct.Struct("<b")), table.number(3, _I32)
+    number = max(old, new)
+    if not 0 <= number < 512:  # noqa: PLR2004 -- Info.operators has 64 bytes
+        _refuse(f"operator {number}")
+    return number
+
+
+def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
+    tensors = list(graph.tables(0))
+    for tensor in tensors:
+        _check_tensor(tensor, buffers)
+    lists = [graph.vector(1, 4), graph.vector(2, 4)]
+    for operator in graph.tables(3):
+        if not 0 <= operator.number(0, _U32) < codes:
+            _refuse("an operator's code is not there")
+        lists += [operator.vector(1, 4), operator.vector(2, 4)]
+        list(operator.table(4))  # its options
+    for (index,) in itertools.chain.from_iterable(map(_I32.iter_unpack, lists)):
+        if not -1 <= index < len(tensors):  # -1: an optional input that is absent
+            _refuse("a tensor is not there")
+
+
+def _check_tensor(tensor: _Table, buffers: int) -> None:
+    tensor.vector(0, 4)  # its shape
+    if not 0 <= tensor.number(2, _U32) < max(buffers, 1):
+        _refuse("a tensor's buffer is not there")
+    for quantization in tensor.table(4):
+        for field, item_bytes in enumerate((4, 4, 4, 8)):  # min, max, scale, zero point
+            quantization.vector(field, item_bytes)
+
+
+class _Table:
+    """One table: its vtable says where its fields are."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data, self._at = data, at
+        self._vtable = at - _at(data, _I32, at)
+        self._vtable_bytes = _at(data, _U16, self._vtable)
+        if self._vtable_bytes < 4 or self._vtable_bytes % 2:  # noqa: PLR2004
+            _refuse("a vtable is too short")
+        _at(data, _U16, self._vtable + self._vtable_bytes - 2)
+
+    def _field(self, number: int) -> int:
+        """Where the field is, or 0."""
+        entry = 4 + 2 * number
+        offset = _at(self._data, _U16, self._vtable + entry) if entry < self._vtable_bytes else 0
+        return self._at + offset if offset else 0
+
+    def number(self, field: int, kind: struct.Struct) -> int:
+        at = self._field(field)
+        return _at(self._data, kind, at) if at else 0
+
+    def vector(self, field: int, item_bytes: int) -> bytes:
+        at = self._field(field)
+        if not at:
+            return b""
+        at += _at(self._data, _U32, at)
+        start, size = at + 4, _at(self._data, _U32, at) * item_bytes
+        if start + size > len(self._data):
+            _refuse("a vector is longer than the file")
+        return self._data[start : start + size]
+
+    def table(self, field: int) -> Iterator[_Table]:
+        """The table there, or nothing."""
+        at = self._field(field)
+        if at:
+            yield _Table(self._data, at + _at(self._data, _U32, at))
+
+    def tables(self, field: int, most: int = MAX_ITEMS) -> Iterator[_Table]:
+        items = self.vector(field, 4)
+        if len(items) > 4 * most:
+            _refuse("too many parts")
+        start = self._field(field) + _at(self._data, _U32, self._field(field)) + 4 if items else 0
+        for i, (offset,) in enumerate(_U32.iter_unpack(items)):
+            yield _Table(self._data, start + 4 * i + offset)
+
+
+def _at(data: bytes, kind: struct.Struct, at: int) -> int:
+    if not 0 <= at <= len(data) - kind.size:
+        _refuse("an offset leads outside")
+    return int(kind.unpack_from(data, at)[0])
+
+
+def _refuse(detail: str) -> NoReturn:
+    raise RefusedError("model", detail)

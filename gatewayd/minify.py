@@ -1,0 +1,95 @@
+"""Prepare: takes out of a `.tflite` what no node reads: names, ranges, metadata, descriptions, signatures, needless buffers.
+
+What counts is the size in flash, where the file is read in place; buffers therefore stay 16-byte aligned.
+"""
+
+from typing import Any
+
+from gatewayd.core import tflite
+from gatewayd.errors import CascadeError, MissingPackageError
+
+ALIGNMENT = 16
+
+
+def minify(model: bytes) -> bytes:
+    """A smaller file of the same computation; `node_image` compares what the two compute. Raises CascadeError, MissingPackageError."""
+    tflite.operators(model)  # what follows trusts the file
+    try:
+        import flatbuffers  # type: ignore[import-untyped]  # noqa: PLC0415 -- optional
+        from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingPackageError("ai-edge-litert", "build") from error
+    try:
+        graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
+    except Exception as error:  # flatbuffers raises whatever comes its way
+        raise CascadeError(f"not a .tflite model: {error}") from error
+    graph.description = graph.metadata = graph.metadataBuffer = graph.signatureDefs = None
+    for subgraph in graph.subgraphs:
+        subgraph.name = None
+        for tensor in subgraph.tensors:
+            _strip(tensor)
+    _share_codes(graph)
+    _share_buffers(graph, schema.BufferT())
+    for buffer in graph.buffers:
+        if buffer.data is not None:
+            buffer.Pack = _aligned_packer(bytes(buffer.data), schema)
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(graph.Pack(builder), file_identifier=b"TFL3")
+    small = bytes(builder.Output())
+    tflite.operators(small)
+    return small
+
+
+def _strip(tensor: Any) -> None:
+    """Shared names of variables are part of the operators and stay: they say which variable is meant."""
+    tensor.name = tensor.shapeSignature = None
+    if tensor.quantization is not None:
+        tensor.quantization.min = tensor.quantization.max = None
+        if tensor.quantization.scale is None:  # neither quantised nor, now, anything else
+            tensor.quantization = None
+
+
+def _share_codes(graph: Any) -> None:
+    """Each operator code once, and only those that are used."""
+    kept: list[Any] = []
+    numbers: dict[tuple[Any, ...], int] = {}
+    for subgraph in graph.subgraphs:
+        for operator in subgraph.operators or ():
+            code = graph.operatorCodes[operator.opcodeIndex]
+            key = (code.builtinCode, code.deprecatedBuiltinCode, code.customCode, code.version)
+            if key not in numbers:
+                numbers[key] = len(kept)
+                kept.append(code)
+            operator.opcodeIndex = numbers[key]
+    graph.operatorCodes = kept
+
+
+def _share_buffers(graph: Any, empty: Any) -> None:
+    """Equal contents once; buffer 0 is the empty one by convention."""
+    kept, numbers = [empty], {b"": 0}
+    for subgraph in graph.subgraphs:
+        for tensor in subgraph.tensors:
+            buffer = graph.buffers[tensor.buffer]
+            content = b"" if buffer.data is None else bytes(buffer.data)
+            if buffer.offset > 1:
+                raise CascadeError("the model keeps buffers outside its flatbuffer")
+            if content not in numbers:
+                numbers[content] = len(kept)
+                kept.append(buffer)
+            tensor.buffer = numbers[content]
+    graph.buffers = kept
+
+
+def _aligned_packer(content: bytes, schema: Any) -> Any:
+    """In place of BufferT.Pack, which knows nothing of the schema's `force_align`."""
+
+    def pack(builder: Any) -> Any:
+        builder.StartVector(1, len(content), ALIGNMENT)
+        builder.head -= len(content)
+        builder.Bytes[builder.head : builder.head + len(content)] = content
+        data = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+    return pack
