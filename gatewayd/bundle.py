@@ -274,4 +274,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CascadeError(str(error)) from error
+        raise CascadeError(f"{path}: {error}") from error

@@ -1,0 +1,152 @@
+"""Images that nobody may accept, for the gateway and for the node: each with the reasons for which it may be refused.
+
+They aim at a node that trusts `KEY`, runs the cascade `CASCADE` with security counter `COUNTER`, and has `ARENA_BYTES` for it.
+good() is the image that such a node takes; all others are made from it.
+"""
+
+import functools
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import flatbuffers  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gatewayd import bundle
+from gatewayd.core import image, tflite
+
+KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (7, 8))
+CASCADE, COUNTER, ARENA_BYTES = "vibration", 5, 65_536
+FLIPPED = frozenset({"size", "header", "tlv", "digest", "key", "signature"})
+CUT = frozenset({"size", "tlv"})
+_FOLDER = bundle.read(Path(__file__).parent.parent / "cascades" / CASCADE)
+_NO_SUCH_OPERATOR = schema.BuiltinOperator.SEGMENT_SUM
+
+
+class Hostile(NamedTuple):
+    """One image, and the reasons that fit it: several where readers may look at things in another order."""
+
+    name: str
+    data: bytes
+    reasons: frozenset[str]
+
+
+@functools.cache
+def good() -> bytes:
+    return bundle.node_image(_FOLDER, counter=COUNTER, key=KEY)
+
+
+def signed(*, payload: bytes | None = None, counter: int = COUNTER, key: Ed25519PrivateKey | None = KEY, **tlvs: bytes) -> bytes:
+    """The good image with something else in it, signed all the same."""
+    parsed = image.parse(good())
+    assert parsed.self_test is not None
+    values = {
+        "CASCADE": parsed.cascade.encode(),
+        "ARENA": struct.pack("<I", parsed.arena_bytes),
+        "OPERATORS": parsed.operators,
+        "FRONT_END": parsed.front_end,
+        "DECISION": parsed.decision,
+        "SELF_TEST": image.encode_self_test(parsed.self_test),
+        **tlvs,
+    }
+    numbered = {getattr(image, name): value for name, value in values.items()}
+    return bundle.make_image(payload or parsed.payload, version=parsed.version, counter=counter, tlvs=numbered, key=key)
+
+
+def hostile() -> Iterator[Hostile]:
+    """All of them; some thousand, most of them flips."""
+    yield from _changed()
+    yield from _flips()
+    yield from _wrongly_signed()
+    yield from _unfit()
+    yield from _lying_models()
+    yield from _wrong_self_tests()
+
+
+def _changed() -> Iterator[Hostile]:
+    data = good()
+    for size in (0, 1, 31, 32, 33, len(data) // 2, *range(len(data) - 170, len(data))):
+        yield Hostile(f"truncated to {size}", data[:size], CUT)
+    for tail in (b"\0", b"\xff" * 16, data):
+        yield Hostile(f"extended by {len(tail)}", data + tail, frozenset({"size"}))
+
+
+def _flips() -> Iterator[Hostile]:
+    data, payload = good(), image.parse(good()).payload
+    start, end = image.HEADER_BYTES, image.HEADER_BYTES + len(payload)
+    for at in (*range(start), *range(start, end, 97), *range(end, len(data))):
+        for bit in (0, 7) if at >= end else range(8):
+            broken = bytearray(data)
+            broken[at] ^= 1 << bit
+            yield Hostile(f"bit {bit} of byte {at} flipped", bytes(broken), FLIPPED)
+
+
+def _wrongly_signed() -> Iterator[Hostile]:
+    yield Hostile("not signed", signed(key=None), frozenset({"key"}))
+    yield Hostile("signed by a stranger", signed(key=STRANGER), frozenset({"key"}))
+    yield Hostile("a stranger's signature in our name", good()[:-64] + signed(key=STRANGER)[-64:], frozenset({"signature"}))
+    yield Hostile("another image's signature", good()[:-64] + signed(counter=COUNTER + 1)[-64:], frozenset({"signature"}))
+
+
+def _unfit() -> Iterator[Hostile]:
+    yield Hostile("old counter", signed(counter=COUNTER - 1), frozenset({"counter"}))
+    yield Hostile("another cascade's", signed(CASCADE=b"elsewhere"), frozenset({"cascade"}))
+    yield Hostile("too large an arena", signed(ARENA=struct.pack("<I", ARENA_BYTES + 1)), frozenset({"arena"}))
+    yield Hostile("largest arena", signed(ARENA=b"\xff" * 4), frozenset({"arena"}))
+    model = _with_operator(_NO_SUCH_OPERATOR)
+    yield Hostile("an operator that no node has", signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"operators"}))
+    yield Hostile("an operator that the image conceals", signed(payload=model), frozenset({"operators"}))
+
+
+def _lying_models() -> Iterator[Hostile]:
+    model = image.parse(good()).payload
+    root = struct.unpack_from("<I", model)[0]
+    table = _fields(model, root)
+    reasons = frozenset({"model"})
+    far = struct.pack("<I", 0xFFFF_FFF0)
+    yield Hostile("root outside", signed(payload=far + model[4:]), reasons)
+    yield Hostile("root's vtable outside", signed(payload=_patch(model, root, struct.pack("<i", 0x7FFF_FFFF))), reasons)
+    for field, name in ((1, "operator codes"), (2, "graphs"), (4, "buffers")):
+        yield Hostile(f"{name} outside", signed(payload=_patch(model, table[field], far)), reasons)
+        vector = table[field] + struct.unpack_from("<I", model, table[field])[0]
+        yield Hostile(f"{name} without end", signed(payload=_patch(model, vector, b"\xff\xff\xff\x3f")), reasons)
+        yield Hostile(f"first of {name} outside", signed(payload=_patch(model, vector + 4, far)), reasons)
+    yield Hostile("not a flatbuffer", signed(payload=b"\xff" * len(model)), reasons)
+    yield Hostile("half a model", signed(payload=model[: len(model) // 2]), reasons)
+
+
+def _wrong_self_tests() -> Iterator[Hostile]:
+    test = image.parse(good()).self_test
+    assert test is not None
+    wrong = bytearray(test.outputs)
+    wrong[-1] ^= 1
+    for name, inputs, outputs in (
+        ("one bit of the last output", test.inputs, bytes(wrong)),
+        ("one output too few", test.inputs, test.outputs[:-1]),
+        ("one output too many", test.inputs, test.outputs + b"\0"),
+        ("half an input", test.inputs[:-1], test.outputs),
+    ):
+        data = signed(SELF_TEST=image.encode_self_test(image.SelfTest(inputs, outputs)))
+        yield Hostile(f"self-test: {name}", data, frozenset({"self-test"}))
+
+
+def _with_operator(number: int) -> bytes:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(image.parse(good()).payload, 0))
+    model.operatorCodes[0].builtinCode, model.operatorCodes[0].deprecatedBuiltinCode = number, min(number, 127)
+    builder = flatbuffers.Builder(4096)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _fields(model: bytes, at: int) -> dict[int, int]:
+    """Where each field of the table at `at` is."""
+    vtable = at - struct.unpack_from("<i", model, at)[0]
+    size = struct.unpack_from("<H", model, vtable)[0]
+    offsets = [struct.unpack_from("<H", model, vtable + 4 + 2 * i)[0] for i in range((size - 4) // 2)]
+    return {field: at + offset for field, offset in enumerate(offsets) if offset}
+
+
+def _patch(model: bytes, at: int, value: bytes) -> bytes:
+    return model[:at] + value + model[at + len(value) :]
