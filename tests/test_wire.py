@@ -168,6 +168,8 @@ def test_damaged_messages_are_decoded_or_refused(data):
         (b"\x5b\x7f\xff\xff\xff\xff\xff\xff\xff", "cbor"),  # a promise of eight exabytes
         (b"\x80", "schema"),
         (b"\xa1\x80\x00", "schema"),  # a list as a key
+        (wire.encode(EVENT).replace(b"\xa8\x00", b"\xa8\xf4", 1), "schema"),  # false as the key 0
+        (wire.encode(EVENT).replace(b"\xa8\x00", b"\xa8\xf9\x00\x00", 1), "schema"),  # 0.0 as the key 0
         (b"\0" * (wire.MAX_PAYLOAD_BYTES + 1), "oversized"),
         (wire.encode(EVENT) + b"\0", "trailing"),
     ],

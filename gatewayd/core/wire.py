@@ -36,6 +36,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
 }
 _NAMES: dict[type, dict[int, str]] = {kind: dict(enumerate(fields)) for kind, fields in _KEYS.items()}
 _NUMBERS: dict[type, dict[str, int]] = {kind: {name: key for key, name in names.items()} for kind, names in _NAMES.items()}
+_INTEGERS = {int}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -60,8 +61,8 @@ _NO_TAGS = _NoTags()
 
 def _named(kind: type, raw: Any) -> dict[str, Any]:
     """Integer keys to field names; lists to tuples and maps to named maps where the fields say so."""
-    if type(raw) is not dict:
-        raise DecodeError("schema", f"{kind.__name__}: not a map")
+    if type(raw) is not dict or {*map(type, raw)} != _INTEGERS:  # for Python, false and 0.0 are the key 0
+        raise DecodeError("schema", f"{kind.__name__}: not a map with integer keys")
     names = _NAMES[kind]
     try:
         fields = {names[key]: value for key, value in raw.items()}
