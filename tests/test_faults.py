@@ -440,6 +440,7 @@ async def test_a_wall_clock_that_jumps_only_changes_timestamps(tmp_path, library
             await node.event(2 * seq, label=WAIT)  # with the larger model while the clock jumps
             await until((live.cascade / f"judging-{2 * seq}").exists)
             offset.write_text(str(jump_s))
+            assert live.series('gatewayd_node_up{node="n1"}') == 1  # nobody was silent for a day
             await node.event(2 * seq + 1, window=None)
             assert (await node.verdicts(1))[0].seq == 2 * seq + 1
             (live.cascade / "go").touch()
