@@ -7,7 +7,7 @@
 #include "node/frontend.h"
 #include "node/nn.h"
 
-#define SENSE_BEFORE_MS 500 /* of a follow's window lie before its trigger */
+#define SENSE_BEFORE_MS 200 /* of a follow's window lie before its trigger */
 
 typedef enum sense_outcome { SENSE_NOTHING, SENSE_TRIGGER, SENSE_AUDIT, SENSE_FOLLOW } sense_outcome_t;
 
