@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import aiomqtt
+import psutil
 
 from gatewayd.core import wire
 from gatewayd.core.types import CascadeVitals, Event, Info, NodeState, Reason, State, Verdict, Vitals, Window, WindowKind
@@ -183,3 +184,11 @@ class Node:
                 if len(got) == count:
                     break
         return got
+
+
+def all_of(node, count):
+    return {(node, 1, seq) for seq in range(count)}
+
+
+def children(process):
+    return psutil.Process(process.pid).children(recursive=True)

@@ -239,7 +239,7 @@ def test_doctor_of_a_password_that_cannot_be_read(ctl, tmp_path):
     [
         ("up/n1/state", wire.encode(State(NodeState.READY, 3)), "→ [bold]n1[/] [yellow]state[/] state=ready session=3"),
         ("up/n1/event", wire.encode(event(9, window=WINDOW)), "seq=9 session=1 cascade=fake model=3132333435363738 score=0.500 label=0"),
-        ("up/n1/event", b"\x80", "[red]schema: Event: not a map[/]"),
+        ("up/n1/event", b"\x80", "[red]schema: Event: not a map"),
         ("up/n1/smp", b"1234", "[red]schema: no messages under 'smp'[/]"),
         ("down/n1/smp", b"1234", "← [bold]n1[/] [dim]smp[/] 4 bytes"),
         ("gateway/g1/state", wire.encode(GatewayState("online", 5)), "· [bold]g1[/] [yellow]state[/] state=online unix_s=5"),
