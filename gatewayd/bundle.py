@@ -235,6 +235,8 @@ def unpack(bundle: Bundle, folder: Path) -> Folder:
         partial.rename(folder)
     except OSError as error:
         raise CascadeError(f"{folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return Folder(bundle.cascade, folder)
 
 

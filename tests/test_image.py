@@ -138,6 +138,17 @@ def test_imgtool_verifies_it(tmp_path):
     assert "Image was correctly validated" in done.stdout
 
 
+def test_its_cbor_is_what_the_schema_says(monkeypatch):
+    monkeypatch.setattr(cbor2, "CBORDecodeValueError", cbor2.CBORDecodeError, raising=False)  # zcbor 0.9.1 wants cbor2 5's name for it
+    zcbor = pytest.importorskip("zcbor")
+    root = Path(__file__).parent.parent
+    schema = zcbor.DataTranslator.from_cddl((root / "docs" / "nodelink.cddl").read_text(), 16).my_types
+    parsed = image.parse(bundle.node_image(bundle.read(root / "cascades" / "vibration")))
+    assert schema["front-end"].validate_str(parsed.front_end)
+    assert schema["decision"].validate_str(parsed.decision)
+    assert schema["self-test"].validate_str(image.encode_self_test(parsed.self_test))
+
+
 def test_smpclient_reads_it(tmp_path):
     mcuboot = pytest.importorskip("smpclient.mcuboot", exc_type=ImportError)
     file = tmp_path / "model.img"

@@ -25,6 +25,7 @@ _DOMAIN = b"gatewayd bundle 1\0"  # before the manifest, so that no signature of
 _MAX_MEMBERS, _MAX_MANIFEST_BYTES, _SIGNATURE_BYTES = 64, 65_536, 96
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){0,3}", re.ASCII)
 _MODE = 0o100644
+_ZIP_START, _ZIP_END, _ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22
 
 
 class Member(BaseModel):
@@ -132,6 +133,10 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
 def _unzip(data: bytes) -> dict[str, bytes]:
     if len(data) > MAX_BYTES:
         _refuse("oversized", f"{len(data)} bytes, more than {MAX_BYTES}")
+    if not data.startswith(_ZIP_START):
+        _refuse("archive", "not a bundle")
+    if data[-_ZIP_END_BYTES:][:4] != _ZIP_END:
+        _refuse("truncated", "its end is missing, or something comes after it")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
@@ -140,9 +145,7 @@ def _unzip(data: bytes) -> dict[str, bytes]:
     except RefusedError:
         raise
     except Exception as error:  # zipfile raises whatever comes its way
-        if data.startswith(b"PK\x03\x04") and not isinstance(error, NotImplementedError):
-            raise RefusedError("damaged", f"the file is cut short or changed: {error}") from error
-        raise RefusedError("archive", f"not a bundle: {error}") from error
+        raise RefusedError("damaged", str(error)) from error
     if _zip(members) != data:
         _refuse("damaged", "there is more in the file than its members")
     return members
