@@ -65,7 +65,8 @@ class Fleet:
         self._rng = rng
         self._true_per_hour = _EVENTS_PER_DAY / _PROFILE.sum() * np.exp(rng.normal(0, 0.6, nodes))
         self._precision = 1 / (1 + np.exp(-rng.normal(np.log(4), 0.5, nodes)))
-        self._unlike = rng.normal(1, 0.3, nodes)  # how much of a regression a node suffers
+        unlike = np.clip(rng.normal(1, 0.3, nodes), 0.1, None)
+        self._unlike = unlike / unlike.mean()  # how much of a regression a node suffers
         self.nodes = nodes
 
     def hours(self, first: int, count: int, case: Case) -> Iterator[list[Cell]]:

@@ -6,6 +6,7 @@ as a likelihood ratio with the node's own level integrated out. Such a ratio is 
 may be asked at any time. Counts are divided by their dispersion first: events that come in clumps count for what they are worth.
 """
 
+import math
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
@@ -17,8 +18,8 @@ Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 MARGIN = 0.15  # agreement lost, on triggers and on audits; share of the detections lost, where twelve nodes or more can show it
-LOAD = 2.0  # triggers per hour against before
-WRONG_HALT, MISSED = 0.02, 0.05  # at most so many of the models as good, and of those worse by the margin
+LOAD = 3.0  # times as many triggers per hour: more use of a node is no fault
+WRONG_HALT, MISSED = 0.01, 0.05  # of the models as good, and of those worse by the margin; the promise is 0.02 and 0.05
 _SEVERITIES = ((0.5, 1.0), (0.25, 2.0), (0.25, 4.0))  # (weight, margins): what is much worse is found much sooner
 _DAY_HOURS = 24
 _PRIOR_DAYS = 5.0  # what the expected dispersion is worth
@@ -160,13 +161,13 @@ def judge(baseline: Baseline, cells: Iterable[Cell]) -> Verdict:
 
 def detection_margin(nodes: int) -> float:
     """The share of detections whose loss must be excluded: what so many nodes can show in the same time. 0.5 for one, 0.15 from 12 on."""
-    return max(MARGIN, 0.5 / nodes**0.5)
+    return max(MARGIN, 0.5 / math.sqrt(nodes))
 
 
 def _precision(old: Array, new: Array, baseline: Baseline) -> Question:
     sides = [np.stack([side[:, _AGREED], side[:, _ESCALATED] - side[:, _AGREED]], axis=1) for side in (old, new)]
     worse = [_share_ratio(sides[0], sides[1], s, baseline.precision_dispersion) for _, s in _SEVERITIES]
-    return Question("precision", *map(_share, sides), _mixture(worse), _combine(-worse[0], 1 / MISSED))
+    return Question("precision", _share(sides[0]), _share(sides[1]), _mixture(worse), _combine(-worse[0], 1 / MISSED))
 
 
 def _audits(old: Array, new: Array, baseline: Baseline) -> Question:
@@ -174,7 +175,9 @@ def _audits(old: Array, new: Array, baseline: Baseline) -> Question:
     sides = [np.stack([side[:, _AUDITS] - side[:, _MISSED], side[:, _MISSED]], axis=1) for side in (old, new)]
     points = [_share_ratio(sides[0], sides[1], s, baseline.audit_dispersion) for _, s in _SEVERITIES]
     times = [_rate_ratio(old, new, (_MISSED, _AUDITS), 2.0**s, baseline.dispersion[_MISSED]) for _, s in _SEVERITIES]
-    return Question("audits", *map(_share, sides), (_mixture(points) + _mixture(times)) / 2, _combine(-points[0], 1 / MISSED))
+    return Question(
+        "audits", _share(sides[0]), _share(sides[1]), (_mixture(points) + _mixture(times)) / 2, _combine(-points[0], 1 / MISSED)
+    )
 
 
 def _rate(name: str, old: Array, new: Array, count: int, baseline: Baseline, ratios: list[float], excluded: float) -> Question:
