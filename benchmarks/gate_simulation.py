@@ -72,8 +72,8 @@ class Fleet:
     def hours(self, first: int, count: int, case: Case) -> Iterator[list[Cell]]:
         """The cells of `count` hours, an hour at a time."""
         rng, n = self._rng, self.nodes
-        recall = RECALL - case.recall_points / 100 * self._unlike
-        precision = self._precision - case.precision_points / 100 * self._unlike
+        recall = np.clip(RECALL - case.recall_points / 100 * self._unlike, 0.01, 1)
+        precision = np.clip(self._precision - case.precision_points / 100 * self._unlike, 0.01, 1)
         false_per_hour = self._true_per_hour * recall * (1 - precision) / precision * case.false_times
         day_use: npt.NDArray[np.float64] = np.ones(n)
         for hour in range(first, first + count):
@@ -81,7 +81,7 @@ class Fleet:
                 day_use = np.exp(rng.normal(0, 0.3, n))
             use = _PROFILE[hour % 24] * day_use * rng.gamma(2, 0.5, n)
             true = rng.poisson(self._true_per_hour * use)
-            agreed = rng.binomial(true, np.clip(recall, 0, 1))
+            agreed = rng.binomial(true, recall)
             false = rng.poisson(false_per_hour * use * rng.gamma(3, 1 / 3, n))
             missed_share = np.clip((true - agreed) * _WINDOW_S / 3600 + case.audit_points / 100 * self._unlike, 0, 1)
             audits = rng.poisson(_AUDITS_PER_HOUR, n)
