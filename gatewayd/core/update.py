@@ -71,10 +71,14 @@ class Update(NamedTuple):
     """All that is stored of one image on its way to one node."""
 
     node: str
-    sha256: bytes  # of the image
+    sha256: bytes  # of the image (TLV 0x10)
     size_bytes: int
     state: State
     since_s: float  # Unix time of the state, of the last progress or of the last waking
+    upload_sha256: bytes = b""  # of the image's file: what its upload is called
+    image: int = 0  # the image's number on this node; 0 before it was admitted
+    previous: bytes = b""  # SHA-256 of what was confirmed there when it was admitted
+    started_s: float | None = None  # Unix time of the admission
     offset_bytes: int = 0
     reason: str = ""  # why it ended, or goes back
     asleep: bool = False

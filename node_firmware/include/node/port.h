@@ -24,7 +24,10 @@ typedef struct node_flash {
     uint32_t size;         /* bytes, a multiple of sector_size */
     int (*erase)(void *context, uint32_t offset, uint32_t size);
     int (*program)(void *context, uint32_t offset, const void *data, uint32_t size);
-    const uint8_t *(*map)(void *context, uint32_t offset); /* readable in place, 16-byte aligned at sector starts */
+    /* Negative where a word cannot be read, as flash with ECC has it after a cut inside program() or erase(). */
+    int (*read)(void *context, uint32_t offset, void *data, uint32_t size);
+    /* For reading in place what read() can read; 16-byte aligned at sector starts. */
+    const uint8_t *(*map)(void *context, uint32_t offset);
     void *context;
 } node_flash_t;
 
@@ -35,6 +38,7 @@ typedef struct node_port {
     void (*log)(void *context, const char *line); /* may be NULL */
     void (*action)(void *context, const char *cascade, const char *action,
                    const char *label); /* a verdict is carried out */
+    void (*reset)(void *context); /* restarts the node, does not return; may be NULL */
     void *context;
 } node_port_t;
 

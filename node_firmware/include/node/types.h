@@ -19,6 +19,8 @@ typedef enum node_status {
     NODE_E_FLASH = -6,
     NODE_E_IMAGE = -7,  /* an image does not verify, or asks for what this build does not have */
     NODE_E_FORMAT = -8, /* CBOR that is malformed or not what was expected */
+    NODE_E_BUSY = -9,   /* not now */
+    NODE_E_STATE = -10, /* not in this state: see the table */
 } node_status_t;
 
 #define NODE_MUST_USE __attribute__((warn_unused_result))
