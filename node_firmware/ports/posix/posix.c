@@ -91,6 +91,18 @@ bool dialled(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
 }
 
+size_t read_file(const char *path, uint8_t *bytes, size_t capacity)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t size = fd >= 0 ? read(fd, bytes, capacity) : -1;
+    uint8_t more;
+    if (size <= 0 || read(fd, &more, 1) != 0) {
+        die("%s: %s", path, size > 0 ? "too large" : size == 0 ? "empty" : strerror(errno));
+    }
+    close(fd);
+    return (size_t)size;
+}
+
 void flash_map(flash_memory_t *memory, const char *path, uint32_t size)
 {
     int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
