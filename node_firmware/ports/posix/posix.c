@@ -155,6 +155,16 @@ static int flash_program(void *context, uint32_t offset, const void *data, uint3
     return 0;
 }
 
+static int flash_read(void *context, uint32_t offset, void *data, uint32_t size)
+{
+    const flash_memory_t *const memory = context;
+    if (offset > memory->size || size > memory->size - offset) {
+        return -1;
+    }
+    memcpy(data, memory->bytes + offset, size);
+    return 0;
+}
+
 static const uint8_t *flash_at(void *context, uint32_t offset)
 {
     return ((const flash_memory_t *)context)->bytes + offset;
@@ -167,6 +177,7 @@ node_flash_t flash_driver(flash_memory_t *memory, uint32_t sector_size)
                           .size = memory->size,
                           .erase = flash_erase,
                           .program = flash_program,
+                          .read = flash_read,
                           .map = flash_at,
                           .context = memory};
 }
