@@ -14,6 +14,17 @@ const uint8_t *node_image_data(const node_t *n, unsigned image)
     return flash->map(flash->context, node_image_offset(n->config, flash, image));
 }
 
+/* Nobody has written down how long the image is: its header and its last area of TLVs say so. */
+uint32_t node_image_size(const node_t *n, unsigned image)
+{
+    const uint8_t *const data = node_image_data(n, image);
+    const uint32_t most = n->config->image_bytes;
+    const uint64_t payload = data[12] | (uint64_t)data[13] << 8 | (uint64_t)data[14] << 16 | (uint64_t)data[15] << 24;
+    const uint64_t last = IMAGE_HEADER_BYTES + payload + data[10] + 256U * data[11];
+    const uint64_t size = last + 4 <= most ? last + data[last + 2] + 256U * data[last + 3] : most;
+    return size < most ? (uint32_t)size : most;
+}
+
 static bool is_empty(const uint8_t *image)
 {
     for (unsigned i = 0; i < IMAGE_HEADER_BYTES; i++) {
@@ -43,14 +54,13 @@ int node_load(node_t *n, unsigned image, sense_t *sense, const sense_memory_t *m
     if (is_empty(data)) {
         return NODE_E_IMAGE;
     }
-    int status = image_parse(&sense->image, data, n->config->image_bytes);
-    if (status != NODE_OK) {
-        slot->rejected = "image";
-        return status;
+    image_fault_t fault = image_parse(&sense->image, data, node_image_size(n, image));
+    if (fault == FAULT_NONE) {
+        slot->parsed = &sense->image;
+        fault = sense_open(sense, memory);
     }
-    slot->parsed = &sense->image;
-    status = sense_open(sense, memory, &slot->rejected);
-    return status == NODE_OK ? add_cascade(n, sense->image.cascade, sense->image.sha256, sense) : status;
+    slot->rejected = image_fault_name(fault);
+    return fault == FAULT_NONE ? add_cascade(n, sense->image.cascade, sense->image.sha256, sense) : NODE_E_IMAGE;
 }
 
 int node_add_cascade(node_t *n, const char *name, const uint8_t *model)

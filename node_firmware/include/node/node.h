@@ -73,6 +73,7 @@ NODE_MUST_USE int node_init(node_t *n, const node_config_t *config, const node_p
 /* Where image 1..config->images begins in flash, and, mapped, its bytes. */
 uint32_t node_image_offset(const node_config_t *config, const node_flash_t *flash, unsigned image);
 const uint8_t *node_image_data(const node_t *n, unsigned image);
+uint32_t node_image_size(const node_t *n, unsigned image);
 /* Makes image 1..N a cascade that listens. Where it is rejected, `info` says why, and NODE_E_IMAGE is returned. */
 NODE_MUST_USE int node_load(node_t *n, unsigned image, sense_t *sense, const sense_memory_t *memory);
 /* A cascade without a model; for simulators and for nodes that think elsewhere. Returns its index. */

@@ -112,7 +112,8 @@ static void load(host_t *host, unsigned image)
     if (data[0] == 0xff) {
         return;
     }
-    if (image_parse(&parsed, data, IMAGE_BYTES) == NODE_OK && parsed.arena_bytes <= host->options.config.arena_bytes) {
+    const uint32_t size = node_image_size(&host->node, image);
+    if (image_parse(&parsed, data, size) == FAULT_NONE && parsed.arena_bytes <= host->options.config.arena_bytes) {
         memory.arena_bytes = parsed.arena_bytes;
         memory.ring_bytes = sense_ring_bytes(&parsed);
         memory.arena = allocate(memory.arena_bytes);
