@@ -95,7 +95,8 @@ void node_take(node_t *n, const char *topic, const uint8_t *data, size_t size, b
 {
     static const char state[] = "/state";
     const size_t prefix = sizeof TOPIC_GATEWAY - 1, length = strlen(topic);
-    const bool down = strncmp(topic, TOPIC_DOWN, sizeof TOPIC_DOWN - 1) == 0; /* the filters say that it is this node's */
+    const bool down =
+        strncmp(topic, TOPIC_DOWN, sizeof TOPIC_DOWN - 1) == 0; /* the filters say that it is this node's */
     if (down && ends_with(topic, "/smp")) {
         take_request(n, data, size); /* also a piece of one: its header is enough for a refusal */
     } else if (!whole) {

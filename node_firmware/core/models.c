@@ -1,5 +1,6 @@
-/* See models.h. The memory of a cascade is fixed and has place for one model. So the self-test of a new one takes the arena of the
- * one that runs, which is opened again afterwards: the cascade is deaf for that moment, and has forgotten the last seconds. */
+/* See models.h. The memory of a cascade is fixed and has place for one model. So the self-test of a new one takes the
+ * arena of the one that runs, which is opened again afterwards: the cascade is deaf for that moment, and has forgotten
+ * the last seconds. */
 #include "models.h"
 
 #include <mbedtls/sha256.h>
@@ -80,8 +81,8 @@ static image_fault_t open_slot(node_t *n, node_model_t *m, unsigned slot)
     return FAULT_NONE;
 }
 
-/* Opens what the slots say that runs. What cannot be opened is rejected, and then another may run; without any the cascade is
- * silent. */
+/* Opens what the slots say that runs. What cannot be opened is rejected, and then another may run; without any the
+ * cascade is silent. */
 static int run(node_t *n, node_model_t *m)
 {
     int slot;
@@ -134,7 +135,8 @@ void models_failed(node_t *n, unsigned cascade)
 
 /* ---- at boot ---- */
 
-/* As images are verified when they come, the model itself was checked before; here is only asked whether it is still the same. */
+/* As images are verified when they come, the model itself was checked before; here is only asked whether it is still
+ * the same. */
 static image_fault_t still_good(const node_t *n, const node_model_t *m, unsigned slot)
 {
     image_t image;

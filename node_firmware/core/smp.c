@@ -141,9 +141,9 @@ size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answe
     const unsigned version = request[0] >> 3 & 3, length = request[2] << 8U | request[3];
     smp_call_t call = {.node = n, .map = {request + SMP_HEADER_BYTES, (uint32_t)(size - SMP_HEADER_BYTES)}};
     call.answer = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
-    const int refusal = version > 1                                      ? SMP_ETOONEW
+    const int refusal = version > 1                                    ? SMP_ETOONEW
                         : length != call.map.size || !is_map(call.map) ? SMP_EINVAL
-                                                                         : answer_call(&call, request);
+                                                                       : answer_call(&call, request);
     if (refusal != 0) {
         call.answer = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
         put_refusal(&call.answer, refusal, version, request[4] << 8U | request[5]);

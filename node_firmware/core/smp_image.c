@@ -5,23 +5,23 @@
 #include "smp_parts.h"
 
 enum { /* MCUmgr's errors of this group */
-    IMAGE_UNKNOWN = SMP_REFUSAL(1, SMP_EUNKNOWN),
-    IMAGE_TLV = SMP_REFUSAL(5, SMP_EINVAL),
-    IMAGE_NO_SUCH_HASH = SMP_REFUSAL(8, SMP_ENOENT),
-    IMAGE_NO_FREE_SLOT = SMP_REFUSAL(9, SMP_EBADSTATE),
-    IMAGE_FLASH_READ = SMP_REFUSAL(11, SMP_EUNKNOWN),
-    IMAGE_FLASH_WRITE = SMP_REFUSAL(12, SMP_EUNKNOWN),
-    IMAGE_NO_SUCH_SLOT = SMP_REFUSAL(14, SMP_EINVAL),
-    IMAGE_OFFSET = SMP_REFUSAL(20, SMP_EINVAL),
-    IMAGE_LENGTH = SMP_REFUSAL(21, SMP_EINVAL),
-    IMAGE_MAGIC = SMP_REFUSAL(23, SMP_EINVAL),
-    IMAGE_HASH = SMP_REFUSAL(24, SMP_EINVAL),
-    IMAGE_OLDER = SMP_REFUSAL(27, SMP_EBADSTATE),
-    IMAGE_PENDING = SMP_REFUSAL(28, SMP_EBADSTATE),
-    IMAGE_TOO_LARGE = SMP_REFUSAL(30, SMP_EINVAL),
-    IMAGE_OVERRUN = SMP_REFUSAL(31, SMP_EINVAL),
-    IMAGE_CONFIRM_DENIED = SMP_REFUSAL(32, SMP_EBADSTATE),
-    IMAGE_TEST_DENIED = SMP_REFUSAL(33, SMP_EBADSTATE)
+       IMAGE_UNKNOWN = SMP_REFUSAL(1, SMP_EUNKNOWN),
+       IMAGE_TLV = SMP_REFUSAL(5, SMP_EINVAL),
+       IMAGE_NO_SUCH_HASH = SMP_REFUSAL(8, SMP_ENOENT),
+       IMAGE_NO_FREE_SLOT = SMP_REFUSAL(9, SMP_EBADSTATE),
+       IMAGE_FLASH_READ = SMP_REFUSAL(11, SMP_EUNKNOWN),
+       IMAGE_FLASH_WRITE = SMP_REFUSAL(12, SMP_EUNKNOWN),
+       IMAGE_NO_SUCH_SLOT = SMP_REFUSAL(14, SMP_EINVAL),
+       IMAGE_OFFSET = SMP_REFUSAL(20, SMP_EINVAL),
+       IMAGE_LENGTH = SMP_REFUSAL(21, SMP_EINVAL),
+       IMAGE_MAGIC = SMP_REFUSAL(23, SMP_EINVAL),
+       IMAGE_HASH = SMP_REFUSAL(24, SMP_EINVAL),
+       IMAGE_OLDER = SMP_REFUSAL(27, SMP_EBADSTATE),
+       IMAGE_PENDING = SMP_REFUSAL(28, SMP_EBADSTATE),
+       IMAGE_TOO_LARGE = SMP_REFUSAL(30, SMP_EINVAL),
+       IMAGE_OVERRUN = SMP_REFUSAL(31, SMP_EINVAL),
+       IMAGE_CONFIRM_DENIED = SMP_REFUSAL(32, SMP_EBADSTATE),
+       IMAGE_TEST_DENIED = SMP_REFUSAL(33, SMP_EBADSTATE)
 };
 
 static int of_status(int status)
@@ -37,8 +37,8 @@ static int of_status(int status)
 static int of_fault(image_fault_t fault)
 {
     static const int refusals[FAULT_COUNT] = {
-        [FAULT_SIZE] = IMAGE_OVERRUN, [FAULT_HEADER] = IMAGE_MAGIC,       [FAULT_TLV] = IMAGE_TLV,
-        [FAULT_DIGEST] = IMAGE_HASH,  [FAULT_CAPACITY] = IMAGE_TOO_LARGE, [FAULT_COUNTER] = IMAGE_OLDER,
+        [FAULT_SIZE] = IMAGE_OVERRUN,    [FAULT_HEADER] = IMAGE_MAGIC,       [FAULT_TLV] = IMAGE_TLV,
+        [FAULT_DIGEST] = IMAGE_HASH,     [FAULT_CAPACITY] = IMAGE_TOO_LARGE, [FAULT_COUNTER] = IMAGE_OLDER,
         [FAULT_FLASH] = IMAGE_FLASH_READ};
     return fault == FAULT_NONE ? 0 : refusals[fault] != 0 ? refusals[fault] : IMAGE_UNKNOWN;
 }
@@ -281,10 +281,10 @@ int smp_image_upload(smp_call_t *call)
         return SMP_EINVAL;
     }
     if (offset == 0) {
-        return image < 1 || image > n->config->images      ? IMAGE_NO_SUCH_SLOT
-               : size == UINT32_MAX || size == 0           ? IMAGE_LENGTH
-               : sha.data != NULL && sha.size != 32        ? IMAGE_HASH
-                                                           : begin(call, image, size, sha, data);
+        return image < 1 || image > n->config->images ? IMAGE_NO_SUCH_SLOT
+               : size == UINT32_MAX || size == 0      ? IMAGE_LENGTH
+               : sha.data != NULL && sha.size != 32   ? IMAGE_HASH
+                                                      : begin(call, image, size, sha, data);
     }
     const slot_t *const slot = n->upload != 0 ? receiving(n, n->upload) : NULL;
     if (slot == NULL) {

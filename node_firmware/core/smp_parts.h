@@ -6,7 +6,8 @@
 #include "node/node.h"
 #include "smp.h"
 
-/* What a handler returns instead of 0: the rc of its group, and the nearest of SMP's own, which is all that version 1 knows. */
+/* What a handler returns instead of 0: the rc of its group, and the nearest of SMP's own, which is all that version 1
+ * knows. */
 #define SMP_REFUSAL(rc, own) ((rc) << 8 | (own))
 
 enum {
@@ -26,7 +27,8 @@ typedef struct smp_call {
     bool malformed;       /* a field that was asked for has another type */
 } smp_call_t;
 
-/* A field of the request, or `absent`; a span without data where it is absent. What nobody asks for is ignored, as MCUmgr does. */
+/* A field of the request, or `absent`; a span without data where it is absent. What nobody asks for is ignored, as
+ * MCUmgr does. */
 uint32_t smp_uint(smp_call_t *call, const char *key, uint32_t absent);
 bool smp_bool(smp_call_t *call, const char *key);
 span_t smp_text(smp_call_t *call, const char *key);

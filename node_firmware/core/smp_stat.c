@@ -10,14 +10,22 @@ typedef struct counter {
     size_t offset; /* of a uint32_t in node_t */
 } counter_t;
 
-#define COUNTER(name) {#name, offsetof(node_t, counts.name)}
+#define COUNTER(name)                                                                                                  \
+    {                                                                                                                  \
+#name, offsetof(node_t, counts.name)                                                                           \
+    }
 
-static const counter_t of_node[] = {COUNTER(events), COUNTER(acknowledged), COUNTER(verdicts), COUNTER(late),
-                                    COUNTER(refused), COUNTER(lost), {"waiting", offsetof(node_t, queue.waiting)},
+static const counter_t of_node[] = {COUNTER(events),
+                                    COUNTER(acknowledged),
+                                    COUNTER(verdicts),
+                                    COUNTER(late),
+                                    COUNTER(refused),
+                                    COUNTER(lost),
+                                    {"waiting", offsetof(node_t, queue.waiting)},
                                     {"dropped", offsetof(node_t, queue.dropped)}};
-static const counter_t of_update[] = {COUNTER(uploads), COUNTER(resumed),  COUNTER(verified),
-                                      COUNTER(rejected), COUNTER(tests),   COUNTER(confirms),
-                                      COUNTER(reverts), COUNTER(repeated), COUNTER(unanswered)};
+static const counter_t of_update[] = {COUNTER(uploads),  COUNTER(resumed),  COUNTER(verified),
+                                      COUNTER(rejected), COUNTER(tests),    COUNTER(confirms),
+                                      COUNTER(reverts),  COUNTER(repeated), COUNTER(unanswered)};
 
 static const struct {
     const char *name;

@@ -12,8 +12,9 @@
 #include "settings.h"
 #include "slots.h"
 
-/* Lent to node_init() for as long as the node runs. The flash holds, in this order: the session (SESSION_SECTORS), the settings
- * (JOURNAL_SECTORS), for every image its journal and two slots of `image_bytes`, and the event queue in all that is left. */
+/* Lent to node_init() for as long as the node runs. The flash holds, in this order: the session (SESSION_SECTORS), the
+ * settings (JOURNAL_SECTORS), for every image its journal and two slots of `image_bytes`, and the event queue in all
+ * that is left. */
 typedef struct node_config {
     const char *id;              /* [a-z0-9][a-z0-9-]{1,30} */
     const char *user, *password; /* for the broker, or NULL */
@@ -68,8 +69,8 @@ typedef struct node {
     uint32_t session, seq, last_ms;
     uint64_t clock_ms, vitals_due_ms; /* the node clock: ms since node_init(), does not wrap */
     node_phase_t phase;
-    uint64_t reset_due_ms;                /* 0: no reset was asked for */
-    int64_t unix_ms;                      /* at node clock 0, where somebody has said it */
+    uint64_t reset_due_ms; /* 0: no reset was asked for */
+    int64_t unix_ms;       /* at node clock 0, where somebody has said it */
     bool unix_known;
     bool info_changed;                    /* since it was published */
     bool stopping, busy, answering;       /* busy: `message` is on its way; answering: `answer` */
@@ -86,7 +87,8 @@ typedef struct node {
     } counts;
 
     char up[NODE_MAX_ID + 16]; /* nodelink/1/up/<id>/ */
-    /* node_init() leaves these alone: where thousands of nodes share a machine, most of it is memory that is never touched */
+    /* node_init() leaves these alone: where thousands of nodes share a machine, most of it is memory that is never
+     * touched */
     uint8_t message[NODE_MESSAGE_BYTES];
     uint8_t answer[NODE_ANSWER_BYTES];
     uint8_t received[NODE_RECEIVE_BYTES];
@@ -94,12 +96,13 @@ typedef struct node {
 
 /* Takes a new session number from flash and finds the events that wait there. */
 NODE_MUST_USE int node_init(node_t *n, const node_config_t *config, const node_port_t *port, uint32_t now_ms);
-/* Lends image 1..N what it runs in, of the largest size that is allowed to it, and runs what its slots hold; an image that comes
- * later runs there too. With `sense` NULL the cascade thinks elsewhere: it needs only an arena for self-tests, which images may
- * share, and no ring. An image that cannot run is rejected, as `info` says; the node goes on. */
+/* Lends image 1..N what it runs in, of the largest size that is allowed to it, and runs what its slots hold; an image
+ * that comes later runs there too. With `sense` NULL the cascade thinks elsewhere: it needs only an arena for
+ * self-tests, which images may share, and no ring. An image that cannot run is rejected, as `info` says; the node goes
+ * on. */
 NODE_MUST_USE int node_load(node_t *n, unsigned image, sense_t *sense, const sense_memory_t *memory);
-/* Installs an image of the factory's where no other runs: verified like any other, then confirmed. NODE_E_IMAGE where it is
- * rejected. After node_load(). */
+/* Installs an image of the factory's where no other runs: verified like any other, then confirmed. NODE_E_IMAGE where
+ * it is rejected. After node_load(). */
 NODE_MUST_USE int node_provision(node_t *n, unsigned image, const uint8_t *data, uint32_t size);
 /* A cascade without an image; for simulators. Returns its index. */
 NODE_MUST_USE int node_add_cascade(node_t *n, const char *name, const uint8_t model[NODE_MODEL_BYTES]);
@@ -113,9 +116,11 @@ void node_transmitted(node_t *n, size_t size, uint32_t now_ms);
 /* Milliseconds until it wants to be called again, or an error. Call it after the other calls too. */
 NODE_MUST_USE int node_step(node_t *n, uint32_t now_ms);
 
-/* Samples of a sensor, to all cascades that listen to it. A model that fails is rejected, and the one before it runs again. */
+/* Samples of a sensor, to all cascades that listen to it. A model that fails is rejected, and the one before it runs
+ * again. */
 void node_feed(node_t *n, front_end_kind_t sensor, const int16_t *samples, size_t count, uint32_t now_ms);
-/* Puts an event into flash; it is sent when a gateway is online. NODE_E_STATE where the cascade has no model or is off. */
+/* Puts an event into flash; it is sent when a gateway is online. NODE_E_STATE where the cascade has no model or is off.
+ */
 NODE_MUST_USE int node_event(node_t *n, const node_event_t *event, uint32_t now_ms);
 
 /* Answers an SMP request that came over a transport of the port's own; as smp_answer(). */

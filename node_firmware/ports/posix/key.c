@@ -37,7 +37,8 @@ static size_t decode_base64(const char *text, uint8_t *out, size_t capacity)
 
 static bool decode_pem(const char *text, uint8_t key[IMAGE_KEY_BYTES])
 {
-    static const uint8_t prefix[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00}; /* RFC 8410 */
+    static const uint8_t prefix[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
+                                     0x2b, 0x65, 0x70, 0x03, 0x21, 0x00}; /* RFC 8410 */
     uint8_t info[sizeof prefix + IMAGE_KEY_BYTES + 1];
     const char *const begin = strstr(text, BEGIN);
     if (begin == NULL || decode_base64(begin + sizeof BEGIN - 1, info, sizeof info) != sizeof info - 1 ||

@@ -16,10 +16,11 @@
 #define SECTOR_BYTES 4096
 #define QUEUE_BYTES  (1024 * 1024)
 /* session and settings, the images with their journals, the queue */
-#define FLASH_BYTES  ((4 + NODE_MAX_CASCADES * JOURNAL_SECTORS) * SECTOR_BYTES + NODE_MAX_CASCADES * SLOTS * IMAGE_BYTES + QUEUE_BYTES)
+#define FLASH_BYTES                                                                                                    \
+    ((4 + NODE_MAX_CASCADES * JOURNAL_SECTORS) * SECTOR_BYTES + NODE_MAX_CASCADES * SLOTS * IMAGE_BYTES + QUEUE_BYTES)
 #define RESET_REASON "GATEWAY_NODE_RESET_REASON" /* in the environment, from one life of the process to the next */
-#define DRAIN_MS     10000 /* --exit-at-end: how long events may still wait for a gateway */
-#define FAST_BACKLOG 8     /* --fast: events that may wait before the sensor does */
+#define DRAIN_MS     10000                       /* --exit-at-end: how long events may still wait for a gateway */
+#define FAST_BACKLOG 8                           /* --fast: events that may wait before the sensor does */
 
 typedef struct host {
     options_t options;

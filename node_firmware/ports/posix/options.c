@@ -99,22 +99,15 @@ static void parse_option(options_t *o, int option)
 
 void parse_options(options_t *o, int argc, char **argv)
 {
-    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
-                                                 {"broker", required_argument, NULL, 'b'},
-                                                 {"flash", required_argument, NULL, 'f'},
-                                                 {"key", required_argument, NULL, 'K'},
-                                                 {"image", required_argument, NULL, 'm'},
-                                                 {"smp", required_argument, NULL, 'S'},
-                                                 {"trial-s", required_argument, NULL, 't'},
-                                                 {"input", required_argument, NULL, 's'},
-                                                 {"user", required_argument, NULL, 'u'},
-                                                 {"password", required_argument, NULL, 'p'},
-                                                 {"vitals-s", required_argument, NULL, 'v'},
-                                                 {"speed", required_argument, NULL, 'x'},
-                                                 {"keepalive-s", required_argument, NULL, 'k'},
-                                                 {"fast", no_argument, NULL, 'X'},
-                                                 {"exit-at-end", no_argument, NULL, 'e'},
-                                                 {NULL, 0, NULL, 0}};
+    static const struct option long_options[] = {
+        {"id", required_argument, NULL, 'i'},          {"broker", required_argument, NULL, 'b'},
+        {"flash", required_argument, NULL, 'f'},       {"key", required_argument, NULL, 'K'},
+        {"image", required_argument, NULL, 'm'},       {"smp", required_argument, NULL, 'S'},
+        {"trial-s", required_argument, NULL, 't'},     {"input", required_argument, NULL, 's'},
+        {"user", required_argument, NULL, 'u'},        {"password", required_argument, NULL, 'p'},
+        {"vitals-s", required_argument, NULL, 'v'},    {"speed", required_argument, NULL, 'x'},
+        {"keepalive-s", required_argument, NULL, 'k'}, {"fast", no_argument, NULL, 'X'},
+        {"exit-at-end", no_argument, NULL, 'e'},       {NULL, 0, NULL, 0}};
     o->speed = 1;
     o->config = (node_config_t){.hardware = "posix",
                                 .board = "posix",
