@@ -6,6 +6,7 @@
 
 #include "flash.h"
 #include "message.h"
+#include "session.h"
 #include "test.h"
 
 #define SECTOR  256
@@ -96,7 +97,7 @@ static size_t hear(const uint8_t *data, size_t there)
         answer((const uint8_t[]){0x20, 2, 0, 0}, 4);
     } else if (data[0] == 0x82) {
         strcat(heard, "SUBSCRIBE ");
-        answer((const uint8_t[]){0x90, 4, body[0], body[1], 1, 1}, 6);
+        answer((const uint8_t[]){0x90, 5, body[0], body[1], 1, 1, 1}, 7);
     } else if (data[0] == 0xe0) {
         strcat(heard, "DISCONNECT ");
     }
@@ -205,7 +206,7 @@ static int setup(void **state)
     now_ms = UINT32_MAX - 5000; /* wraps soon */
     acks = 1000;
     heard[0] = acted[0] = '\0';
-    flash_init(&flash, 2 * SECTOR + QUEUE);
+    flash_init(&flash, (SESSION_SECTORS + JOURNAL_SECTORS) * SECTOR + QUEUE);
     boot();
     return 0;
 }
