@@ -1,7 +1,6 @@
 /* A node that is managed: frames, and the groups behind them. Nothing of it needs a link. */
 #include "smp.h"
 
-#include <mbedtls/sha256.h>
 #include <string.h>
 
 #include "flash.h"
@@ -30,7 +29,7 @@ static const node_config_t config = {.id = "n-1",
                                      .board = "bench",
                                      .firmware = "1.0",
                                      .reset_reason = "power-on",
-                                     .keys = (const uint8_t(*)[IMAGE_KEY_BYTES])key,
+                                     .keys = (const uint8_t (*)[IMAGE_KEY_BYTES])key,
                                      .key_count = 1,
                                      .images = 1,
                                      .image_bytes = CAPACITY,
@@ -280,8 +279,10 @@ static void test_the_clock(void **state)
     (void)state;
     static const struct {
         const char *set, *read;
-    } times[] = {{"2024-02-29T23:59:59", "2024-03-01T00:00:00"},       {"2023-12-31T23:59:59Z", "2024-01-01T00:00:00"},
-                 {"1970-01-01T00:00:00.5", "1970-01-01T00:00:01"},     {"2026-10-05T07:08:09", "2026-10-05T07:08:10"},
+    } times[] = {{"2024-02-29T23:59:59", "2024-03-01T00:00:00"},
+                 {"2023-12-31T23:59:59Z", "2024-01-01T00:00:00"},
+                 {"1970-01-01T00:00:00.5", "1970-01-01T00:00:01"},
+                 {"2026-10-05T07:08:09", "2026-10-05T07:08:10"},
                  {"2100-02-28T23:59:59.999999", "2100-03-01T00:00:00"}};
     static const char *const bad[] = {"",
                                       "2024-02-29",
@@ -345,12 +346,17 @@ static uint8_t image[2048];
 static uint32_t size;
 static uint8_t upload_name[32], hash[32];
 
-/* The image with that revision, and how it is called from now on. */
+/* What an upload is called means nothing to the node. */
+static void rename_upload(void)
+{
+    upload_name[0]++;
+}
+
 static void take_image(uint16_t revision, uint32_t counter)
 {
     memcpy(image, make_image(revision, counter, &size), sizeof image);
     memcpy(hash, image + size - 136, sizeof hash);
-    assert_int_equal(mbedtls_sha256_ret(image, size, upload_name, 0), 0);
+    rename_upload();
 }
 
 static int send_chunk(uint32_t offset, uint32_t length)
@@ -610,7 +616,7 @@ static void test_first_requests_that_are_refused(void **state)
 static void assert_rejected(int expected, image_fault_t fault)
 {
     const uint32_t before = counted("rejected");
-    assert_int_equal(mbedtls_sha256_ret(image, size, upload_name, 0), 0);
+    rename_upload();
     assert_int_equal(upload(size, 400), expected);
     assert_states(SLOT_CONFIRMED, SLOT_REJECTED);
     assert_int_equal(node.models[0].slots.slot[1].fault, fault);
