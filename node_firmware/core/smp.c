@@ -99,6 +99,11 @@ span_t smp_bytes(smp_call_t *call, const char *key)
 
 /* ---- frames ---- */
 
+static unsigned get_u16(const uint8_t *at)
+{
+    return (unsigned)at[0] << 8 | at[1];
+}
+
 static bool is_map(span_t body)
 {
     cbor_reader_t map = cbor_reader(body.data, body.size), all = map;
@@ -109,7 +114,7 @@ static bool is_map(span_t body)
 
 static int answer_call(smp_call_t *call, const uint8_t header[SMP_HEADER_BYTES])
 {
-    const unsigned group = header[4] << 8U | header[5], op = header[0] & 7;
+    const unsigned group = get_u16(header + 4), op = header[0] & 7;
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (commands[i].group == group && commands[i].command == header[7] && commands[i].op == op) {
             const int refusal = commands[i].handler(call);
@@ -138,7 +143,7 @@ size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answe
     if (size < SMP_HEADER_BYTES || capacity < SMP_HEADER_BYTES || (request[0] & 7 & ~WRITE) != 0) {
         return 0;
     }
-    const unsigned version = request[0] >> 3 & 3, length = request[2] << 8U | request[3];
+    const unsigned version = request[0] >> 3 & 3, length = get_u16(request + 2);
     smp_call_t call = {.node = n, .map = {request + SMP_HEADER_BYTES, (uint32_t)(size - SMP_HEADER_BYTES)}};
     call.answer = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
     const int refusal = version > 1                                    ? SMP_ETOONEW
@@ -146,7 +151,7 @@ size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answe
                                                                        : answer_call(&call, request);
     if (refusal != 0) {
         call.answer = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
-        put_refusal(&call.answer, refusal, version, request[4] << 8U | request[5]);
+        put_refusal(&call.answer, refusal, version, get_u16(request + 4));
     }
     const size_t written = cbor_written(&call.answer);
     answer[0] = (uint8_t)((version != 0 ? 1 << 3 : 0) | (request[0] & 7) | 1);

@@ -402,7 +402,7 @@ static void test_messages_that_are_too_large(void **state)
 static void test_what_changes_is_told(void **state)
 {
     (void)state;
-    static const uint8_t vitals_5s[] = {8 | 2, 0,    0,   25,  0,   3,   1,   0,   0xa2, 0x64, 'n',
+    static const uint8_t vitals_5s[] = {8 | 2, 0,    0,   24,  0,   3,   1,   0,   0xa2, 0x64, 'n',
                                         'a',   'm',  'e', 104, 'v', 'i', 't', 'a', 'l',  's',  '_',
                                         's',   0x63, 'v', 'a', 'l', 68,  5,   0,   0,    0};
     online();
