@@ -1,0 +1,305 @@
+"""Durable memory of rollouts: how far each is and each of its nodes, what operators ordered, what was told, and what the gate counts.
+
+gatewayctl adds drafts and orders; only the daemon moves a rollout. An order is carried out by saving what it made of the rollout in the
+transaction that takes the order away: a gateway killed in between finds both as they were.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, TextClause, select, text
+
+from gatewayd.core import rollout, update
+from gatewayd.core.gate import Cell
+from gatewayd.core.rollout import Command, CommandError, Rollout, Rules
+from gatewayd.core.update import Update
+from gatewayd.database import active_bundles, explanations, history, listened, orders, rollouts, updates
+from gatewayd.errors import StoreError
+from gatewayd.store import Store, count_change
+
+_HOUR_S = 3_600
+_HISTORY = 1_000  # notes kept of a rollout
+_MAX_ID = 2**63 - 1
+_MOVING = ("state", "group", "since_s", "group_since_s", "cause", "paused_from", "cleared")  # the rest of a rollout never changes
+
+
+class StoredRollout(NamedTuple):
+    """A rollout and what came with it."""
+
+    rollout: Rollout
+    bundle_sha256: str  # of its file, as hex
+    created_s: float
+
+
+class Order(NamedTuple):
+    """What an operator asked of a rollout. It stays until `save` takes it away."""
+
+    id: int
+    rollout: str
+    at_s: float
+    command: Command
+    cause: str
+
+
+class Note(NamedTuple):
+    """What was told of a rollout, and when (Unix time)."""
+
+    at_s: float
+    text: str
+
+
+class Ledger:
+    """The rollouts in an open store. Every call blocks; every write is one transaction, synced when it returns."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # ---- rollouts
+
+    def add(self, draft: Rollout, bundle_sha256: str, now_s: float, *, upload_sha256: bytes = b"") -> Rollout:
+        """Keep a new rollout, with an update that waits for each node and the order to start it. Returns it with its id.
+
+        Raises CommandError where another of its cascade has not ended.
+        """
+        with self._store.writing() as connection:
+            count_change(connection)  # first: whoever adds at the same time waits here
+            if (other := _open_of(connection, draft.cascade)) is not None:
+                raise CommandError(f"rollout {other.id} of {other.cascade} is {other.state}: it must end first")
+            row = {
+                **draft._asdict(),
+                "created_s": now_s,
+                "bundle_sha256": bundle_sha256,
+                "groups": json.dumps(draft.groups),
+                "rules": json.dumps(draft.rules._asdict()),
+            }
+            del row["id"]
+            id_ = connection.execute(sa.insert(rollouts).values(row).returning(rollouts.c.id)).scalar_one()
+            waiting = (
+                Update(node, draft.sha256, draft.size_bytes, update.State.WAITING, now_s, upload_sha256)
+                for names in draft.groups
+                for node in names
+            )
+            _upsert_updates(connection, id_, waiting)
+            _insert_order(connection, id_, Command.START, "", now_s)
+        return draft._replace(id=str(id_))
+
+    def rollouts(self) -> list[StoredRollout]:
+        """Every rollout, the newest last."""
+        with self._store.reading() as connection:
+            return [_rollout(row) for row in connection.execute(select(rollouts).order_by(rollouts.c.id))]
+
+    def open_rollouts(self) -> list[StoredRollout]:
+        """Those that have not ended, or one of whose nodes is still on its way."""
+        under_way = sa.exists().where(updates.c.rollout == rollouts.c.id, updates.c.state.not_in(sorted(update.SETTLED)))
+        query = select(rollouts).where(sa.or_(rollouts.c.state.not_in(rollout.ENDED), under_way)).order_by(rollouts.c.id)
+        with self._store.reading() as connection:
+            return [_rollout(row) for row in connection.execute(query)]
+
+    def rollout(self, id_: str) -> StoredRollout | None:
+        """One rollout; None where there is none of that id."""
+        if not (id_.isascii() and id_.isdecimal() and int(id_) <= _MAX_ID):
+            return None
+        with self._store.reading() as connection:
+            row = connection.execute(select(rollouts).where(rollouts.c.id == int(id_))).one_or_none()
+        return None if row is None else _rollout(row)
+
+    def updates(self, id_: str) -> dict[str, Update]:
+        """The update of each node of a rollout."""
+        with self._store.reading() as connection:
+            rows = connection.execute(select(updates).where(updates.c.rollout == int(id_)).order_by(updates.c.node))
+            return {row.node: _update(row) for row in rows}
+
+    def counts(self) -> dict[str, Counter[update.State]]:
+        """How many nodes of each rollout are in each state."""
+        counts: dict[str, Counter[update.State]] = {}
+        query = select(updates.c.rollout, updates.c.state, sa.func.count()).group_by(updates.c.rollout, updates.c.state)
+        with self._store.reading() as connection:
+            for id_, state, count in connection.execute(query):
+                counts.setdefault(str(id_), Counter())[update.State(state)] = count
+        return counts
+
+    def save(
+        self,
+        moved: Rollout,
+        changed: Iterable[Update] = (),
+        *,
+        order: Order | None = None,
+        notes: Iterable[Note] = (),
+        activate: str | None = None,
+    ) -> None:
+        """Write all of this or nothing: where the rollout is, the updates that changed, that `order` is carried out, what is to be told
+        of it, and the bundle that is now active for its cascade.
+
+        Raises StoreError where the order was carried out before.
+        """
+        id_, fields = int(moved.id), {name: getattr(moved, name) for name in _MOVING}
+        with self._store.writing() as connection:
+            if order is not None and connection.execute(sa.delete(orders).where(orders.c.id == order.id)).rowcount != 1:
+                raise StoreError(f"order {order.id} ({order.command}) was carried out before")
+            differs = sa.or_(*(rollouts.c[name] != value for name, value in fields.items()))  # its row is long: the groups are in it
+            connection.execute(sa.update(rollouts).where(rollouts.c.id == id_, differs).values(fields))
+            _upsert_updates(connection, id_, changed)
+            _insert_notes(connection, id_, notes)
+            if activate is not None:
+                _upsert_active(connection, moved.cascade, activate)
+
+    # ---- orders
+
+    def order(self, id_: str, command: Command, cause: str, now_s: float) -> None:
+        """Ask the daemon to do something with a rollout; it notices within a second."""
+        with self._store.writing() as connection:
+            count_change(connection)
+            _insert_order(connection, int(id_), command, cause, now_s)
+
+    def orders(self) -> list[Order]:
+        """What was asked and is not carried out yet, the oldest first: `save` each with what it made of its rollout."""
+        with self._store.reading() as connection:
+            rows = connection.execute(select(orders).order_by(orders.c.id))
+            return [Order(row.id, str(row.rollout), row.at_s, Command(row.command), row.cause) for row in rows]
+
+    # ---- what is told
+
+    def log(self, id_: str, at_s: float, words: str) -> None:
+        """Add to a rollout's history, which keeps the newest thousand notes."""
+        with self._store.writing() as connection:
+            _insert_notes(connection, int(id_), [Note(at_s, words)])
+
+    def history(self, id_: str) -> list[Note]:
+        """What happened, the newest last."""
+        with self._store.reading() as connection:
+            rows = connection.execute(select(history).where(history.c.rollout == int(id_)).order_by(history.c.id))
+            return [Note(row.at_s, row.text) for row in rows]
+
+    def explain(self, id_: str, words: str, at_s: float) -> None:
+        """Replace the explanation of a rollout."""
+        with self._store.writing() as connection:
+            connection.execute(_EXPLAIN, {"rollout": int(id_), "at_s": at_s, "text": words})
+
+    def explanation(self, id_: str) -> Note | None:
+        """The newest explanation; None where the daemon has not looked at the rollout yet."""
+        with self._store.reading() as connection:
+            row = connection.execute(select(explanations).where(explanations.c.rollout == int(id_))).one_or_none()
+        return None if row is None else Note(row.at_s, row.text)
+
+    # ---- bundles
+
+    def activate(self, cascade: str, bundle_sha256: str) -> None:
+        """Remember which bundle's gateway half serves a cascade."""
+        with self._store.writing() as connection:
+            _upsert_active(connection, cascade, bundle_sha256)
+
+    def active(self) -> dict[str, str]:
+        """Cascade -> SHA-256 of the file of its active bundle."""
+        with self._store.reading() as connection:
+            return {row.cascade: row.bundle_sha256 for row in connection.execute(select(active_bundles))}
+
+    # ---- the gate's evidence
+
+    def listen(self, seconds: Mapping[tuple[str, str, bytes, int], float]) -> None:
+        """Add to the time listened: (node, cascade, model, hour since the epoch) -> seconds."""
+        rows = [
+            {"hour": hour, "cascade": cascade, "node": node, "model": model, "seconds": value}
+            for (node, cascade, model, hour), value in sorted(seconds.items())
+        ]
+        if rows:
+            with self._store.writing() as connection:
+                connection.execute(_LISTEN, rows)
+
+    def cells(self, cascade: str, since_s: float, until_s: float, *, model: bytes | None = None) -> list[tuple[bytes, Cell]]:
+        """What each model did on each node in each hour that the time touches: (model, cell), of `model` alone where it is given.
+
+        Whole hours, so that events and time listened are of the same time.
+        """
+        first, last = int(since_s // _HOUR_S), int(-(-until_s // _HOUR_S))
+        bounds: dict[str, Any] = {"cascade": cascade, "first": first, "last": last}
+        bounds |= {"since_s": float(first * _HOUR_S), "until_s": float(last * _HOUR_S)}
+        if model is not None:
+            bounds["model"] = model
+        with self._store.reading() as connection:
+            query = _cells_sql(connection.dialect.name, one_model=model is not None)
+            return [(row[0], Cell(*row[1:])) for row in connection.execute(query, bounds)]
+
+
+@cache
+def _cells_sql(dialect: str, *, one_model: bool) -> TextClause:
+    """The index on events is partial: the basis must stand in the statement for the planner to see that it fits."""
+    hour = {"sqlite": "CAST(arrived_s / 3600 AS INTEGER)", "postgresql": "CAST(floor(arrived_s / 3600) AS BIGINT)"}[dialect]
+    only = " AND model = :model" if one_model else ""
+    trigger, audit = "reason = 'trigger'", "reason = 'audit'"
+    whens = {"escalated": trigger, "agreed": f"{trigger} AND accepted", "audits": audit, "missed": f"{audit} AND accepted"}
+    counts = ", ".join(f"CASE WHEN {when} THEN 1 ELSE 0 END AS {name}" for name, when in whens.items())
+    return text(  # nothing in it comes from outside
+        f"SELECT model, node, hour, sum(escalated), sum(agreed), sum(audits), sum(missed), sum(seconds) FROM ("  # noqa: S608
+        f"SELECT model, node, {hour} AS hour, {counts}, 0.0 AS seconds"
+        " FROM events WHERE basis = 'gateway' AND reason IN ('trigger', 'audit')"
+        f" AND cascade = :cascade AND arrived_s >= :since_s AND arrived_s < :until_s{only}"
+        " UNION ALL SELECT model, node, hour, 0, 0, 0, 0, seconds"
+        f" FROM listened WHERE hour >= :first AND hour < :last AND cascade = :cascade{only}"
+        ") AS parts GROUP BY model, node, hour ORDER BY model, node, hour"
+    )
+
+
+def _open_of(connection: Connection, cascade: str) -> Any:
+    """The rollout of a cascade that has not ended."""
+    query = select(rollouts.c.id, rollouts.c.cascade, rollouts.c.state)
+    return connection.execute(query.where(rollouts.c.cascade == cascade, rollouts.c.state.not_in(rollout.ENDED))).first()
+
+
+def _rollout(row: sa.Row[Any]) -> StoredRollout:
+    fields = row._asdict()
+    bundle_sha256, created_s = fields.pop("bundle_sha256"), fields.pop("created_s")
+    fields |= {
+        "id": str(row.id),
+        "groups": tuple(map(tuple, json.loads(row.groups))),
+        "rules": Rules(**json.loads(row.rules)),
+        "state": rollout.State(row.state),
+        "paused_from": rollout.State(row.paused_from),
+    }
+    return StoredRollout(Rollout(**fields), bundle_sha256, created_s)
+
+
+def _update(row: sa.Row[Any]) -> Update:
+    fields = row._asdict()
+    del fields["rollout"]
+    return Update(**{**fields, "state": update.State(row.state)})
+
+
+def _upsert_updates(connection: Connection, id_: int, changed: Iterable[Update]) -> None:
+    if rows := [{"rollout": id_, **one._asdict()} for one in changed]:
+        connection.execute(_UPSERT_UPDATE, rows)
+
+
+def _insert_order(connection: Connection, id_: int, command: Command, cause: str, now_s: float) -> None:
+    connection.execute(sa.insert(orders).values(rollout=id_, at_s=now_s, command=command, cause=cause))
+
+
+def _insert_notes(connection: Connection, id_: int, notes: Iterable[Note]) -> None:
+    if rows := [{"rollout": id_, "at_s": note.at_s, "text": note.text} for note in notes]:
+        connection.execute(sa.insert(history), rows)
+        newest = select(history.c.id).where(history.c.rollout == id_).order_by(history.c.id.desc())
+        too_old = history.c.id <= newest.offset(_HISTORY).limit(1).scalar_subquery()
+        connection.execute(sa.delete(history).where(history.c.rollout == id_, too_old))
+
+
+def _upsert_active(connection: Connection, cascade: str, bundle_sha256: str) -> None:
+    connection.execute(_ACTIVATE, {"cascade": cascade, "bundle_sha256": bundle_sha256})
+
+
+def _upsert(target: sa.TableClause, keys: tuple[str, ...], change: str = "{0} = excluded.{0}") -> TextClause:
+    """INSERT, or where `keys` are there already UPDATE."""
+    names = target.c.keys()
+    changes = ", ".join(change.format(name) for name in names if name not in keys)
+    values = ", ".join(f":{name}" for name in names)
+    return text(
+        f"INSERT INTO {target.name} ({', '.join(names)}) VALUES ({values}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"  # noqa: S608
+    )
+
+
+_UPSERT_UPDATE = _upsert(updates, ("rollout", "node"))
+_EXPLAIN = _upsert(explanations, ("rollout",))
+_ACTIVATE = _upsert(active_bundles, ("cascade",))
+_LISTEN = _upsert(listened, ("hour", "cascade", "node", "model"), "{0} = listened.{0} + excluded.{0}")
