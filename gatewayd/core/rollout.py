@@ -114,7 +114,6 @@ Nodes = Mapping[str, Node]
 _U = update.State
 _TRANSFERRING = frozenset({_U.ADMITTED, _U.UPLOADING, _U.VERIFIED})
 _RUNNING_IT = frozenset({_U.JUDGING, _U.CONFIRMING, _U.CONFIRMED})
-ENDED = (State.DONE, State.ABORTED, State.ROLLED_BACK)  # though nodes may still be on their way back
 _ACTIVE = frozenset({State.RUNNING, State.SOAKING, State.AWAITING_APPROVAL, State.PAUSED})
 _NO_EVIDENCE = "not enough evidence"
 
@@ -342,7 +341,7 @@ def mermaid() -> str:
     commands = [f"    {state} --> {to}: {order}" for (state, order), to in COMMANDS.items() if state is not to]
     steps = [f"    {state} --> {to}: {why}" for state, to, why in _STEPS]
     back = [f"    paused --> {state}: resume" for state in State if state in _ACTIVE - {State.PAUSED}]
-    ends = [f"    {state} --> [*]" for state in ENDED]
+    ends = [f"    {state} --> [*]" for state in (State.DONE, State.ABORTED, State.ROLLED_BACK)]
     return "\n".join(["stateDiagram-v2", "    [*] --> draft", *sorted(commands), *steps, *back, *ends]) + "\n"
 
 
