@@ -58,7 +58,10 @@ class Store(Protocol):
 
 
 class Publisher(Protocol):
-    """Tells others what was decided."""
+    """Tells nodes what was decided, and asks them."""
 
     def verdict(self, node: Node, record: Record) -> None:
         """Tell the node. Raises TransportError."""
+
+    def smp(self, node: Node, frame: bytes) -> None:
+        """Send it an SMP request. Raises TransportError."""

@@ -114,6 +114,7 @@ Nodes = Mapping[str, Node]
 _U = update.State
 _TRANSFERRING = frozenset({_U.ADMITTED, _U.UPLOADING, _U.VERIFIED})
 _RUNNING_IT = frozenset({_U.JUDGING, _U.CONFIRMING, _U.CONFIRMED})
+ENDED = frozenset({State.DONE, State.ABORTED, State.ROLLED_BACK})
 _ACTIVE = frozenset({State.RUNNING, State.SOAKING, State.AWAITING_APPROVAL, State.PAUSED})
 _NO_EVIDENCE = "not enough evidence"
 
