@@ -29,6 +29,7 @@ rollouts = table(
     *map(column, ("id", "created_s", "bundle_sha256", "cascade", "version", "sha256", "size_bytes", "groups", "rules")),
     *map(column, ("state", "group", "since_s", "group_since_s", "cause", "paused_from")),
     column("cleared", sa.Boolean),
+    column("closed", sa.Boolean),
 )
 updates = table(
     "updates",
@@ -84,7 +85,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             id {id}, created_s DOUBLE PRECISION NOT NULL, bundle_sha256 TEXT NOT NULL, cascade TEXT NOT NULL, version TEXT NOT NULL,
             sha256 {bytes} NOT NULL, size_bytes BIGINT NOT NULL, groups TEXT NOT NULL, rules TEXT NOT NULL,
             state TEXT NOT NULL, "group" BIGINT NOT NULL, since_s DOUBLE PRECISION NOT NULL, group_since_s DOUBLE PRECISION NOT NULL,
-            cause TEXT NOT NULL, paused_from TEXT NOT NULL, cleared BOOLEAN NOT NULL
+            cause TEXT NOT NULL, paused_from TEXT NOT NULL, cleared BOOLEAN NOT NULL, closed BOOLEAN NOT NULL
         )""",
         """CREATE TABLE updates (
             rollout BIGINT NOT NULL REFERENCES rollouts (id), node TEXT NOT NULL, sha256 {bytes} NOT NULL, size_bytes BIGINT NOT NULL,

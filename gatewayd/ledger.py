@@ -1,7 +1,7 @@
 """Durable memory of rollouts: how far each is and each of its nodes, what operators ordered, what was told, and what the gate counts.
 
-gatewayctl adds drafts and orders; only the daemon moves a rollout. An order is carried out by saving what it made of the rollout in the
-transaction that takes the order away: a gateway killed in between finds both as they were.
+gatewayctl adds drafts and orders; only the daemon moves a rollout. What an order made of its rollout is written in the transaction that
+takes the order away: a gateway killed before it finds both as they were, and one killed after it does not obey twice.
 """
 
 import json
@@ -23,6 +23,7 @@ from gatewayd.store import Store, count_change
 
 _HOUR_S = 3_600
 _HISTORY = 1_000  # notes kept of a rollout
+_FAR_S = 1e12  # beyond any clock
 _MAX_ID = 2**63 - 1
 _MOVING = ("state", "group", "since_s", "group_since_s", "cause", "paused_from", "cleared")  # the rest of a rollout never changes
 
@@ -33,13 +34,14 @@ class StoredRollout(NamedTuple):
     rollout: Rollout
     bundle_sha256: str  # of its file, as hex
     created_s: float
+    closed: bool
 
 
 class Order(NamedTuple):
-    """What an operator asked of a rollout. It stays until `save` takes it away."""
+    """What an operator asked of a rollout."""
 
     id: int
-    rollout: str
+    rollout_id: str
     at_s: float
     command: Command
     cause: str
@@ -60,21 +62,21 @@ class Ledger:
 
     # ---- rollouts
 
-    def add(self, draft: Rollout, bundle_sha256: str, now_s: float, *, upload_sha256: bytes = b"") -> Rollout:
+    def add(self, draft: Rollout, bundle_sha256: str, upload_sha256: bytes, now_s: float) -> Rollout:
         """Keep a new rollout, with an update that waits for each node and the order to start it. Returns it with its id.
 
-        Raises CommandError where another of its cascade has not ended.
+        Raises CommandError where another of its cascade is open.
         """
         with self._store.writing() as connection:
             count_change(connection)  # first: whoever adds at the same time waits here
-            if (other := _open_of(connection, draft.cascade)) is not None:
-                raise CommandError(f"rollout {other.id} of {other.cascade} is {other.state}: it must end first")
+            _refuse_second(connection, draft.cascade)
             row = {
                 **draft._asdict(),
                 "created_s": now_s,
                 "bundle_sha256": bundle_sha256,
                 "groups": json.dumps(draft.groups),
                 "rules": json.dumps(draft.rules._asdict()),
+                "closed": False,
             }
             del row["id"]
             id_ = connection.execute(sa.insert(rollouts).values(row).returning(rollouts.c.id)).scalar_one()
@@ -93,11 +95,10 @@ class Ledger:
             return [_rollout(row) for row in connection.execute(select(rollouts).order_by(rollouts.c.id))]
 
     def open_rollouts(self) -> list[StoredRollout]:
-        """Those that have not ended, or one of whose nodes is still on its way."""
-        under_way = sa.exists().where(updates.c.rollout == rollouts.c.id, updates.c.state.not_in(sorted(update.SETTLED)))
-        query = select(rollouts).where(sa.or_(rollouts.c.state.not_in(rollout.ENDED), under_way)).order_by(rollouts.c.id)
+        """Those that are not closed."""
         with self._store.reading() as connection:
-            return [_rollout(row) for row in connection.execute(query)]
+            rows = connection.execute(select(rollouts).where(~rollouts.c.closed).order_by(rollouts.c.id))
+            return [_rollout(row) for row in rows]
 
     def rollout(self, id_: str) -> StoredRollout | None:
         """One rollout; None where there is none of that id."""
@@ -122,51 +123,60 @@ class Ledger:
                 counts.setdefault(str(id_), Counter())[update.State(state)] = count
         return counts
 
-    def save(
-        self,
-        moved: Rollout,
-        changed: Iterable[Update] = (),
-        *,
-        order: Order | None = None,
-        notes: Iterable[Note] = (),
-        activate: str | None = None,
-    ) -> None:
-        """Write all of this or nothing: where the rollout is, the updates that changed, that `order` is carried out, what is to be told
-        of it, and the bundle that is now active for its cascade.
+    def save(self, id_: str, changed: Iterable[Update]) -> None:
+        """Write updates that have changed."""
+        with self._store.writing() as connection:
+            _upsert_updates(connection, int(id_), changed)
+
+    def move(self, moved: Rollout, at_s: float, words: str, order: int | None = None) -> None:
+        """Write where a rollout is now, with the words of why, and that the order of this id is carried out: all of it or nothing.
 
         Raises StoreError where the order was carried out before.
         """
-        id_, fields = int(moved.id), {name: getattr(moved, name) for name in _MOVING}
         with self._store.writing() as connection:
-            if order is not None and connection.execute(sa.delete(orders).where(orders.c.id == order.id)).rowcount != 1:
-                raise StoreError(f"order {order.id} ({order.command}) was carried out before")
-            differs = sa.or_(*(rollouts.c[name] != value for name, value in fields.items()))  # its row is long: the groups are in it
-            connection.execute(sa.update(rollouts).where(rollouts.c.id == id_, differs).values(fields))
-            _upsert_updates(connection, id_, changed)
-            _insert_notes(connection, id_, notes)
-            if activate is not None:
-                _upsert_active(connection, moved.cascade, activate)
+            if order is not None:
+                _take(connection, order)
+            fields = {name: getattr(moved, name) for name in _MOVING}
+            connection.execute(sa.update(rollouts).where(rollouts.c.id == int(moved.id)).values(fields))
+            _insert_note(connection, int(moved.id), at_s, words)
+
+    def close(self, id_: str) -> None:
+        """Nothing is left to do for a rollout; it stays open where an order has come for it meanwhile."""
+        ordered = sa.exists().where(orders.c.rollout == int(id_))
+        with self._store.writing() as connection:
+            connection.execute(sa.update(rollouts).where(rollouts.c.id == int(id_), ~ordered).values(closed=True))
 
     # ---- orders
 
     def order(self, id_: str, command: Command, cause: str, now_s: float) -> None:
-        """Ask the daemon to do something with a rollout; it notices within a second."""
+        """Ask the daemon to do something with a rollout, which is open again where it was closed; it notices within a second.
+
+        Raises CommandError where another of its cascade is open.
+        """
         with self._store.writing() as connection:
             count_change(connection)
+            reopened = sa.update(rollouts).where(rollouts.c.id == int(id_)).values(closed=False).returning(rollouts.c.cascade)
+            _refuse_second(connection, connection.execute(reopened).scalar_one(), int(id_))
             _insert_order(connection, int(id_), command, cause, now_s)
 
     def orders(self) -> list[Order]:
-        """What was asked and is not carried out yet, the oldest first: `save` each with what it made of its rollout."""
+        """What was asked and is not carried out yet, the oldest first: `move` each, or `dismiss` it."""
         with self._store.reading() as connection:
             rows = connection.execute(select(orders).order_by(orders.c.id))
             return [Order(row.id, str(row.rollout), row.at_s, Command(row.command), row.cause) for row in rows]
+
+    def dismiss(self, order: Order, words: str, at_s: float) -> None:
+        """Take an order away that cannot be carried out, and say why in its rollout's history."""
+        with self._store.writing() as connection:
+            _take(connection, order.id)
+            _insert_note(connection, int(order.rollout_id), at_s, words)
 
     # ---- what is told
 
     def log(self, id_: str, at_s: float, words: str) -> None:
         """Add to a rollout's history, which keeps the newest thousand notes."""
         with self._store.writing() as connection:
-            _insert_notes(connection, int(id_), [Note(at_s, words)])
+            _insert_note(connection, int(id_), at_s, words)
 
     def history(self, id_: str) -> list[Note]:
         """What happened, the newest last."""
@@ -174,7 +184,7 @@ class Ledger:
             rows = connection.execute(select(history).where(history.c.rollout == int(id_)).order_by(history.c.id))
             return [Note(row.at_s, row.text) for row in rows]
 
-    def explain(self, id_: str, words: str, at_s: float) -> None:
+    def explain(self, id_: str, at_s: float, words: str) -> None:
         """Replace the explanation of a rollout."""
         with self._store.writing() as connection:
             connection.execute(_EXPLAIN, {"rollout": int(id_), "at_s": at_s, "text": words})
@@ -190,7 +200,7 @@ class Ledger:
     def activate(self, cascade: str, bundle_sha256: str) -> None:
         """Remember which bundle's gateway half serves a cascade."""
         with self._store.writing() as connection:
-            _upsert_active(connection, cascade, bundle_sha256)
+            connection.execute(_ACTIVATE, {"cascade": cascade, "bundle_sha256": bundle_sha256})
 
     def active(self) -> dict[str, str]:
         """Cascade -> SHA-256 of the file of its active bundle."""
@@ -209,26 +219,22 @@ class Ledger:
             with self._store.writing() as connection:
                 connection.execute(_LISTEN, rows)
 
-    def cells(self, cascade: str, since_s: float, until_s: float, *, model: bytes | None = None) -> list[tuple[bytes, Cell]]:
-        """What each model did on each node in each hour that the time touches: (model, cell), of `model` alone where it is given.
+    def cells(self, cascade: str, since_s: float, until_s: float) -> list[tuple[bytes, Cell]]:
+        """What each model did on each node in each hour that the time touches: (model, cell).
 
-        Whole hours, so that events and time listened are of the same time.
+        `until_s` may be infinite. Whole hours, so that events and time listened are of the same time.
         """
-        first, last = int(since_s // _HOUR_S), int(-(-until_s // _HOUR_S))
+        first, last = int(since_s // _HOUR_S), int(-(-min(until_s, _FAR_S) // _HOUR_S))
         bounds: dict[str, Any] = {"cascade": cascade, "first": first, "last": last}
         bounds |= {"since_s": float(first * _HOUR_S), "until_s": float(last * _HOUR_S)}
-        if model is not None:
-            bounds["model"] = model
         with self._store.reading() as connection:
-            query = _cells_sql(connection.dialect.name, one_model=model is not None)
-            return [(row[0], Cell(*row[1:])) for row in connection.execute(query, bounds)]
+            return [(row[0], Cell(*row[1:])) for row in connection.execute(_cells_sql(connection.dialect.name), bounds)]
 
 
 @cache
-def _cells_sql(dialect: str, *, one_model: bool) -> TextClause:
+def _cells_sql(dialect: str) -> TextClause:
     """The index on events is partial: the basis must stand in the statement for the planner to see that it fits."""
     hour = {"sqlite": "CAST(arrived_s / 3600 AS INTEGER)", "postgresql": "CAST(floor(arrived_s / 3600) AS BIGINT)"}[dialect]
-    only = " AND model = :model" if one_model else ""
     trigger, audit = "reason = 'trigger'", "reason = 'audit'"
     whens = {"escalated": trigger, "agreed": f"{trigger} AND accepted", "audits": audit, "missed": f"{audit} AND accepted"}
     counts = ", ".join(f"CASE WHEN {when} THEN 1 ELSE 0 END AS {name}" for name, when in whens.items())
@@ -236,22 +242,22 @@ def _cells_sql(dialect: str, *, one_model: bool) -> TextClause:
         f"SELECT model, node, hour, sum(escalated), sum(agreed), sum(audits), sum(missed), sum(seconds) FROM ("  # noqa: S608
         f"SELECT model, node, {hour} AS hour, {counts}, 0.0 AS seconds"
         " FROM events WHERE basis = 'gateway' AND reason IN ('trigger', 'audit')"
-        f" AND cascade = :cascade AND arrived_s >= :since_s AND arrived_s < :until_s{only}"
+        " AND cascade = :cascade AND arrived_s >= :since_s AND arrived_s < :until_s"
         " UNION ALL SELECT model, node, hour, 0, 0, 0, 0, seconds"
-        f" FROM listened WHERE hour >= :first AND hour < :last AND cascade = :cascade{only}"
+        " FROM listened WHERE hour >= :first AND hour < :last AND cascade = :cascade"
         ") AS parts GROUP BY model, node, hour ORDER BY model, node, hour"
     )
 
 
-def _open_of(connection: Connection, cascade: str) -> Any:
-    """The rollout of a cascade that has not ended."""
-    query = select(rollouts.c.id, rollouts.c.cascade, rollouts.c.state)
-    return connection.execute(query.where(rollouts.c.cascade == cascade, rollouts.c.state.not_in(rollout.ENDED))).first()
+def _refuse_second(connection: Connection, cascade: str, own: int | None = None) -> None:
+    query = select(rollouts.c.id, rollouts.c.state).where(rollouts.c.cascade == cascade, ~rollouts.c.closed, rollouts.c.id != own)
+    if (other := connection.execute(query).first()) is not None:
+        raise CommandError(f"rollout {other.id} of {cascade} is {other.state.replace('_', ' ')}: it must end first")
 
 
 def _rollout(row: sa.Row[Any]) -> StoredRollout:
     fields = row._asdict()
-    bundle_sha256, created_s = fields.pop("bundle_sha256"), fields.pop("created_s")
+    beside = [fields.pop(name) for name in ("bundle_sha256", "created_s", "closed")]
     fields |= {
         "id": str(row.id),
         "groups": tuple(map(tuple, json.loads(row.groups))),
@@ -259,7 +265,7 @@ def _rollout(row: sa.Row[Any]) -> StoredRollout:
         "state": rollout.State(row.state),
         "paused_from": rollout.State(row.paused_from),
     }
-    return StoredRollout(Rollout(**fields), bundle_sha256, created_s)
+    return StoredRollout(Rollout(**fields), *beside)
 
 
 def _update(row: sa.Row[Any]) -> Update:
@@ -277,16 +283,16 @@ def _insert_order(connection: Connection, id_: int, command: Command, cause: str
     connection.execute(sa.insert(orders).values(rollout=id_, at_s=now_s, command=command, cause=cause))
 
 
-def _insert_notes(connection: Connection, id_: int, notes: Iterable[Note]) -> None:
-    if rows := [{"rollout": id_, "at_s": note.at_s, "text": note.text} for note in notes]:
-        connection.execute(sa.insert(history), rows)
-        newest = select(history.c.id).where(history.c.rollout == id_).order_by(history.c.id.desc())
-        too_old = history.c.id <= newest.offset(_HISTORY).limit(1).scalar_subquery()
-        connection.execute(sa.delete(history).where(history.c.rollout == id_, too_old))
+def _take(connection: Connection, order: int) -> None:
+    if connection.execute(sa.delete(orders).where(orders.c.id == order)).rowcount != 1:
+        raise StoreError(f"order {order} was carried out before")
 
 
-def _upsert_active(connection: Connection, cascade: str, bundle_sha256: str) -> None:
-    connection.execute(_ACTIVATE, {"cascade": cascade, "bundle_sha256": bundle_sha256})
+def _insert_note(connection: Connection, id_: int, at_s: float, words: str) -> None:
+    connection.execute(sa.insert(history).values(rollout=id_, at_s=at_s, text=words))
+    newest = select(history.c.id).where(history.c.rollout == id_).order_by(history.c.id.desc())
+    too_old = history.c.id <= newest.offset(_HISTORY).limit(1).scalar_subquery()
+    connection.execute(sa.delete(history).where(history.c.rollout == id_, too_old))
 
 
 def _upsert(target: sa.TableClause, keys: tuple[str, ...], change: str = "{0} = excluded.{0}") -> TextClause:

@@ -22,7 +22,7 @@ from gatewayd.core.gate import Cell
 from gatewayd.core.rollout import Command, CommandError, Rollout, Rules, State
 from gatewayd.core.types import Basis, Reason
 from gatewayd.errors import StoreError
-from gatewayd.ledger import Ledger, Note, Order, _cells_sql
+from gatewayd.ledger import Ledger, Order, _cells_sql
 
 U = update.State
 HOUR = int(NOW_S // 3_600) - 100  # a whole one, some days ago
@@ -37,36 +37,44 @@ async def ledger(url):
         yield Ledger(store)
 
 
-def at(rollout, state, **fields):
-    return rollout._replace(state=state, **fields)
+def add(ledger, bundle="bundle", **changes):
+    return ledger.add(DRAFT._replace(**changes), bundle, b"file", NOW_S)
 
 
 # ---- rollouts and updates
 
 
 async def test_a_new_rollout_comes_back_with_a_waiting_update_for_each_node_and_its_order_to_start(ledger):
-    added = ledger.add(DRAFT, "bundle", NOW_S, upload_sha256=b"file")
+    added = add(ledger)
     assert added == DRAFT._replace(id="1")
-    assert ledger.rollout("1") == (added, "bundle", NOW_S)
-    assert ledger.rollouts() == ledger.open_rollouts() == [(added, "bundle", NOW_S)]
+    assert ledger.rollout("1") == (added, "bundle", NOW_S, False)
+    assert ledger.rollouts() == ledger.open_rollouts() == [(added, "bundle", NOW_S, False)]
     expected = {node: update.Update(node, bytes(range(32)), 50_000, U.WAITING, NOW_S, b"file") for node in ("canary", "cellar", "kitchen")}
     assert ledger.updates("1") == expected
     (order,) = ledger.orders()
     assert order[1:] == ("1", NOW_S, Command.START, "")
 
 
-async def test_what_is_saved_comes_back_also_in_another_process(url):
+async def test_what_is_written_comes_back_also_in_another_process(url):
     async with open_store(url) as store:
         ledger = Ledger(store)
-        moved = at(ledger.add(DRAFT, "bundle", NOW_S), State.PAUSED)._replace(
-            group=1, since_s=NOW_S + 1.5, group_since_s=NOW_S + 1, cause="ein Grund: ✓", paused_from=State.SOAKING, cleared=True
+        moved = add(ledger)._replace(
+            state=State.PAUSED,
+            group=1,
+            since_s=NOW_S + 1.5,
+            group_since_s=NOW_S + 1,
+            cause="ein Grund: ✓",
+            paused_from=State.SOAKING,
+            cleared=True,
         )
         one = update.Update("kitchen", b"s" * 32, 9, U.JUDGING, NOW_S + 3, b"u" * 32, 2, b"p" * 32, NOW_S + 2, 9, "why", True)
-        ledger.save(moved, [one, ledger.updates("1")["canary"]._replace(state=U.CONFIRMED, started_s=5.0)])
+        ledger.move(moved, NOW_S, "guests")
+        ledger.save("1", [one, ledger.updates("1")["canary"]._replace(state=U.CONFIRMED, started_s=5.0)])
     with open_store(url) as store:
         ledger = Ledger(store)
         assert ledger.rollout("1").rollout == moved
         assert type(ledger.rollout("1").rollout.paused_from) is State
+        assert ledger.history("1") == [(NOW_S, "guests")]
         saved = ledger.updates("1")
         assert saved["kitchen"] == one
         assert (saved["canary"].state, saved["canary"].started_s, saved["cellar"].started_s) == (U.CONFIRMED, 5.0, None)
@@ -75,28 +83,32 @@ async def test_what_is_saved_comes_back_also_in_another_process(url):
 
 
 async def test_one_cascade_has_one_open_rollout(ledger):
-    first = ledger.add(DRAFT, "a", NOW_S)
+    first = add(ledger)
     with pytest.raises(CommandError, match="rollout 1 of wakeword is draft: it must end first"):
-        ledger.add(DRAFT, "b", NOW_S)
-    assert ledger.add(DRAFT._replace(cascade="vibration"), "c", NOW_S).id == "2"
-    ledger.save(at(first, State.DONE))
-    assert ledger.add(DRAFT, "b", NOW_S).id == "3"
-    assert [stored.rollout.id for stored in ledger.rollouts()] == ["1", "2", "3"]
-    assert [order.rollout for order in ledger.orders()] == ["1", "2", "3"]
+        add(ledger)
+    assert add(ledger, cascade="vibration").id == "2"
+    ledger.move(first._replace(state=State.ROLLED_BACK), NOW_S, "")
+    with pytest.raises(CommandError, match="rollout 1 of wakeword is rolled back"):  # its nodes may still be on their way
+        add(ledger)
+    ledger.move(first, NOW_S, "", ledger.orders()[0].id)
+    ledger.close("1")
+    assert add(ledger).id == "3"
+    assert [(stored.rollout.id, stored.closed) for stored in ledger.rollouts()] == [("1", True), ("2", False), ("3", False)]
+    assert [stored.rollout.id for stored in ledger.open_rollouts()] == ["2", "3"]
 
 
 async def test_two_operators_at_once_do_not_both_start(url):
     async with open_store(url) as first, open_store(url) as second:
         barrier, results = threading.Barrier(2), []
 
-        def add(store):
+        def start(store):
             barrier.wait()
             try:
-                results.append(Ledger(store).add(DRAFT, "b", NOW_S).id)
+                results.append(add(Ledger(store)).id)
             except CommandError as error:
                 results.append(str(error))
 
-        threads = [threading.Thread(target=add, args=(store,)) for store in (first, second)]
+        threads = [threading.Thread(target=start, args=(store,)) for store in (first, second)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -105,25 +117,14 @@ async def test_two_operators_at_once_do_not_both_start(url):
         assert len(Ledger(first).rollouts()) == 1
 
 
-async def test_open_is_what_has_not_ended_and_what_has_nodes_on_their_way(ledger):
-    added = ledger.add(DRAFT, "a", NOW_S)
-    settled = [one._replace(state=U.CONFIRMED) for one in ledger.updates("1").values()]
-    for state in State:
-        ledger.save(at(added, state), settled)
-        ended = state in (State.DONE, State.ABORTED, State.ROLLED_BACK)
-        assert [stored.rollout.state for stored in ledger.open_rollouts()] == ([] if ended else [state])
-    ledger.save(at(added, State.ABORTED), [settled[0]._replace(state=U.REVERTING)])
-    assert len(ledger.open_rollouts()) == 1
-
-
 @pytest.mark.parametrize("nonsense", ["2", "0", "-1", "", "1.0", "one", "²", "1 OR 1=1", "9" * 40])
 async def test_no_such_rollout(ledger, nonsense):
-    ledger.add(DRAFT, "a", NOW_S)
+    add(ledger)
     assert ledger.rollout(nonsense) is None
 
 
 async def test_rules_of_an_older_version_get_todays_defaults(ledger):
-    ledger.add(DRAFT, "a", NOW_S)
+    add(ledger)
     rules = RULES._asdict()
     del rules["min_battery"]
     with ledger._store.writing() as connection:
@@ -131,40 +132,64 @@ async def test_rules_of_an_older_version_get_todays_defaults(ledger):
     assert ledger.rollout("1").rollout.rules == RULES
 
 
-async def test_all_of_a_save_or_nothing(ledger):
-    added = ledger.add(DRAFT, "a", NOW_S)
-    (order,) = ledger.orders()
-    broken = ledger.updates("1")["canary"]._replace(size_bytes=2**70)
+async def test_updates_are_saved_together_or_not_at_all(ledger):
+    add(ledger)
+    before = ledger.updates("1")
     with pytest.raises(StoreError):
-        ledger.save(at(added, State.RUNNING), [broken], order=order, notes=[Note(1.0, "never")], activate="a")
-    assert ledger.rollout("1").rollout.state is State.DRAFT
-    assert ledger.orders() == [order]
-    assert (ledger.history("1"), ledger.active()) == ([], {})
-    ledger.save(at(added, State.RUNNING), order=order, notes=[Note(1.0, "begins"), Note(2.0, "goes on")], activate="a")
-    assert ledger.rollout("1").rollout.state is State.RUNNING
-    assert ledger.orders() == []
-    assert (ledger.history("1"), ledger.active()) == ([(1.0, "begins"), (2.0, "goes on")], {"wakeword": "a"})
+        ledger.save("1", [before["canary"]._replace(state=U.ADMITTED), before["kitchen"]._replace(size_bytes=2**70)])
+    assert ledger.updates("1") == before
+    ledger.save("1", [])
+    assert ledger.updates("1") == before
 
 
 # ---- orders
 
 
-async def test_orders_come_in_their_order_until_they_are_carried_out_and_are_noticed(url):
+async def test_orders_stay_in_their_order_until_they_are_carried_out_and_are_noticed(url):
     async with open_store(url) as store:
         ledger = Ledger(store)
         before = store.changes()
-        added = ledger.add(DRAFT, "a", NOW_S)
+        added = add(ledger)
         with open_store(url) as tool:
             Ledger(tool).order("1", Command.PAUSE, "guests", NOW_S + 1)
-        assert store.changes() == before + 2
-        start, pause = ledger.orders()
+            Ledger(tool).order("1", Command.APPROVE, "", NOW_S + 2)
+        assert store.changes() == before + 3
+        start, pause, approve = ledger.orders()
         assert pause == Order(pause.id, "1", NOW_S + 1, Command.PAUSE, "guests")
-        ledger.save(added, order=start)
-        assert ledger.orders() == [pause]
-        with pytest.raises(StoreError, match=r"\(start\) was carried out before"):
-            ledger.save(at(added, State.RUNNING), order=start)
-        assert ledger.rollout("1").rollout.state is State.DRAFT
-        assert store.changes() == before + 2
+        running = added._replace(state=State.RUNNING)
+        ledger.move(running, NOW_S, "begins", start.id)
+        assert ledger.orders() == [pause, approve]
+        with pytest.raises(StoreError, match="was carried out before"):
+            ledger.move(added._replace(state=State.DONE), NOW_S, "never", start.id)
+        assert ledger.rollout("1").rollout == running
+        ledger.dismiss(pause, "it cannot pause", NOW_S + 3)
+        with pytest.raises(StoreError, match="was carried out before"):
+            ledger.dismiss(pause, "twice", NOW_S + 3)
+        assert ledger.orders() == [approve]
+        assert ledger.history("1") == [(NOW_S, "begins"), (NOW_S + 3, "it cannot pause")]
+
+
+async def test_an_order_opens_what_was_closed_and_keeps_it_open(ledger):
+    first = add(ledger)
+    ledger.move(first._replace(state=State.DONE), NOW_S, "", ledger.orders()[0].id)
+    ledger.close("1")
+    assert ledger.open_rollouts() == []
+    ledger.order("1", Command.ROLL_BACK, "regret", NOW_S)
+    assert [stored.rollout.state for stored in ledger.open_rollouts()] == [State.DONE]
+    ledger.close("1")  # by a daemon that had not seen the order yet
+    assert len(ledger.open_rollouts()) == 1
+
+
+async def test_what_was_closed_is_not_opened_beside_another(ledger):
+    first = add(ledger)
+    ledger.move(first._replace(state=State.DONE), NOW_S, "", ledger.orders()[0].id)
+    ledger.close("1")
+    add(ledger)
+    before = ledger.orders()
+    with pytest.raises(CommandError, match="rollout 2 of wakeword is draft: it must end first"):
+        ledger.order("1", Command.ROLL_BACK, "", NOW_S)
+    assert ledger.orders() == before
+    ledger.order("2", Command.ABORT, "", NOW_S)
 
 
 async def test_an_order_for_no_rollout_is_refused(ledger):
@@ -175,15 +200,15 @@ async def test_an_order_for_no_rollout_is_refused(ledger):
 _VICTIM = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_ledger import Ledger, Note
+from test_ledger import Ledger
 from test_store import open_store
 with open_store({url!r}) as store:
     ledger = Ledger(store)
     print("on", flush=True)
     while True:
         for order in ledger.orders():
-            moved = ledger.rollout(order.rollout).rollout
-            ledger.save(moved._replace(since_s=moved.since_s + 1), order=order, notes=[Note(order.at_s, order.cause)])
+            moved = ledger.rollout(order.rollout_id).rollout
+            ledger.move(moved._replace(since_s=moved.since_s + 1), order.at_s, order.cause, order.id)
 """
 
 
@@ -193,7 +218,7 @@ def test_no_order_is_lost_or_carried_out_twice_by_a_daemon_that_is_killed(sqlite
 
     async def make():
         async with open_store(sqlite_url) as store:
-            Ledger(store).add(DRAFT, "a", NOW_S)
+            add(Ledger(store))
 
     asyncio.run(make())
     numbers = itertools.count()
@@ -223,25 +248,26 @@ def test_no_order_is_lost_or_carried_out_twice_by_a_daemon_that_is_killed(sqlite
 
 
 async def test_history_and_explanation(ledger):
-    ledger.add(DRAFT, "a", NOW_S)
-    ledger.add(DRAFT._replace(cascade="vibration"), "b", NOW_S)
+    add(ledger)
+    add(ledger, cascade="vibration")
     assert (ledger.history("1"), ledger.explanation("1")) == ([], None)
     ledger.log("1", NOW_S, "group 1 begins")
     ledger.log("2", NOW_S, "another's")
     ledger.log("1", NOW_S - 5, "a clock went back")
-    ledger.explain("1", "it waits", NOW_S)
-    ledger.explain("1", "it soaks", NOW_S + 1)
+    ledger.explain("1", NOW_S, "it waits")
+    ledger.explain("1", NOW_S + 1, "it soaks")
     assert ledger.history("1") == [(NOW_S, "group 1 begins"), (NOW_S - 5, "a clock went back")]
     assert (ledger.explanation("1"), ledger.explanation("2")) == ((NOW_S + 1, "it soaks"), None)
 
 
-async def test_a_history_is_bounded(ledger):
-    added = ledger.add(DRAFT, "a", NOW_S)
-    ledger.add(DRAFT._replace(cascade="vibration"), "b", NOW_S)
+async def test_a_history_is_bounded(ledger, monkeypatch):
+    monkeypatch.setattr("gatewayd.ledger._HISTORY", 10)
+    add(ledger)
+    add(ledger, cascade="vibration")
     ledger.log("2", 0.0, "another's")
-    ledger.save(added, notes=[Note(float(n), str(n)) for n in range(1_500)])
-    ledger.log("1", 1_500.0, "1500")
-    assert [note.at_s for note in ledger.history("1")] == [float(n) for n in range(501, 1_501)]
+    for n in range(25):
+        ledger.log("1", float(n), str(n))
+    assert [note.at_s for note in ledger.history("1")] == [float(n) for n in range(15, 25)]
     assert len(ledger.history("2")) == 1
 
 
@@ -283,7 +309,6 @@ async def test_cells_count_what_the_gateway_judged_and_the_time_listened(ledger)
         (OLD, Cell("kitchen", HOUR, 3, 2, 5, 1, 1_500.5)),
         (OLD, Cell("kitchen", HOUR + 1, 1, 1, 0, 0, 0.0)),
     ]
-    assert ledger.cells("wakeword", HOUR * 3_600, (HOUR + 2) * 3_600, model=NEW) == [(NEW, Cell("kitchen", HOUR, 1, 1, 0, 0, 0.0))]
     assert ledger.cells("nothing", HOUR * 3_600, (HOUR + 2) * 3_600) == []
     assert all(type(count) is int for _, cell in ledger.cells("wakeword", 0, NOW_S) for count in cell[1:6])
 
@@ -302,6 +327,7 @@ async def test_cells_are_whole_hours_of_events_and_of_listening(ledger):
     assert hours(start + 3_600, start + 2 * 3_600) == [1]
     assert hours(start + 5_000, start + 5_001) == [1]
     assert hours(start + 3_599, start + 3_601) == [0, 1]
+    assert hours(start + 2 * 3_600, float("inf")) == [2, 3]
 
 
 async def test_an_event_that_comes_again_is_counted_once(ledger):
@@ -313,14 +339,13 @@ async def test_recent_cells_do_not_read_old_events(tmp_path, sqlite_url):
     """A rollout asks every few seconds, with a million events behind it: both tables are asked by their index."""
     async with open_store(sqlite_url) as store:
         Ledger(store).cells("wakeword", 0, 1)
-    for one_model in (False, True):
-        query = str(_cells_sql("sqlite", one_model=one_model))
-        with sqlite3.connect(tmp_path / "g.db") as database_:
-            values = {"cascade": "wakeword", "model": OLD, "first": 0, "last": 1, "since_s": 0.0, "until_s": 1.0}
-            plan = " ".join(row[3] for row in database_.execute(f"EXPLAIN QUERY PLAN {query}", values))
-        database_.close()
-        assert "SEARCH events USING INDEX events_judged (cascade=? AND arrived_s>? AND arrived_s<?)" in plan
-        assert "SEARCH listened USING INDEX sqlite_autoindex_listened_1 (hour>? AND hour<?)" in plan
+    query = str(_cells_sql("sqlite"))
+    with sqlite3.connect(tmp_path / "g.db") as database_:
+        values = {"cascade": "wakeword", "first": 0, "last": 1, "since_s": 0.0, "until_s": 1.0}
+        plan = " ".join(row[3] for row in database_.execute(f"EXPLAIN QUERY PLAN {query}", values))
+    database_.close()
+    assert "SEARCH events USING INDEX events_judged (cascade=? AND arrived_s>? AND arrived_s<?)" in plan
+    assert "SEARCH listened USING INDEX sqlite_autoindex_listened_1 (hour>? AND hour<?)" in plan
 
 
 async def test_the_time_listened_goes_after_sixty_days(url):
@@ -352,5 +377,5 @@ async def test_the_version_before_gets_an_empty_ledger_and_counts_its_old_events
         ledger = Ledger(store)
         assert (ledger.rollouts(), ledger.orders(), ledger.active()) == ([], [], {})
         assert ledger.cells("wakeword", 0, NOW_S) == [(OLD, Cell("kitchen", HOUR, 1, 1, 0, 0, 0.0))]
-        assert ledger.add(DRAFT, "a", NOW_S).id == "1"
+        assert add(ledger).id == "1"
         assert store.nodes()[0].labels == ()

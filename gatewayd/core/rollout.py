@@ -56,6 +56,7 @@ class Rules(NamedTuple):
     error_limit: float = 0.1  # E: failed, rejected, timed out and rolled back of those attempted
     soak_s: float = _DAY_S
     gate: bool = True
+    margin: float = 0.15  # quality lost that the gate must exclude
     gate_patience_s: float = 14 * _DAY_S  # soaking without enough evidence for so long pauses
     approval: bool = False  # before every group but the first
     concurrent: int = 4  # transfers
