@@ -17,16 +17,19 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from gatewayd import __version__, bundle
+from gatewayd import __version__, bundle, signing
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
+from gatewayd.core.listening import Listening
 from gatewayd.core.registry import Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
+from gatewayd.judges import Judges
 from gatewayd.metrics import Metrics, serve
 from gatewayd.pipeline import Pipeline
 from gatewayd.publish import NodePublisher
+from gatewayd.shelf import Shelf
 from gatewayd.store import Store
 from gatewayd.supervise import supervise
 from gatewayd.transports.mqtt import MqttTransport
@@ -44,28 +47,26 @@ async def run(config: Config) -> None:
     """Run the gateway until SIGTERM or SIGINT. Raises CascadeError, ConfigError, StoreError for what makes a start impossible."""
     stopping = _stop_signals()
     sys.setswitchinterval(_SWITCH_S)
-    cascades = bundle.read_all(cascade_folders(config))
+    folders = bundle.read_all(cascade_folders(config))
     metrics = Metrics()
+    shelf = Shelf(config.bundles, signing.keyring(config.cascades.keys), metrics.ota_refused)
     registry = Registry(MAX_NODES)
     escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
     mqtt = MqttTransport(config.mqtt, config.gateway.id)
     async with AsyncExitStack() as rooms:
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         await asyncio.to_thread(_restore, registry, store)
-        pools = {
-            name: await rooms.enter_async_context(_pool(folder, config, metrics))
-            for name, folder in cascades.items()
-            if folder.cascade.gateway is not None
-        }
+        cascades = await asyncio.to_thread(shelf.overlay, folders, {})
+        judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
         pipeline = Pipeline(
             registry=registry,
-            cascades={name: folder.cascade for name, folder in cascades.items()},
-            escalators=pools,
+            judges=judges.current,
             store=store,
             publisher=NodePublisher({mqtt.name: mqtt}),
             metrics=metrics,
             enrolls=config.gateway.enrolls,
             escalations=escalations,
+            listening=Listening(),
         )
 
         def scrape() -> bytes:
@@ -76,7 +77,7 @@ async def run(config: Config) -> None:
 
         def problem() -> str:
             waiting = [] if mqtt.connected else ["no broker"]
-            return ", ".join(waiting + [f"{name}: no larger model yet" for name, pool in pools.items() if not pool.ready.is_set()])
+            return ", ".join(waiting + [f"{name}: no larger model yet" for name in judges.waited_for()])
 
         port = await rooms.enter_async_context(serve(config.http, scrape, problem))
         _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)

@@ -1,8 +1,11 @@
 """The seams between the rooms: what the pipeline asks of an adapter, at most eight members each."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol
 
+from gatewayd.core.cascade import Cascade
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Event, Frame, Opinion, Record
 from gatewayd.errors import StoreError
@@ -42,6 +45,24 @@ class Escalator(Protocol):
 
     async def classify(self, event: Event, deadline_s: float) -> Opinion:
         """Raises WorkerTimeoutError or WorkerCrashedError."""
+
+
+class Pool(Escalator, AbstractAsyncContextManager["Pool"], Protocol):
+    """An Escalator with a life, `async with`: the larger model of one cascade, whoever runs it."""
+
+    ready: asyncio.Event  # the model has come up
+    problem: str  # why it has not, as far as that is known
+    settings: Mapping[str, Any]  # for what is loaded from now on
+
+    async def drain(self) -> None:
+        """Wait until nobody asks: no longer than the deadline of the last who asked."""
+
+
+class Judge(NamedTuple):
+    """Who judges a cascade's events, and by which policy; they change together."""
+
+    cascade: Cascade
+    escalator: Escalator | None  # None where the cascade has no larger model
 
 
 class Store(Protocol):

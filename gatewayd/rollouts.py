@@ -24,7 +24,7 @@ from gatewayd.core.rollout import Do, Rollout
 from gatewayd.core.types import Info, NodeState, Slot, SlotState
 from gatewayd.core.update import Action, Event, State, Update
 from gatewayd.courier import Courier
-from gatewayd.errors import GatewaydError, NodeRefusedError, StoreError, TransportError
+from gatewayd.errors import CascadeError, GatewaydError, NodeRefusedError, StoreError, TransportError
 from gatewayd.evidence import Evidence
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics
@@ -56,10 +56,10 @@ class _Open:
     """A rollout under way."""
 
     rollout: Rollout
-    bundle: Bundle
     bundle_sha256: str
     evidence: Evidence
     updates: dict[str, Update]
+    bundle: Bundle | None = None  # opened when it is needed first
     verdict: gate.Verdict = gate.NO_EVIDENCE
     unsaved: set[str] = field(default_factory=set)  # nodes whose update the ledger does not know
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -165,15 +165,10 @@ class Rollouts:
 
     async def _take_in(self, stored: Rollout, bundle_sha256: str, created_s: float) -> None:
         """Go on with a rollout from the ledger. Silence while the gateway was away is nobody's fault: deadlines begin anew."""
-        try:
-            bundle = await asyncio.to_thread(self._shelf.open, bundle_sha256)
-        except GatewaydError as error:
-            _log.error("rollout %s: its bundle cannot be used: %s", stored.id, error)
-            return
         now_s = self._clock()
         updates = await asyncio.to_thread(self._ledger.updates, stored.id)
         updates = {node: one._replace(since_s=now_s) for node, one in updates.items()}
-        self._open[stored.id] = _Open(stored, bundle, bundle_sha256, Evidence(self._ledger, stored, created_s), updates)
+        self._open[stored.id] = _Open(stored, bundle_sha256, Evidence(self._ledger, stored, created_s), updates)
 
     # ---- one rollout, one turn
 
@@ -190,7 +185,7 @@ class Rollouts:
             await self._move(one, moved)
         for decision in decisions:
             if decision.do is Do.START:
-                self._begin(one, decision.node, now_s)
+                await self._begin(one, decision.node, now_s)
             else:
                 self._event(one, decision.node, _EVENTS[decision.do], reason=_why(one.rollout, decision.do))
         await self._saved(one)
@@ -299,7 +294,17 @@ class Rollouts:
                 one.unsaved |= nodes
                 raise
 
-    def _begin(self, one: _Open, node: str, now_s: float) -> None:
+    async def _bundle(self, one: _Open) -> Bundle:
+        """Its bundle, verified once more. Raises NodeRefusedError, as if the node had looked, where it cannot be used any more."""
+        if one.bundle is None:
+            try:
+                one.bundle = await asyncio.to_thread(self._shelf.open, one.bundle_sha256)
+            except CascadeError as error:
+                _log.error("rollout %s: its bundle cannot be used: %s", one.rollout.id, error)
+                raise NodeRefusedError(getattr(error, "reason", "disk")) from error
+        return one.bundle
+
+    async def _begin(self, one: _Open, node: str, now_s: float) -> None:
         """Admission. A node that has the image already is not sent it again."""
         known = self._registry.get(node)
         assert known is not None
@@ -314,7 +319,10 @@ class Rollouts:
         if resumed.state is not State.WAITING:
             return
         self._metrics.ota_jobs.inc()
-        refused = update.admit(one.bundle.image, known.info)
+        try:
+            refused = update.admit((await self._bundle(one)).image, known.info)
+        except NodeRefusedError as error:
+            refused = error.reason
         self._event(one, node, Event.REFUSE if refused else Event.ADMIT, reason=refused or "")
 
     def _start_talks(self, one: _Open, talks: asyncio.TaskGroup, now_s: float) -> None:
@@ -398,8 +406,8 @@ class Rollouts:
 
     async def _upload(self, one: _Open, node: str, courier: Courier) -> tuple[Event, ...]:
         """Send the image, from where the node has it."""
-        state, had = one.updates[node], 0
-        async for offset in courier.upload(one.bundle.members[NODE_IMAGE], state.image):
+        state, had, image = one.updates[node], 0, (await self._bundle(one)).members[NODE_IMAGE]
+        async for offset in courier.upload(image, state.image):
             if one.updates[node].state not in (State.ADMITTED, State.UPLOADING):
                 return ()  # aborted
             if had == 0 and offset > courier.frame_bytes:  # more than the first piece: of an earlier conversation

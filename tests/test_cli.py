@@ -10,7 +10,7 @@ import sys
 import pytest
 from live import WINDOW, Live, Node, event, info, until
 
-from gatewayd import __version__, cli, config
+from gatewayd import __version__, cli, config, signing
 from gatewayd.cli.watch import describe
 from gatewayd.core import wire
 from gatewayd.core.registry import Node as KnownNode
@@ -229,6 +229,17 @@ def test_doctor_of_clock_disk_and_configuration(ctl, monkeypatch, tmp_path):
 def test_doctor_of_a_password_that_cannot_be_read(ctl, tmp_path):
     _, out, _ = ctl("doctor", "-s", f"mqtt.password_file={tmp_path / 'none'}", "-s", f'cascades.folders=["{tmp_path}"]')
     assert "mqtt.password_file: [Errno 2]" in out
+
+
+def test_doctor_of_keys(ctl, tmp_path):
+    public = signing.make(tmp_path / "key.pem")
+    keys = [str(tmp_path / name) for name in (public, "key.pem", "none.pub")]
+    _, out, _ = ctl("doctor", "-s", f"cascades.keys={json.dumps(keys)}", "-s", f'cascades.folders=["{tmp_path}"]', "-s", "mqtt.port=1")
+    assert [(state, advice.split(":")[0]) for state, what, advice in findings(out) if what.startswith("key ")] == [
+        ("ok", ""),
+        ("BAD", "that is the private key"),
+        ("BAD", "key"),
+    ]
 
 
 # ---- watch

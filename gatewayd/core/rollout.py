@@ -117,7 +117,7 @@ _TRANSFERRING = frozenset({_U.ADMITTED, _U.UPLOADING, _U.VERIFIED})
 _RUNNING_IT = frozenset({_U.JUDGING, _U.CONFIRMING, _U.CONFIRMED})
 ENDED = frozenset({State.DONE, State.ABORTED, State.ROLLED_BACK})
 _ACTIVE = frozenset({State.RUNNING, State.SOAKING, State.AWAITING_APPROVAL, State.PAUSED})
-_NO_EVIDENCE = "not enough evidence"
+NO_EVIDENCE = "not enough evidence"
 
 COMMANDS: dict[tuple[State, Command], State] = {
     (State.DRAFT, Command.START): State.RUNNING,
@@ -174,7 +174,7 @@ def _soaked(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
         if verdict.answer is gate.Answer.PASS:
             return rollout._replace(cleared=True)
         if now_s - rollout.since_s >= rules.soak_s + rules.gate_patience_s:
-            return _enter(rollout._replace(paused_from=State.SOAKING), State.PAUSED, now_s, _NO_EVIDENCE)
+            return _enter(rollout._replace(paused_from=State.SOAKING), State.PAUSED, now_s, NO_EVIDENCE)
     elif last and all(node.state in update.SETTLED for node in nodes.values()):
         return _enter(rollout, State.DONE, now_s)
     elif not last and _enough(rollout, _count(rollout, nodes, {_U.CONFIRMED})):
@@ -305,7 +305,7 @@ def explain(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
         lines.append(f"because: {rollout.cause}")
     if rollout.state in (State.RUNNING, State.SOAKING):
         lines += _waits(rollout, nodes, now_s)
-    if rollout.state is State.PAUSED and rollout.cause == _NO_EVIDENCE:
+    if rollout.state is State.PAUSED and rollout.cause == NO_EVIDENCE:
         lines.append("approve goes on without the gate's word; resume lets it wait as long again")
     if rules.gate and rollout.state in _ACTIVE:
         lines.append(f"gate: {'passed' if rollout.cleared else verdict.answer}: {_gate_words(verdict)}")
