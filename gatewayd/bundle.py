@@ -211,8 +211,9 @@ def _compare(manifest: sealed.Manifest, cascade: Cascade, parsed: image.Image, m
 
 
 def check_model(parsed: image.Image) -> None:
-    """What a node will find when it looks into the model: offsets, operators, self-test. Raises RefusedError."""
-    if tflite.operators(parsed.payload) != parsed.operators:
+    """What a node will find when it looks into the image: front end, decision, offsets, operators, self-test. Raises RefusedError."""
+    cascades.check_encoded(parsed.front_end, parsed.decision)
+    if int.from_bytes(tflite.operators(parsed.payload), "little") != int.from_bytes(parsed.operators, "little"):
         raise RefusedError("operators", "the model has other operators than its image says")
     if parsed.self_test is None:
         raise RefusedError("self-test", "there is none")

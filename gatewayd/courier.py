@@ -15,6 +15,7 @@ from smpclient.requests.image_management import ImageErase, ImageStatesRead, Ima
 from gatewayd.core import update
 from gatewayd.core.types import SlotState
 from gatewayd.errors import NodeRefusedError, TransportError
+from gatewayd.metrics import SmpResult
 from gatewayd.smp import translated
 
 _PATIENCE_S = 30.0  # the first piece of an upload may wait for an erase, the last is answered when the node has verified the image
@@ -25,9 +26,10 @@ _SLOTS_OF_AN_IMAGE = 2  # MCUmgr counts slots through all images
 class Courier:
     """One conversation with a node about its images. `count` hears the result of every request."""
 
-    def __init__(self, client: SMPClient, count: Callable[[str], None]) -> None:
+    def __init__(self, client: SMPClient, count: Callable[[SmpResult], None]) -> None:
         self._client = client
         self._count = count
+        self.frame_bytes = client._transport.max_unencoded_size  # noqa: SLF001 -- smpclient has no other way to ask
 
     async def states(self) -> dict[bytes, SlotState]:
         """What is in the node's slots, by the image's SHA-256. Asking lets a trial's deadline begin anew."""

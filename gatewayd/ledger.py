@@ -197,10 +197,21 @@ class Ledger:
 
     # ---- bundles
 
-    def activate(self, cascade: str, bundle_sha256: str) -> None:
-        """Remember which bundle's gateway half serves a cascade."""
+    def activate(self, cascade: str, bundle_sha256: str | None) -> None:
+        """Remember which bundle's gateway half serves a cascade; None: that of its configured folder."""
         with self._store.writing() as connection:
-            connection.execute(_ACTIVATE, {"cascade": cascade, "bundle_sha256": bundle_sha256})
+            if bundle_sha256 is None:
+                connection.execute(sa.delete(active_bundles).where(active_bundles.c.cascade == cascade))
+            else:
+                connection.execute(_ACTIVATE, {"cascade": cascade, "bundle_sha256": bundle_sha256})
+
+    def bundle_before(self, one: Rollout) -> str | None:
+        """The bundle of the newest rollout of the cascade that was done before `one`."""
+        done = (rollouts.c.cascade == one.cascade) & (rollouts.c.state == rollout.State.DONE) & (rollouts.c.id < int(one.id))
+        with self._store.reading() as connection:
+            query = select(rollouts.c.bundle_sha256).where(done).order_by(rollouts.c.id.desc()).limit(1)
+            found: str | None = connection.scalar(query)
+            return found
 
     def active(self) -> dict[str, str]:
         """Cascade -> SHA-256 of the file of its active bundle."""

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gatewayd.bundle import NODE_IMAGE, Bundle, Folder
@@ -28,7 +28,9 @@ from gatewayd.errors import GatewaydError, NodeRefusedError, StoreError, Transpo
 from gatewayd.evidence import Evidence
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics
-from gatewayd.ports import Judges, Publisher, Shelf
+from gatewayd.judges import Judges
+from gatewayd.ports import Publisher
+from gatewayd.shelf import Shelf
 from gatewayd.smp import SmpLinks
 
 TICK_S = 1.0
@@ -73,7 +75,10 @@ class _Open:
 
 
 class Rollouts:
-    """Drives every open rollout. `changed` and `managed` are the pipeline's: what a node said of itself, and over SMP."""
+    """Drives every open rollout. `changed` and `managed` are the pipeline's: what a node said of itself, and over SMP.
+
+    `folders` are the cascades that came with the configuration: the gateway's halves where no bundle was ever rolled out.
+    """
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class Rollouts:
         ledger: Ledger,
         shelf: Shelf,
         judges: Judges,
+        folders: Mapping[str, Folder],
         publisher: Publisher,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
@@ -90,6 +96,7 @@ class Rollouts:
         self._ledger = ledger
         self._shelf = shelf
         self._judges = judges
+        self._folders = folders
         self._publisher = publisher
         self._links = SmpLinks(self._send)
         self._metrics = metrics
@@ -232,24 +239,36 @@ class Rollouts:
         one.explained = now_s, text
 
     async def _end(self, one: _Open) -> None:
-        """The last node has moved: the gateway's half follows, or stays what it was."""
+        """The last node has moved: the gateway's half follows it, there or back."""
         now_s = self._clock()
         await asyncio.to_thread(
             self._ledger.explain, one.rollout.id, now_s, rollout.explain(one.rollout, self._nodes(one), one.verdict, now_s)
         )
-        if one.rollout.state is rollout.State.DONE:
-            try:
-                folder: Folder = await asyncio.to_thread(self._shelf.unpack, one.bundle_sha256)
-                await self._judges.replace(folder)
-                await asyncio.to_thread(self._ledger.activate, one.rollout.cascade, one.bundle_sha256)
-            except StoreError:
-                raise
-            except GatewaydError as error:
-                _log.error("rollout %s: the gateway's half stays as it was: %s", one.rollout.id, error)
-                await asyncio.to_thread(self._ledger.log, one.rollout.id, now_s, f"the gateway's half stays as it was: {error}")
+        try:
+            await self._follow(one)
+        except StoreError:
+            raise
+        except GatewaydError as error:
+            _log.error("rollout %s: the gateway's half stays as it was: %s", one.rollout.id, error)
+            await asyncio.to_thread(self._ledger.log, one.rollout.id, now_s, f"the gateway's half stays as it was: {error}")
         await asyncio.to_thread(self._ledger.close, one.rollout.id)
         del self._open[one.rollout.id]
         self._metrics.rollout_ended(one.rollout)
+
+    async def _follow(self, one: _Open) -> None:
+        """Let the larger model judge that belongs to what the nodes run now: frozen until here, so that old and new were judged alike."""
+        cascade, active = one.rollout.cascade, await asyncio.to_thread(self._ledger.active)
+        bundle_sha256: str | None = one.bundle_sha256
+        if one.rollout.state is not rollout.State.DONE:
+            if active.get(cascade) != bundle_sha256 or one.rollout.state is rollout.State.ABORTED:
+                return
+            bundle_sha256 = await asyncio.to_thread(self._ledger.bundle_before, one.rollout)
+        folder = await asyncio.to_thread(self._shelf.unpack, bundle_sha256) if bundle_sha256 else self._folders.get(cascade)
+        if folder is not None:
+            await self._judges.replace(folder)
+        await asyncio.to_thread(self._ledger.activate, cascade, bundle_sha256)
+        needed = {stored.bundle_sha256 for stored in await asyncio.to_thread(self._ledger.open_rollouts)} | {*active.values()}
+        await asyncio.to_thread(self._shelf.forget, needed | {bundle_sha256 or ""})
 
     # ---- one node
 
@@ -379,12 +398,15 @@ class Rollouts:
 
     async def _upload(self, one: _Open, node: str, courier: Courier) -> tuple[Event, ...]:
         """Send the image, from where the node has it."""
-        state, sent = one.updates[node], None
+        state, had = one.updates[node], 0
         async for offset in courier.upload(one.bundle.members[NODE_IMAGE], state.image):
             if one.updates[node].state not in (State.ADMITTED, State.UPLOADING):
                 return ()  # aborted
-            self._metrics.uploaded(self._transport(node), offset, sent)
-            sent = offset
+            if had == 0 and offset > courier.frame_bytes:  # more than the first piece: of an earlier conversation
+                self._metrics.ota_resumes.inc()
+                had = offset
+            self._metrics.uploaded(self._transport(node), offset, had)
+            had = offset
             self._event(one, node, Event.PROGRESS, offset_bytes=offset)
         return (Event.UPLOADED,)
 

@@ -1,6 +1,7 @@
 """Images that nobody may accept, for the gateway and for the node: each with the reasons for which it may be refused.
 
-They aim at a node that trusts `KEY`, runs the cascade `CASCADE` with security counter `COUNTER`, and has `ARENA_BYTES` for it.
+They aim at a node that trusts `KEY`, runs the cascade `CASCADE` with security counter `COUNTER`, and has `ARENA_BYTES` for it, slots of
+`CAPACITY` bytes, and `RING_BYTES` for its clip.
 good() is the image that such a node takes; all others are made from it.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cbor2
 import flatbuffers  # type: ignore[import-untyped]
 from ai_edge_litert import schema_py_generated as schema
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,7 +20,21 @@ from gatewayd import bundle
 from gatewayd.core import image, tflite
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (7, 8))
-CASCADE, COUNTER, ARENA_BYTES = "vibration", 5, 65_536
+CASCADE, COUNTER, ARENA_BYTES, CAPACITY, RING_BYTES = "vibration", 5, 65_536, 16_384, 32_768
+# Of the good image's front end or decision, what no node of this project has.
+_BEYOND_A_NODE = (
+    ("more bands than bins", "FRONT_END", "front-end", {5: 3_800, 6: 3_900}),
+    ("more than half the rate", "FRONT_END", "front-end", {6: 4_001}),
+    ("a rate that overflows", "FRONT_END", "front-end", {1: 2**32 - 1}),
+    ("another transform", "FRONT_END", "front-end", {2: 1_024}),
+    ("too many frames", "FRONT_END", "front-end", {3: 65_536 + 16}),
+    ("a microphone with a machine's numbers", "FRONT_END", "front-end", {0: "audio"}),
+    ("a probability above 1", "DECISION", "decision", {0: "average", 1: 1.5}),
+    ("a clip that does not fit", "DECISION", "decision", {6: 1_000 * RING_BYTES}),
+    ("audits once in a century", "DECISION", "decision", {5: 2**32 - 1}),
+    ("rows that the model does not take", "FRONT_END", "model", {4: 24, 7: bytes(96)}),
+    ("a rule for another output", "DECISION", "model", {0: "average", 1: 0.5}),
+)
 FLIPPED = frozenset({"size", "header", "tlv", "digest", "key", "signature"})
 CUT = frozenset({"size", "tlv"})
 _FOLDER = bundle.read(Path(__file__).parent.parent / "cascades" / CASCADE)
@@ -31,6 +47,7 @@ class Hostile(NamedTuple):
     name: str
     data: bytes
     reasons: frozenset[str]
+    node_only: bool = False  # a gateway cannot know it
 
 
 @functools.cache
@@ -38,8 +55,8 @@ def good() -> bytes:
     return bundle.node_image(_FOLDER, counter=COUNTER, key=KEY)
 
 
-def signed(*, payload: bytes | None = None, counter: int = COUNTER, key: Ed25519PrivateKey | None = KEY, **tlvs: bytes) -> bytes:
-    """The good image with something else in it, signed all the same."""
+def signed(*, payload: bytes | None = None, counter: int = COUNTER, key: Ed25519PrivateKey | None = KEY, **tlvs: bytes | None) -> bytes:
+    """The good image with something else in it, or without a TLV that is None, signed all the same."""
     parsed = image.parse(good())
     assert parsed.self_test is not None
     values = {
@@ -51,7 +68,7 @@ def signed(*, payload: bytes | None = None, counter: int = COUNTER, key: Ed25519
         "SELF_TEST": image.encode_self_test(parsed.self_test),
         **tlvs,
     }
-    numbered = {getattr(image, name): value for name, value in values.items()}
+    numbered = {getattr(image, name): value for name, value in values.items() if value is not None}
     return bundle.make_image(payload or parsed.payload, version=parsed.version, counter=counter, tlvs=numbered, key=key)
 
 
@@ -61,6 +78,7 @@ def hostile() -> Iterator[Hostile]:
     yield from _flips()
     yield from _wrongly_signed()
     yield from _unfit()
+    yield from _unfit_settings()
     yield from _lying_models()
     yield from _wrong_self_tests()
 
@@ -91,13 +109,37 @@ def _wrongly_signed() -> Iterator[Hostile]:
 
 
 def _unfit() -> Iterator[Hostile]:
-    yield Hostile("old counter", signed(counter=COUNTER - 1), frozenset({"counter"}))
-    yield Hostile("another cascade's", signed(CASCADE=b"elsewhere"), frozenset({"cascade"}))
-    yield Hostile("too large an arena", signed(ARENA=struct.pack("<I", ARENA_BYTES + 1)), frozenset({"arena"}))
-    yield Hostile("largest arena", signed(ARENA=b"\xff" * 4), frozenset({"arena"}))
+    yield Hostile("old counter", signed(counter=COUNTER - 1), frozenset({"counter"}), node_only=True)
+    yield Hostile(
+        "larger than its slot", signed(payload=image.parse(good()).payload.ljust(CAPACITY, b"\0")), frozenset({"capacity"}), node_only=True
+    )
+    yield Hostile("another cascade's", signed(CASCADE=b"elsewhere"), frozenset({"cascade"}), node_only=True)
+    yield Hostile("too large an arena", signed(ARENA=struct.pack("<I", ARENA_BYTES + 1)), frozenset({"arena"}), node_only=True)
+    yield Hostile("largest arena", signed(ARENA=b"\xff" * 4), frozenset({"arena"}), node_only=True)
+    yield Hostile("an arena in which the model does not fit", signed(ARENA=struct.pack("<I", 256)), frozenset({"arena"}), node_only=True)
     model = _with_operator(_NO_SUCH_OPERATOR)
-    yield Hostile("an operator that no node has", signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"operators"}))
+    yield Hostile(
+        "an operator that no node has", signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"operators"}), node_only=True
+    )
     yield Hostile("an operator that the image conceals", signed(payload=model), frozenset({"operators"}))
+
+
+def _unfit_settings() -> Iterator[Hostile]:
+    parsed = image.parse(good())
+    for tlv, reason, encoded in (("FRONT_END", "front-end", parsed.front_end), ("DECISION", "decision", parsed.decision)):
+        fields = cbor2.loads(encoded)
+        for name, data in (
+            ("of nothing", b""),
+            ("cut short", encoded[:-1]),
+            ("with something behind it", encoded + b"\0"),
+            ("of an unknown kind", cbor2.dumps({**fields, 0: "unheard-of"})),
+            ("with an unknown key", cbor2.dumps({**fields, 8: 0})),
+            ("without a key", cbor2.dumps({key: value for key, value in fields.items() if key != 2})),
+        ):
+            yield Hostile(f"a {reason} {name}", signed(**{tlv: data}), frozenset({reason}))
+    for name, tlv, reason, change in _BEYOND_A_NODE:
+        fields = {**cbor2.loads(getattr(parsed, tlv.lower())), **change}
+        yield Hostile(name, signed(**{tlv: cbor2.dumps(fields)}), frozenset({reason}), node_only=True)
 
 
 def _lying_models() -> Iterator[Hostile]:
@@ -122,6 +164,7 @@ def _wrong_self_tests() -> Iterator[Hostile]:
     assert test is not None
     wrong = bytearray(test.outputs)
     wrong[-1] ^= 1
+    yield Hostile("no self-test", signed(SELF_TEST=None), frozenset({"self-test"}))
     for name, inputs, outputs in (
         ("one bit of the last output", test.inputs, bytes(wrong)),
         ("one output too few", test.inputs, test.outputs[:-1]),

@@ -121,7 +121,7 @@ async def test_an_image_that_does_not_verify_is_reported(place, image):
     broken.write_bytes(image.read_bytes()[:-1] + b"\0")
     async with place.up(), place.node("--image", broken):
         slot = (await place.wait_for(Info))[0].slots[0]
-        assert (slot.state, slot.rejected) == ("rejected", "image")
+        assert (slot.state, slot.rejected) == ("rejected", "digest")
 
 
 async def test_events_verdicts_and_flash(place, image):

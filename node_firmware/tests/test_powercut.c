@@ -1,4 +1,5 @@
-/* The power is cut inside every step of a long life of the queue and of the session log, and again inside the recovery.
+/* The power is cut before and inside every step of a long life of the queue and of the session log, and again in the
+ * recovery.
  *
  * What must hold: a record whose append returned is there until it is done or had to give way; a record is there whole
  * or not at all; the order stays; no unit is programmed twice between erases; life goes on. */
@@ -143,6 +144,7 @@ static void cut_recovery(const content_t *before, const content_t *after, uint32
         flash = torn;
         flash.steps = steps;
         flash.random ^= (uint32_t)steps;
+        flash.tear = (flash_tear_t)(flash_random(&flash) % FLASH_TEARS);
         if (setjmp(flash.cut) == 0) {
             assert_int_equal(queue_open(&queue, &driver, 0, RING), NODE_OK);
             recovered = true;
@@ -178,11 +180,12 @@ static void test_queue_survives_every_cut(void **state)
         list(&queue, &afters[i]);
     }
     assert_true(queue.dropped != 0); /* the life is long enough to come round */
-    for (long steps = 0;; steps++) {
+    for (long cut = 0;; cut++) {
         flash_init(&flash, RING);
-        flash.random = (uint32_t)steps;
+        flash.random = (uint32_t)cut;
+        flash.tear = (flash_tear_t)(cut % FLASH_TEARS);
         assert_int_equal(queue_open(&queue, &driver, 0, RING), NODE_OK);
-        if (!live(0, ACTIONS, steps, afters, &before, &action)) {
+        if (!live(0, ACTIONS, cut / FLASH_TEARS, afters, &before, &action)) {
             break;
         }
         static flash_t torn;
@@ -235,6 +238,7 @@ static void test_sessions_never_repeat(void **state)
         for (volatile unsigned boot = 0; boot < 120; boot++) {
             uint32_t session = 0;
             flash.steps = budget;
+            flash.tear = (flash_tear_t)((steps + boot) % FLASH_TEARS);
             if (setjmp(flash.cut) == 0) {
                 assert_int_equal(session_next(&driver, &session), NODE_OK);
                 budget = flash.steps;

@@ -38,7 +38,7 @@ typedef struct node_port {
     void (*log)(void *context, const char *line); /* may be NULL */
     void (*action)(void *context, const char *cascade, const char *action,
                    const char *label); /* a verdict is carried out */
-    void (*reset)(void *context); /* restarts the node, does not return; may be NULL */
+    void (*reset)(void *context);      /* restarts the node, does not return; may be NULL */
     void *context;
 } node_port_t;
 
