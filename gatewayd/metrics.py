@@ -176,7 +176,7 @@ class Metrics:
         match after.state:
             case update.State.CONFIRMED if after.started_s is not None:
                 self.ota_duration.observe(max(0.0, after.since_s - after.started_s))
-            case update.State.ROLLED_BACK:
+            case update.State.ROLLED_BACK if before.state is not update.State.WAITING:
                 self._ota_rollbacks.labels(_rollback(after.reason)).inc()
             case update.State.FAILED | update.State.REJECTED | update.State.TIMED_OUT:
                 word = after.reason.split(" ", 1)[0]

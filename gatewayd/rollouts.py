@@ -183,11 +183,12 @@ class Rollouts:
             if moved == one.rollout:
                 break
             await self._move(one, moved)
-        for decision in decisions:
-            if decision.do is Do.START:
-                await self._begin(one, decision.node, now_s)
-            else:
-                self._event(one, decision.node, _EVENTS[decision.do], reason=_why(one.rollout, decision.do))
+        for do, node in decisions:
+            if do is not Do.START:
+                self._event(one, node, _EVENTS[do], reason=_why(one.rollout, do))
+        for do, node in decisions:
+            if do is Do.START:
+                await self._begin(one, node, now_s)
         await self._saved(one)
         self._start_talks(one, talks, now_s)
         await self._explain(one, now_s)

@@ -1,14 +1,17 @@
-"""What every test may ask for: the node's C core as a shared library, and an empty database of each kind."""
+"""What every test may ask for: the node's C core as a shared library, an empty database of each kind, gatewayctl."""
 
 import ctypes
 import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
+from gatewayd import cli
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "host"
@@ -77,3 +80,22 @@ def url(request):
         connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
     return url
+
+
+@pytest.fixture
+def ctl(monkeypatch, capsys, tmp_path):
+    """Run gatewayctl in this process. Returns exit status, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("GATEWAYD_CONFIG", str(tmp_path / "gatewayd.toml"))
+    (tmp_path / "gatewayd.toml").write_text(f'[gateway]\nstate_dir = "{tmp_path}"\n')
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gatewayctl", *map(str, arguments)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code
+        return (status, *capsys.readouterr())
+
+    return run
