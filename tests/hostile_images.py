@@ -6,8 +6,9 @@ good() is the image that such a node takes; all others are made from it.
 """
 
 import functools
+import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ FLIPPED = frozenset({"size", "header", "tlv", "digest", "key", "signature"})
 CUT = frozenset({"size", "tlv"})
 _FOLDER = bundle.read(Path(__file__).parent.parent / "cascades" / CASCADE)
 _NO_SUCH_OPERATOR = schema.BuiltinOperator.SEGMENT_SUM
+
+
+_Tlv = tuple[int, bytes]
 
 
 class Hostile(NamedTuple):
@@ -76,6 +80,7 @@ def hostile() -> Iterator[Hostile]:
     """All of them; some thousand, most of them flips."""
     yield from _changed()
     yield from _flips()
+    yield from _wrong_areas()
     yield from _wrongly_signed()
     yield from _unfit()
     yield from _unfit_settings()
@@ -99,6 +104,48 @@ def _flips() -> Iterator[Hostile]:
             broken = bytearray(data)
             broken[at] ^= 1 << bit
             yield Hostile(f"bit {bit} of byte {at} flipped", bytes(broken), FLIPPED)
+
+
+def _wrong_areas() -> Iterator[Hostile]:
+    protected = protected_tlvs()
+    assert assembled(protected) == good()
+    self_test, test = dict(protected)[image.SELF_TEST], image.parse(good()).self_test
+    assert test is not None
+    for kind, value in protected:
+        yield Hostile(f"TLV {kind:#x} twice", assembled([*protected, (kind, value)]), frozenset({"tlv"}))
+        if kind != image.SELF_TEST:
+            yield Hostile(f"without TLV {kind:#x}", assembled([tlv for tlv in protected if tlv[0] != kind]), frozenset({"tlv"}))
+    for name, kind, value in (
+        ("no name", image.CASCADE, b""),
+        ("a capital in its name", image.CASCADE, b"Vibration"),
+        ("a hyphen before its name", image.CASCADE, b"-vibration"),
+        ("a name that goes on after its end", image.CASCADE, b"vibration\0"),
+        ("a name of 32 characters", image.CASCADE, b"v" * 32),
+        ("a counter of 3 bytes", image.COUNTER, bytes(3)),
+        ("a counter of 8 bytes", image.COUNTER, bytes(8)),
+        ("an arena of no bytes", image.ARENA, b""),
+        ("a self-test that is none", image.SELF_TEST, b"\xa0"),
+        ("a self-test without inputs", image.SELF_TEST, image.encode_self_test(image.SelfTest(b"", test.outputs))),
+        ("a self-test without outputs", image.SELF_TEST, image.encode_self_test(image.SelfTest(test.inputs, b""))),
+        ("a self-test the other way round", image.SELF_TEST, cbor2.dumps({1: test.outputs, 0: test.inputs})),
+        ("a self-test with more in it", image.SELF_TEST, cbor2.dumps({0: test.inputs, 1: test.outputs, 2: 0})),
+        ("a self-test with a longer head", image.SELF_TEST, b"\xb8\x02" + self_test[1:]),
+        ("a self-test with something behind it", image.SELF_TEST, self_test + b"\0"),
+    ):
+        yield Hostile(name, assembled([(kind, value) if tlv[0] == kind else tlv for tlv in protected]), frozenset({"tlv"}))
+    strange = [(0x7000 + i, b"") for i in range(image.MAX_TLVS + 1 - len(protected))]
+    yield Hostile("too many TLVs", assembled([*protected, *strange]), frozenset({"tlv"}))
+    for name, change in (
+        ("an unprotected TLV that does not belong", lambda plain: [*plain, (0x22, b"?")]),
+        ("an unprotected TLV twice", lambda plain: [*plain, plain[0]]),
+        ("a key hash, but no signature", lambda plain: plain[:2]),
+        ("a signature, but no key hash", lambda plain: [plain[0], plain[2]]),
+        ("no digest", lambda plain: plain[1:]),
+        ("no unprotected TLV", lambda _: []),
+        ("half a digest", lambda plain: [(plain[0][0], plain[0][1][:16]), *plain[1:]]),
+        ("half a signature", lambda plain: [*plain[:2], (plain[2][0], plain[2][1][:32])]),
+    ):
+        yield Hostile(name, assembled(protected, change), frozenset({"tlv"}))
 
 
 def _wrongly_signed() -> Iterator[Hostile]:
@@ -173,6 +220,34 @@ def _wrong_self_tests() -> Iterator[Hostile]:
     ):
         data = signed(SELF_TEST=image.encode_self_test(image.SelfTest(inputs, outputs)))
         yield Hostile(f"self-test: {name}", data, frozenset({"self-test"}))
+
+
+def protected_tlvs() -> list[_Tlv]:
+    """Those of the good image."""
+    data = good()
+    at, found = image.HEADER_BYTES + len(image.parse(data).payload), []
+    end = at + struct.unpack_from("<H", data, at + 2)[0]
+    at += 4
+    while at < end:
+        kind, size = struct.unpack_from("<HH", data, at)
+        found.append((kind, data[at + 4 : at + 4 + size]))
+        at += 4 + size
+    return found
+
+
+def _area(magic: int, tlvs: list[_Tlv]) -> bytes:
+    content = b"".join(struct.pack("<HH", kind, len(value)) + value for kind, value in tlvs)
+    return struct.pack("<HH", magic, 4 + len(content)) + content
+
+
+def assembled(protected: list[_Tlv], change: Callable[[list[_Tlv]], list[_Tlv]] = list) -> bytes:
+    """The good image with these protected TLVs, signed; then its unprotected ones are changed. No tool would make most of it."""
+    area = _area(0x6908, protected)
+    head = bytearray(good()[: image.HEADER_BYTES + len(image.parse(good()).payload)])
+    struct.pack_into("<H", head, 10, len(area))
+    digest = hashlib.sha256(head + area).digest()
+    plain = [(image.SHA256, digest), (image.KEY_HASH, image.key_hash(KEY.public_key())), (image.ED25519, KEY.sign(digest))]
+    return bytes(head) + area + _area(0x6907, change(plain))
 
 
 def _with_operator(number: int) -> bytes:

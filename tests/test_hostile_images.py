@@ -1,12 +1,13 @@
 """Images that nobody may accept, before the gateway and before the node: each is refused with a reason that fits it."""
 
 import hashlib
+import itertools
 import random
 import struct
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hostile_images import ARENA_BYTES, CAPACITY, CASCADE, COUNTER, KEY, RING_BYTES, good, hostile, signed
+from hostile_images import ARENA_BYTES, CAPACITY, CASCADE, COUNTER, KEY, RING_BYTES, assembled, good, hostile, protected_tlvs, signed
 from node_image import Node, content
 
 from gatewayd import bundle
@@ -33,6 +34,15 @@ def test_the_good_one_is_accepted(node):
     assert accept(good()).cascade == CASCADE
     assert signed() == good()
     assert node.judge(good()) is None
+
+
+def test_a_protected_tlv_that_nobody_knows_means_nothing(node):
+    known = protected_tlvs()
+    data = assembled([*known, *((0x7000 + i, b"?") for i in range(image.MAX_TLVS - len(known)))])
+    assert accept(data)._replace(sha256=b"", signature=b"", size_bytes=0) == accept(good())._replace(
+        sha256=b"", signature=b"", size_bytes=0
+    )
+    assert node.judge(data) is None
 
 
 def test_a_gateway_refuses_each_with_its_reason():
@@ -104,8 +114,7 @@ def rehash(data: bytearray) -> None:
 
 def test_node_and_gateway_agree(node):
     draw, seen = random.Random(1), set()
-    for _ in range(8_000):
-        data = mutated(draw)
+    for data in itertools.chain((mutated(draw) for _ in range(8_000)), (one.data for one in hostile())):
         reason, parsed = node.parse(data)
         try:
             expected = image.parse(data)
