@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import cbor2
 import flatbuffers  # type: ignore[import-untyped]
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tflite_builder import Builder
 
 from gatewayd import bundle
 from gatewayd.core import image, tflite
@@ -134,6 +136,7 @@ def _wrong_areas() -> Iterator[Hostile]:
     ):
         yield Hostile(name, assembled([(kind, value) if tlv[0] == kind else tlv for tlv in protected]), frozenset({"tlv"}))
     strange = [(0x7000 + i, b"") for i in range(image.MAX_TLVS + 1 - len(protected))]
+    yield Hostile("a gap between the areas", assembled(protected, gap=bytes(4)), frozenset({"tlv"}))
     yield Hostile("too many TLVs", assembled([*protected, *strange]), frozenset({"tlv"}))
     for name, change in (
         ("an unprotected TLV that does not belong", lambda plain: [*plain, (0x22, b"?")]),
@@ -169,6 +172,7 @@ def _unfit() -> Iterator[Hostile]:
         "an operator that no node has", signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"operators"}), node_only=True
     )
     yield Hostile("an operator that the image conceals", signed(payload=model), frozenset({"operators"}))
+    yield Hostile("an operator that the model does not have", signed(OPERATORS=b"\x01\x02"), frozenset({"operators"}))
 
 
 def _unfit_settings() -> Iterator[Hostile]:
@@ -203,6 +207,10 @@ def _lying_models() -> Iterator[Hostile]:
         yield Hostile(f"{name} without end", signed(payload=_patch(model, vector, b"\xff\xff\xff\x3f")), reasons)
         yield Hostile(f"first of {name} outside", signed(payload=_patch(model, vector + 4, far)), reasons)
     yield Hostile("not a flatbuffer", signed(payload=b"\xff" * len(model)), reasons)
+    for name, inputs, node_only in (("no operator at all", 1, False), ("two inputs", 2, True)):
+        model = _sum(inputs)
+        data = signed(payload=model, OPERATORS=bytes([inputs - 1]), SELF_TEST=image.encode_self_test(image.SelfTest(bytes(32), bytes(32))))
+        yield Hostile(name, data, reasons, node_only=node_only)
     yield Hostile("half a model", signed(payload=model[: len(model) // 2]), reasons)
 
 
@@ -240,9 +248,9 @@ def _area(magic: int, tlvs: list[_Tlv]) -> bytes:
     return struct.pack("<HH", magic, 4 + len(content)) + content
 
 
-def assembled(protected: list[_Tlv], change: Callable[[list[_Tlv]], list[_Tlv]] = list) -> bytes:
+def assembled(protected: list[_Tlv], change: Callable[[list[_Tlv]], list[_Tlv]] = list, *, gap: bytes = b"") -> bytes:
     """The good image with these protected TLVs, signed; then its unprotected ones are changed. No tool would make most of it."""
-    area = _area(0x6908, protected)
+    area = _area(0x6908, protected) + gap
     head = bytearray(good()[: image.HEADER_BYTES + len(image.parse(good()).payload)])
     struct.pack_into("<H", head, 10, len(area))
     digest = hashlib.sha256(head + area).digest()
@@ -256,6 +264,15 @@ def _with_operator(number: int) -> bytes:
     builder = flatbuffers.Builder(4096)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def _sum(inputs: int) -> bytes:
+    """A model that adds two inputs, or gives back the only one."""
+    b = Builder()
+    tensors = [b.tensor([1, 32], np.int8, 0.1) for _ in range(2 * inputs - 1)]
+    if inputs > 1:
+        b.op("ADD", tensors[:2], tensors[2:])
+    return b.finish(tensors[:inputs], tensors[-1:])
 
 
 def _fields(model: bytes, at: int) -> dict[int, int]:
