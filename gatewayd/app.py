@@ -1,7 +1,7 @@
 """The composition root: the only file that names concrete adapters.
 
-Start: cascades, store (with the nodes and their newest events), workers, /metrics, transports, READY. Stop (SIGTERM, SIGINT): no more
-frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
+Start: cascades, store (with the nodes, their newest events and the active bundles), workers, /metrics, transports, READY. Stop (SIGTERM,
+SIGINT): no more frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
 from gatewayd.judges import Judges
+from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics, serve
 from gatewayd.pipeline import Pipeline
 from gatewayd.publish import NodePublisher
@@ -56,7 +57,8 @@ async def run(config: Config) -> None:
     async with AsyncExitStack() as rooms:
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         await asyncio.to_thread(_restore, registry, store)
-        cascades = await asyncio.to_thread(shelf.overlay, folders, {})
+        ledger = Ledger(store)
+        cascades = await asyncio.to_thread(shelf.overlay, folders, await asyncio.to_thread(ledger.active))
         judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
         pipeline = Pipeline(
             registry=registry,
