@@ -1,10 +1,10 @@
-"""What core.update asks of a node, said over SMP: `Courier` has a verb for each of its actions, and reads the node's slots.
+"""What core.update asks of a node, said over SMP by smpclient: `Courier` has a verb for each of its actions, and reads the node's slots.
 
 A refusal is a NodeRefusedError with the node's reason; a link that breaks is a TransportError, silence a TimeoutError.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from smpclient import SMPClient
@@ -14,17 +14,30 @@ from smpclient.requests.image_management import ImageErase, ImageStatesRead, Ima
 
 from gatewayd.core import update
 from gatewayd.core.types import SlotState
-from gatewayd.errors import NodeRefusedError, TransportError
+from gatewayd.errors import GatewaydError, NodeRefusedError, TransportError
 from gatewayd.metrics import SmpResult
-from gatewayd.smp import translated
+from gatewayd.smp import NodeLink, SmpLinks
 
+TIMEOUT_S = 5.0
 _PATIENCE_S = 30.0  # the first piece of an upload may wait for an erase, the last is answered when the node has verified the image
 _MOST_STALLS = 8  # answers that bring an upload no further
 _SLOTS_OF_AN_IMAGE = 2  # MCUmgr counts slots through all images
 
 
+@asynccontextmanager
+async def conversation(links: SmpLinks, node: str, count: Callable[[SmpResult], None]) -> AsyncIterator["Courier"]:
+    """A conversation with `node`; `count` hears the result of every request. Raises TransportError, also where there is one already."""
+    client = SMPClient(NodeLink(links), node, TIMEOUT_S)
+    try:
+        with _translated():
+            await client.connect()  # asks for the size of its buffer
+        yield Courier(client, count)
+    finally:
+        await client.disconnect()
+
+
 class Courier:
-    """One conversation with a node about its images. `count` hears the result of every request."""
+    """One conversation with a node about its images."""
 
     def __init__(self, client: SMPClient, count: Callable[[SmpResult], None]) -> None:
         self._client = client
@@ -70,7 +83,7 @@ class Courier:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         try:
-            with translated():
+            with _translated():
                 yield
         except SMPUploadError as refused:
             self._count("refused")
@@ -84,6 +97,17 @@ class Courier:
         except TransportError:
             self._count("broken")
             raise
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Whatever smpclient makes of a node's bytes becomes a TransportError."""
+    try:
+        yield
+    except (TimeoutError, GatewaydError, SMPUploadError):  # the last one carries the node's answer
+        raise
+    except Exception as broken:  # smp lets through what cbor2, struct and enum raise
+        raise TransportError(f"SMP: {type(broken).__name__}: {broken}") from broken
 
 
 def _state(slot: Any) -> SlotState:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, select, text
 
 from gatewayd.core import rollout, update
 from gatewayd.core.gate import Cell
+from gatewayd.core.listening import Listener
 from gatewayd.core.rollout import Command, CommandError, Rollout, Rules
 from gatewayd.core.update import Update
 from gatewayd.database import active_bundles, explanations, history, listened, orders, rollouts, updates
@@ -220,8 +221,8 @@ class Ledger:
 
     # ---- the gate's evidence
 
-    def listen(self, seconds: Mapping[tuple[str, str, bytes, int], float]) -> None:
-        """Add to the time listened: (node, cascade, model, hour since the epoch) -> seconds."""
+    def listen(self, seconds: Mapping[Listener, float]) -> None:
+        """Add to the time listened, in seconds."""
         rows = [
             {"hour": hour, "cascade": cascade, "node": node, "model": model, "seconds": value}
             for (node, cascade, model, hour), value in sorted(seconds.items())

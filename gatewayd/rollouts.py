@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gatewayd.bundle import NODE_IMAGE, Bundle, Folder
 from gatewayd.core import gate, rollout, update
@@ -23,15 +24,17 @@ from gatewayd.core.registry import Node, Registry
 from gatewayd.core.rollout import Do, Rollout
 from gatewayd.core.types import Info, NodeState, Slot, SlotState
 from gatewayd.core.update import Action, Event, State, Update
-from gatewayd.courier import Courier
 from gatewayd.errors import CascadeError, GatewaydError, NodeRefusedError, StoreError, TransportError
 from gatewayd.evidence import Evidence
+from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics
-from gatewayd.judges import Judges
 from gatewayd.ports import Publisher
 from gatewayd.shelf import Shelf
 from gatewayd.smp import SmpLinks
+
+if TYPE_CHECKING:
+    from gatewayd.courier import Courier
 
 TICK_S = 1.0
 WATCH_S = 600.0  # between two looks at a trial; a node's own deadline is longer
@@ -153,9 +156,9 @@ class Rollouts:
                 await self._take_in(stored.rollout, stored.bundle_sha256, stored.created_s)
         for order in await asyncio.to_thread(self._ledger.orders):
             one = self._open.get(order.rollout_id)
+            if one is None:  # it came a moment ago, and has its turn in the next one
+                continue
             try:
-                if one is None:
-                    raise rollout.CommandError(f"rollout {order.rollout_id} is not open")
                 moved = rollout.command(one.rollout, order.command, self._clock(), order.cause)
             except rollout.CommandError as error:
                 _log.warning("%s", error)
@@ -346,9 +349,10 @@ class Rollouts:
 
     async def _talk(self, one: _Open, node: str) -> None:
         """One conversation: what the node has done, and what is there to do next."""
+        from gatewayd.courier import conversation  # noqa: PLC0415 -- smpclient takes its time, and most gateways have nothing to roll out
+
         try:
-            async with self._links.client(node) as client:
-                courier = Courier(client, self._metrics.smp_request)
+            async with conversation(self._links, node, self._metrics.smp_request) as courier:
                 action = self._resume(one, node, await courier.states())
                 while action is not None:
                     await self._saved(one)
@@ -380,7 +384,7 @@ class Rollouts:
         self._put(one, moved)
         return action
 
-    async def _do(self, one: _Open, node: str, action: Action, courier: Courier) -> Action | None:
+    async def _do(self, one: _Open, node: str, action: Action, courier: "Courier") -> Action | None:
         """Ask the node for one thing; what comes after it. Nothing comes where the update has been moved from elsewhere meanwhile."""
         asked = one.updates[node]
         match action:
@@ -405,7 +409,7 @@ class Rollouts:
             following = self._event(one, node, event)
         return following
 
-    async def _upload(self, one: _Open, node: str, courier: Courier) -> tuple[Event, ...]:
+    async def _upload(self, one: _Open, node: str, courier: "Courier") -> tuple[Event, ...]:
         """Send the image, from where the node has it."""
         state, had, image = one.updates[node], 0, (await self._bundle(one)).members[NODE_IMAGE]
         async for offset in courier.upload(image, state.image):

@@ -1,16 +1,10 @@
 """SMP over a transport's frames: what `smpclient.SMPClient` needs to talk to a node, one frame a message, one request in flight."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 
-from smpclient import SMPClient
-from smpclient.exceptions import SMPUploadError
-from smpclient.transport import SMPTransport
+from gatewayd.errors import TransportError
 
-from gatewayd.errors import GatewaydError, TransportError
-
-TIMEOUT_S = 5.0
 FIRST_FRAME_BYTES, LEAST_FRAME_BYTES, MOST_FRAME_BYTES = (
     512,
     128,
@@ -20,8 +14,10 @@ _HEADER_BYTES, _SEQUENCE = 8, 6  # byte of the sequence in the header
 Send = Callable[[str, bytes], None]  # node, frame; raises TransportError
 
 
-class NodeLink(SMPTransport):
-    """smpclient's transport to one node. The node's name is the address."""
+class NodeLink:
+    """smpclient's `SMPTransport` to one node. The node's name is the address."""
+
+    _smp_server_transport_buffer_size: int | None = None
 
     def __init__(self, links: "SmpLinks") -> None:
         self._links = links
@@ -97,25 +93,3 @@ class SmpLinks:
         """Hand over what a node answered; whether somebody waited for it."""
         link = self._links.get(node)
         return link is not None and link.deliver(frame)
-
-    @contextlib.asynccontextmanager
-    async def client(self, node: str) -> AsyncIterator[SMPClient]:
-        """A conversation with `node`. Raises TransportError; TimeoutError where it does not answer."""
-        client = SMPClient(NodeLink(self), node, TIMEOUT_S)
-        try:
-            with translated():
-                await client.connect()  # asks for the size of its buffer
-            yield client
-        finally:
-            await client.disconnect()
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Whatever smpclient makes of a node's bytes becomes a TransportError."""
-    try:
-        yield
-    except (TimeoutError, GatewaydError, SMPUploadError):  # the last one carries the node's answer
-        raise
-    except Exception as broken:  # smp lets through what cbor2, struct and enum raise
-        raise TransportError(f"SMP: {type(broken).__name__}: {broken}") from broken

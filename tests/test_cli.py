@@ -9,7 +9,7 @@ import shutil
 import pytest
 from live import WINDOW, Live, Node, event, info, until
 
-from gatewayd import __version__, cli, config, signing
+from gatewayd import __version__, config, signing
 from gatewayd.cli.watch import describe
 from gatewayd.core import wire
 from gatewayd.core.registry import Node as KnownNode

@@ -169,6 +169,14 @@ async def test_orders_stay_in_their_order_until_they_are_carried_out_and_are_not
         assert ledger.history("1") == [(NOW_S, "begins"), (NOW_S + 3, "it cannot pause")]
 
 
+async def test_an_order_stays_where_what_it_made_could_not_be_written(ledger):
+    added = add(ledger)
+    (start,) = ledger.orders()
+    with pytest.raises(StoreError):
+        ledger.move(added._replace(state=State.RUNNING, group=2**70), NOW_S, "never", start.id)
+    assert (ledger.orders(), ledger.rollout("1").rollout, ledger.history("1")) == ([start], added, [])
+
+
 async def test_an_order_opens_what_was_closed_and_keeps_it_open(ledger):
     first = add(ledger)
     ledger.move(first._replace(state=State.DONE), NOW_S, "", ledger.orders()[0].id)

@@ -10,7 +10,7 @@ import pytest
 from smp_node import OLD, SmpNode
 from test_store import open_store
 
-from gatewayd import bundle, rollouts, smp
+from gatewayd import bundle, courier, rollouts
 from gatewayd.core import gate, image, update
 from gatewayd.core.registry import Registry
 from gatewayd.core.rollout import Command, Rollout, Rules, State
@@ -146,7 +146,7 @@ async def site(sqlite_url, monkeypatch):
     monkeypatch.setattr(rollouts, "_GATHER_S", 0.001)
     monkeypatch.setattr(rollouts, "_WORD_S", 0.005)
     monkeypatch.setattr(rollouts, "_RETRY_S", 0.0)
-    monkeypatch.setattr(smp, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(courier, "TIMEOUT_S", 0.1)
     async with open_store(sqlite_url) as store:
         yield Site(Ledger(store))
 
@@ -304,7 +304,7 @@ async def test_a_sleeping_node_gets_its_turn_when_it_wakes(site):
     site.tell("n3", said=True, state=NodeState.SLEEPING)
     one = site.add()
     async with site.life():
-        await site.until(lambda: list(site.updates(one).values()).count(U.JUDGING) + list(site.updates(one).values()).count(U.CONFIRMED) == 3)
+        await site.until(lambda: sum(state in (U.JUDGING, U.CONFIRMED) for state in site.updates(one).values()) == 3)
         assert site.nodes["n3"].asked == []
         site.tell("n3")
         await site.ends(one)
@@ -327,19 +327,19 @@ async def test_silence_is_a_failure_after_its_deadline(site):
 async def test_links_that_break_are_tried_again_and_then_given_up(site):
     node = site.nodes["n0"]
     node.silent = {"upload"}
-    real = rollouts.Courier.upload
+    real = courier.Courier.upload
 
     async def broken(_self, _data, _image):
         raise TransportError("in the middle")
         yield
 
     one = site.add()
-    rollouts.Courier.upload = broken
+    courier.Courier.upload = broken
     try:
         async with site.life():
             await site.ends(one)
     finally:
-        rollouts.Courier.upload = real
+        courier.Courier.upload = real
     assert site.state(one) is State.ROLLED_BACK
     assert (site.updates(one)["n0"], site.ledger.updates(one)["n0"].reason) == (U.FAILED, "link")
 

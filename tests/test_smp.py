@@ -7,13 +7,16 @@ import hostile_images
 import pytest
 from smp import header as smp
 from smp_node import OLD, SmpNode, answer
+from smpclient import SMPClient
 from smpclient.requests.os_management import EchoWrite
 
+from gatewayd import courier
 from gatewayd import smp as links
 from gatewayd.core import image
 from gatewayd.core.types import SlotState
-from gatewayd.courier import Courier
+from gatewayd.courier import conversation
 from gatewayd.errors import NodeRefusedError, TransportError
+from gatewayd.smp import NodeLink
 
 IMAGE = hostile_images.good()
 SHA = image.parse(IMAGE).sha256
@@ -45,8 +48,8 @@ def counts():
 
 
 async def bring(wire, counts, work):
-    async with wire.links.client("n1") as client:
-        return await work(Courier(client, counts.append))
+    async with conversation(wire.links, "n1", counts.append) as courier:
+        return await work(courier)
 
 
 async def test_an_image_is_brought_tested_confirmed_and_taken_back(node, counts):
@@ -167,7 +170,7 @@ async def test_answers_to_earlier_questions_and_of_strangers_are_not_heard(node,
 
 
 async def test_silence_is_a_timeout(node, counts, monkeypatch):
-    monkeypatch.setattr(links, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(courier, "TIMEOUT_S", 0.05)
     node.silent = {"states"}
     with pytest.raises(TimeoutError):
         await bring(Wire(node.handle), counts, lambda courier: courier.states())
@@ -176,13 +179,13 @@ async def test_silence_is_a_timeout(node, counts, monkeypatch):
 
 async def test_there_is_one_conversation_with_a_node(node):
     wire = Wire(node.handle)
-    async with wire.links.client("n1"):
+    async with conversation(wire.links, "n1", print):
         with pytest.raises(TransportError, match="already"):
-            async with wire.links.client("n1"):
+            async with conversation(wire.links, "n1", print):
                 pass
-        async with wire.links.client("n2"):
+        async with conversation(wire.links, "n2", print):
             pass
-    async with wire.links.client("n1"):
+    async with conversation(wire.links, "n1", print):
         pass
 
 
@@ -190,8 +193,8 @@ async def test_there_is_one_conversation_with_a_node(node):
     ("said", "used"), [(0, links.LEAST_FRAME_BYTES), (-5, links.LEAST_FRAME_BYTES), (1 << 40, links.MOST_FRAME_BYTES), (600, 600)]
 )
 async def test_a_node_is_not_believed_every_buffer(said, used):
-    async with Wire(SmpNode(buffer_bytes=said).handle).links.client("n1") as client:
-        assert client._transport.max_unencoded_size == used
+    async with conversation(Wire(SmpNode(buffer_bytes=said).handle).links, "n1", print) as courier:
+        assert courier.frame_bytes == used
 
 
 async def test_smpclient_itself_is_used_unchanged():
@@ -199,5 +202,5 @@ async def test_smpclient_itself_is_used_unchanged():
         header = smp.Header.loads(frame[:8])
         return answer(header, {"r": "hello"} if header.command_id == 0 else {"buf_size": 1024, "buf_count": 1})
 
-    async with Wire(echo).links.client("n1") as client:
+    async with SMPClient(NodeLink(Wire(echo).links), "n1") as client:
         assert (await client.request(EchoWrite(d="hello"))).r == "hello"

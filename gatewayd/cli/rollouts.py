@@ -167,8 +167,18 @@ def give_order(config: Config, id_: str, command: Command, because: str) -> None
                     expected = rollout.command(expected, order.command, order.at_s)
         now_s = time.time()
         rollout.command(expected, command, now_s)
+        if command is Command.ROLL_BACK:
+            _refuse_older(ledger, expected)
         ledger.order(expected.id, command, cause, now_s)
     typer.echo(f"rollout {expected.id} is to {command.replace('_', ' ')}; `gatewayctl rollout explain {expected.id}` tells when it does")
+
+
+def _refuse_older(ledger: Ledger, one: Rollout) -> None:
+    """Nodes keep what they ran before the newest image, and nothing older."""
+    for stored in ledger.rollouts():
+        newer = stored.rollout
+        if newer.cascade == one.cascade and int(newer.id) > int(one.id) and newer.state is not rollout.State.ROLLED_BACK:
+            raise CommandError(f"rollout {newer.id} of {newer.cascade} came after it: that one can be rolled back")
 
 
 # ---- what is known
