@@ -1,7 +1,7 @@
 """The composition root: the only file that names concrete adapters.
 
-Start: cascades, store (with the nodes and their newest events), workers, /metrics, transports, READY. Stop (SIGTERM, SIGINT): no more
-frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
+Start: cascades, store (with the nodes, their newest events and the active bundles), workers, /metrics, transports, READY. Stop (SIGTERM,
+SIGINT): no more frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
 """
 
 import asyncio

@@ -226,6 +226,8 @@ class Rollouts:
         async with one.saving:
             await asyncio.to_thread(self._ledger.move, moved, self._clock(), f"{because}\n{text}".strip(), order)
         one.rollout = moved
+        if moved.state is rollout.State.HALTED:
+            self._metrics.rollouts_halted.inc()
         _log.info("%s", text.replace("\n", "; "))
 
     async def _explain(self, one: _Open, now_s: float) -> None:

@@ -247,6 +247,11 @@ def test_why_an_update_was_taken_back(cause, label):
     assert labels(metrics, "ota_failed_total") == {}
 
 
+def test_what_never_began_was_not_taken_back():
+    metrics = ends(State.ROLLED_BACK, "operator", UPDATE._replace(state=State.WAITING))
+    assert labels(metrics, "ota_rollbacks_total") == labels(metrics, "ota_failed_total") == {}
+
+
 def test_what_is_under_way_is_no_failure_and_a_confirmation_has_taken_its_time():
     for state in State:
         if state not in (State.FAILED, State.REJECTED, State.TIMED_OUT, State.ROLLED_BACK, State.CONFIRMED):

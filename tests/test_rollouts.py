@@ -246,6 +246,7 @@ async def test_a_failing_gate_takes_the_canary_back_and_says_why(site, monkeypat
     assert not any(site.nodes[name].asked for name in NAMES[1:])
     assert "precision 80% -> 40%" in site.ledger.explanation(one).text
     assert site.count("gatewayd_ota_rollbacks_total", reason="gate") == 1
+    assert site.count("gatewayd_rollouts_halted_total") == 1
 
 
 async def test_a_trial_that_ends_on_the_node_is_noticed(site):

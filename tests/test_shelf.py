@@ -10,15 +10,18 @@ from pathlib import Path
 import fake_model
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from live import event
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from live import Live, Node, event
 from test_faults import fill
 
-from gatewayd import bundle
+from gatewayd import bundle, config
 from gatewayd.core import image
 from gatewayd.errors import CascadeError, RefusedError
 from gatewayd.escalators.workers import WorkerPool
 from gatewayd.judges import Judges
+from gatewayd.ledger import Ledger
 from gatewayd.shelf import KEPT, Shelf
+from gatewayd.store import Store
 
 VIBRATION = Path(__file__).parent.parent / "cascades" / "vibration"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
@@ -26,7 +29,7 @@ KEYS = {image.key_hash(KEY.public_key()): KEY.public_key()}
 
 
 def cascade(path, version):
-    """The vibration cascade with a fake model on the gateway."""
+    """The vibration cascade with another name and a fake model on the gateway."""
     shutil.copytree(VIBRATION, path, ignore=shutil.ignore_patterns("__pycache__"))
     file = path / "cascade.toml"
     text = (
@@ -34,6 +37,7 @@ def cascade(path, version):
         .replace('version = "1.0.0"', f'version = "{version}"')
         .replace('[gateway]\nkind = "vibration"', '[gateway]\nkind = "fake"')
     )
+    text = text.replace('name = "vibration"', 'name = "fake"')
     file.write_text(text.replace("[gateway.settings]", f'[gateway.settings]\nname = "fake {version}"'))
     return bundle.read(path)
 
@@ -249,21 +253,49 @@ def make_pool(folder):
 
 async def test_a_restart_goes_on_with_the_active_bundle(place, bundles, tmp_path):
     name = place.put(bundles["1.2.0"])
-    folders = {"vibration": cascade(tmp_path / "folder", "1.0.0")}
-    cascades = await asyncio.to_thread(place.shelf.overlay, folders, {"vibration": name})
+    folders = {"fake": cascade(tmp_path / "folder", "1.0.0")}
+    cascades = await asyncio.to_thread(place.shelf.overlay, folders, {"fake": name})
     async with Judges(cascades, make_pool) as judges:
-        judge = judges.current["vibration"]
+        judge = judges.current["fake"]
         opinion = await judge.escalator.classify(event(0), 60)
     assert (judge.cascade.version, opinion.model) == ("1.2.0", "fake 1.2.0")
 
 
 def test_an_active_bundle_that_cannot_be_used_leaves_its_folder(place, bundles, tmp_path, caplog):
     good, bad = place.put(bundles["1.2.0"]), place.put(bundles["1.1.0"][:-1], "0" * 64)
-    folders = {"vibration": cascade(tmp_path / "folder", "1.0.0")}
-    assert place.shelf.overlay(folders, {"vibration": bad, "other": "1" * 64}) == folders
+    folders = {"fake": cascade(tmp_path / "folder", "1.0.0")}
+    assert place.shelf.overlay(folders, {"fake": bad, "other": "1" * 64}) == folders
     assert place.refused == ["digest", "disk"]
-    assert f"vibration: its bundle {bad} cannot be used, its folder {tmp_path / 'folder'} judges: digest" in caplog.text
+    assert f"fake: its bundle {bad} cannot be used, its folder {tmp_path / 'folder'} judges: digest" in caplog.text
     assert "other: its bundle" in caplog.text
     withdrawn = Place(place.folder, keys={})
-    assert withdrawn.shelf.overlay(folders, {"vibration": good}) == folders
+    assert withdrawn.shelf.overlay(folders, {"fake": good}) == folders
     assert withdrawn.refused == ["key"]
+
+
+@pytest.mark.skipif(not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), reason="needs mosquitto")
+async def test_a_gateway_starts_with_its_active_bundle_or_without(tmp_path, bundles):
+    public = tmp_path / "key.pub"
+    public.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    live = Live(tmp_path, settings=f'keys = ["{public}"]')
+    place = Place(live.state / "bundles")
+    name = place.put(bundles["1.2.0"])
+
+    async def judged(node, seq):
+        await node.event(seq)
+        await node.verdicts(1)
+        return live.stored("judge, action")[-1]
+
+    async with live.broker(), Node(live) as node:
+        async with live.gateway():
+            assert await judged(node, 0) == ("fake 1", "act")
+        with Store(config.Store(), f"sqlite:///{live.state / 'gatewayd.db'}") as store:
+            Ledger(store).activate("fake", name)
+        async with live.gateway():
+            assert await judged(node, 1) == ("fake 1.2.0", "inspect")
+        place.put(bundles["1.2.0"][:-1], name)
+        async with live.gateway():
+            assert await judged(node, 2) == ("fake 1", "act")
+            assert live.series('gatewayd_ota_refused_total{reason="digest"}') == 1
+    assert f"its bundle {name} cannot be used, its folder {live.cascade} judges" in live.said()
+    assert "Traceback" not in live.said()
