@@ -9,13 +9,15 @@ import time
 import aiomqtt
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gatewayd import bundle
+from gatewayd import bundle, signing
 from gatewayd.core import wire
 from gatewayd.core.types import Basis, Event, GatewayState, Info, NodeState, Reason, State, Verdict, Vitals
 from gatewayd.demo import site
 
 RATE_HZ = 8_000
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 def shaking(seconds, rng):
@@ -30,6 +32,8 @@ class Site:
         self.folder, self.port = folder, site.free_port()
         self.programs = build / "ports" / "posix"
         self.heard, self.news = [], asyncio.Event()
+        self.key = folder / "key.hex"
+        self.key.write_text(signing.raw(KEY.public_key()).hex() + "\n")
         for above in (folder, *folder.parents):  # mosquitto drops root and must reach its files then
             if above.name.startswith(("pytest-", "test_")):
                 above.chmod(0o755)
@@ -73,10 +77,13 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def node(self, *more, name="n-1"):
-        command = [self.programs / "gateway-node", "--id", name, "--broker", f"127.0.0.1:{self.port}", "--flash", self.folder / "flash"]
         self.log = self.folder / f"{name}.log"
-        async with site.process([*command, *more], self.log) as running:
+        async with site.process([*self.node_command(name), *more], self.log) as running:
             yield running
+
+    def node_command(self, name):
+        options = {"--id": name, "--broker": f"127.0.0.1:{self.port}", "--flash": self.folder / "flash", "--key": self.key}
+        return [str(word) for word in (self.programs / "gateway-node", *(word for option in options.items() for word in option))]
 
     async def said(self, words):
         async with asyncio.timeout(30):
@@ -96,7 +103,7 @@ def image(tmp_path_factory):
     folder = bundle.read(site.BROKER_FILES.parent.parent / "cascades" / "vibration")
     decision = folder.cascade.node.decision.model_copy(update={"listen_ms": 1_000})
     node = folder.cascade.node.model_copy(update={"decision": decision})
-    file.write_bytes(bundle.node_image(folder._replace(cascade=folder.cascade.model_copy(update={"node": node}))))
+    file.write_bytes(bundle.node_image(folder._replace(cascade=folder.cascade.model_copy(update={"node": node})), key=KEY))
     return file
 
 
@@ -105,7 +112,7 @@ async def test_birth_goodbye_and_death(place, image):
         async with place.node("--image", image, "--vitals-s", "600") as running:
             assert (await place.state(NodeState.READY)).session == 1
             info = (await place.wait_for(Info))[0]
-            assert [slot.state for slot in info.slots] == ["confirmed", "empty", "empty", "empty"]
+            assert [slot.state for slot in info.slots] == ["confirmed", *["empty"] * 7]
             assert (info.slots[0].cascade, info.slots[0].size_bytes, info.vitals_interval_s) == ("vibration", image.stat().st_size, 600)
             assert (await place.wait_for(Vitals))[0].cascades[0].model == info.slots[0].sha256[:8]
             assert await site.end(running) == 0
@@ -121,7 +128,7 @@ async def test_an_image_that_does_not_verify_is_reported(place, image):
     broken.write_bytes(image.read_bytes()[:-1] + b"\0")
     async with place.up(), place.node("--image", broken):
         slot = (await place.wait_for(Info))[0].slots[0]
-        assert (slot.state, slot.rejected) == ("rejected", "digest")
+        assert (slot.state, slot.rejected) == ("rejected", "signature")
 
 
 async def test_events_verdicts_and_flash(place, image):
@@ -187,9 +194,8 @@ async def test_the_broker_goes_and_comes_back(place, image):
 async def test_samples_from_a_pipe(place, image):
     async with place.up():
         await place.gateway(online=True)
-        command = (place.programs / "gateway-node", "--id", "n-2", "--broker", f"127.0.0.1:{place.port}", "--flash", place.folder / "flash")
         running = await asyncio.create_subprocess_exec(
-            *map(str, command), "--image", str(image), "--input", "vibration:-", "--exit-at-end", stdin=asyncio.subprocess.PIPE
+            *place.node_command("n-2"), "--image", image, "--input", "vibration:-", "--exit-at-end", stdin=asyncio.subprocess.PIPE
         )
         raw = shaking(30, np.random.default_rng(2))
         for start in range(0, len(raw), 1_001):  # samples cut in the middle
@@ -214,6 +220,7 @@ async def test_a_fleet(place):
         totals = json.loads(last)
         assert first[0].startswith("200 online in ")
         assert totals["events"] == totals["acknowledged"] > 0
+        assert totals["uploads"] == 0
         assert (totals["nodes"], totals["online"], totals["waiting"], totals["lost"]) == (200, 200, 0, 0)
         events = await place.wait_for(Event, count=totals["events"])
         assert all(len(event.window.data) == 400 for event in events)

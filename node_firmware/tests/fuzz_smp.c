@@ -15,11 +15,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static flash_t flash, installed;
+/* All that a node is; as it was installed it is copied for every input, since a boot checks a signature and takes its
+ * time. */
+typedef struct device {
+    flash_t flash;
+    node_t node;
+    sense_t sense;
+    uint8_t arena[1024] __attribute__((aligned(NN_ALIGNMENT)));
+} device_t;
+
+static device_t device, installed;
 static node_port_t port;
-static node_t node;
-static sense_t sense;
-static uint8_t arena[1024] __attribute__((aligned(NN_ALIGNMENT))), ring[NODE_MAX_WINDOW];
+static uint8_t ring[NODE_MAX_WINDOW];
 static const node_config_t config = {.id = "fuzz",
                                      .hardware = "fuzz",
                                      .board = "fuzz",
@@ -29,7 +36,7 @@ static const node_config_t config = {.id = "fuzz",
                                      .key_count = 1,
                                      .images = 1,
                                      .image_bytes = CAPACITY,
-                                     .arena_bytes = sizeof arena,
+                                     .arena_bytes = sizeof device.arena,
                                      .trial_s = 100,
                                      .keepalive_s = 60,
                                      .vitals_s = 60};
@@ -52,21 +59,17 @@ static void require(bool what)
     }
 }
 
-static void boot(void)
-{
-    const sense_memory_t memory = {arena, sizeof arena, ring, sizeof ring};
-    port = (node_port_t){.flash = flash_driver(&flash, SECTOR), .random = port_random, .reset = port_reset};
-    require(node_init(&node, &config, &port, 0) == NODE_OK && node_load(&node, 1, &sense, &memory) == NODE_OK);
-}
-
 static void install(void)
 {
+    const sense_memory_t memory = {device.arena, sizeof device.arena, ring, sizeof ring};
     uint32_t size;
     const uint8_t *const image = vector_load(&size);
-    flash_init(&flash, BYTES);
-    boot();
-    require(node_provision(&node, 1, image, size) == NODE_OK);
-    installed = flash;
+    flash_init(&device.flash, BYTES);
+    port = (node_port_t){.flash = flash_driver(&device.flash, SECTOR), .random = port_random, .reset = port_reset};
+    require(node_init(&device.node, &config, &port, 0) == NODE_OK &&
+            node_load(&device.node, 1, &device.sense, &memory) == NODE_OK &&
+            node_provision(&device.node, 1, image, size) == NODE_OK);
+    installed = device;
 }
 
 /* Whatever the answer says, a client can read it. */
@@ -82,11 +85,10 @@ static void check(const uint8_t *request, const uint8_t *answer, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (installed.size == 0) {
+    if (installed.flash.size == 0) {
         install();
     }
-    flash = installed;
-    boot();
+    device = installed;
     uint32_t now_ms = 0;
     while (size >= 3) {
         const size_t wanted = data[0] | (size_t)data[1] << 8, length = wanted < size - 3 ? wanted : size - 3;
@@ -97,17 +99,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             request[2] = (uint8_t)((length - SMP_HEADER_BYTES) >> 8);
             request[3] = (uint8_t)(length - SMP_HEADER_BYTES);
         }
-        const size_t answered = node_manage(&node, request, length, answer, sizeof answer, now_ms);
+        const size_t answered = node_manage(&device.node, request, length, answer, sizeof answer, now_ms);
         require(answered <= sizeof answer);
         if (answered != 0) {
             check(request, answer, answered);
         }
-        require(node_step(&node, now_ms) >= 0);
-        require(slots_running(&node.models[0].slots) >= 0); /* whatever it is told, it has a model */
+        require(node_step(&device.node, now_ms) >= 0);
+        require(slots_running(&device.node.models[0].slots) >= 0); /* whatever it is told, it has a model */
         free(request);
         data += 3 + length;
         size -= 3 + length;
     }
-    require(flash.broken_rules == 0);
+    require(device.flash.broken_rules == 0);
     return 0;
 }
