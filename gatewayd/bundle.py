@@ -4,8 +4,10 @@ Making wants the extra `build` (imgtool, LiteRT's schema, TFLM), opening does no
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -148,6 +150,15 @@ def gateway_files(folder: Folder) -> list[str]:
         if not (folder.path / name).is_file():
             raise CascadeError(f"{folder.path}: [gateway.settings] names {name!r}, which is not there")
     return sorted(set(named))
+
+
+def gateway_digest(folder: Folder) -> bytes:
+    """The same for two cascades that are judged by the same model: its kind, settings and files. Raises CascadeError."""
+    cascade = folder.cascade
+    commands = [command.model_dump() for command in cascade.policy.commands]  # part of what it loads
+    files = {name: hashlib.sha256(_read(folder.path / name)).hexdigest() for name in gateway_files(folder)}
+    parts = [cascade.gateway and [cascade.gateway.kind, cascade.gateway.settings], commands, files]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()  # str: TOML has dates
 
 
 class Bundle(NamedTuple):
