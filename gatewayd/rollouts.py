@@ -42,7 +42,7 @@ MOST_TALKS = 256
 _RETRY_S, _MOST_RETRY_S = 2.0, 60.0  # after a conversation that broke
 _MOST_BREAKS = 8  # in a row, before the update has failed
 _EXPLAIN_S = 5.0
-_GATHER_S = 0.05
+_GATHER_S = 0.1  # what happens meanwhile is looked at once
 _WORD_S, _WORD_TRIES = 0.1, 20  # how long a node's `info` may come after its refusal
 _EVENTS = {
     Do.CONFIRM: Event.GATE_PASSED,
@@ -66,6 +66,7 @@ class _Open:
     verdict: gate.Verdict = gate.NO_EVIDENCE
     unsaved: set[str] = field(default_factory=set)  # nodes whose update the ledger does not know
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    heard: set[str] = field(default_factory=set)  # nodes that have told something since they were looked at
     talks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     breaks: dict[str, int] = field(default_factory=dict)  # conversations in a row that broke
     retry_s: dict[str, float] = field(default_factory=dict)  # not before
@@ -113,10 +114,12 @@ class Rollouts:
             raise TransportError(f"{node} was never heard")
         self._publisher.smp(known, frame)
 
-    def changed(self, _node: str) -> None:
+    def changed(self, node: str) -> None:
         """A node has told of its slots or its state."""
-        if self._open:
-            self._wake.set()
+        for one in self._open.values():
+            if node in one.updates:
+                one.heard.add(node)
+                self._wake.set()
 
     def managed(self, node: str, frame: bytes) -> None:
         """An SMP answer has come."""
@@ -140,7 +143,7 @@ class Rollouts:
                 await self._something()
 
     async def _something(self) -> None:
-        """Wait until something happens, a second at most; what happens at almost the same time is looked at once."""
+        """Wait until something happens, a second at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
                 await self._wake.wait()
@@ -182,7 +185,8 @@ class Rollouts:
         if one.rollout.rules.gate:
             one.verdict = await one.evidence.verdict(one.updates, one.rollout.rules.margin)
         while True:
-            moved, decisions = rollout.step(one.rollout, self._nodes(one), one.verdict, now_s)
+            nodes = self._nodes(one)
+            moved, decisions = rollout.step(one.rollout, nodes, one.verdict, now_s)
             if moved == one.rollout:
                 break
             await self._move(one, moved)
@@ -193,7 +197,7 @@ class Rollouts:
             if do is Do.START:
                 await self._begin(one, node, now_s)
         await self._saved(one)
-        self._start_talks(one, talks, now_s)
+        self._start_talks(one, talks, nodes, now_s)
         await self._explain(one, now_s)
         self._metrics.rollout(one.rollout, one.updates)
         if one.ended and not one.talks:
@@ -331,23 +335,29 @@ class Rollouts:
             refused = error.reason
         self._event(one, node, Event.REFUSE if refused else Event.ADMIT, reason=refused or "")
 
-    def _start_talks(self, one: _Open, talks: asyncio.TaskGroup, now_s: float) -> None:
-        """With every node that can be heard and of which something is wanted, or has changed."""
+    def _start_talks(self, one: _Open, talks: asyncio.TaskGroup, nodes: Mapping[str, rollout.Node], now_s: float) -> None:
+        """With every node of which something is wanted, or that has told something else than was known of it."""
+        heard, one.heard = one.heard, set()
         for name, state in one.updates.items():
-            if len(one.talks) >= MOST_TALKS:
-                return
-            node = self._registry.get(name)
-            if name in one.talks or node is None or node.info is None or not self._reachable(node) or now_s < one.retry_s.get(name, 0):
+            if not (self._wants(state, now_s) or (name in heard and self._differs(state, now_s))):
                 continue
-            if self._wants(state, node.info, now_s):
+            if name not in one.talks and nodes[name].reachable and now_s >= one.retry_s.get(name, 0) and len(one.talks) < MOST_TALKS:
                 one.talks[name] = talks.create_task(self._talk(one, name), name=f"update-{one.rollout.id}-{name}")
+            elif name in heard:
+                one.heard.add(name)
 
     @staticmethod
-    def _wants(state: Update, info: Info, now_s: float) -> bool:
-        if state.state in _ASKED or (state.state is State.JUDGING and now_s - state.since_s >= WATCH_S):
-            return True
-        moved, action = update.resume(state, info.slots, now_s)
+    def _wants(state: Update, now_s: float) -> bool:
+        return state.state in _ASKED or (state.state is State.JUDGING and now_s - state.since_s >= WATCH_S)
+
+    def _differs(self, state: Update, now_s: float) -> bool:
+        moved, action = update.resume(state, self._slots(state.node), now_s)
         return state.state is not State.WAITING and (action is not None or moved.state is not state.state)
+
+    def _slots(self, node: str) -> tuple[Slot, ...]:
+        """As the node's newest `info` tells of them."""
+        known = self._registry.get(node)
+        return known.info.slots if known and known.info else ()
 
     async def _talk(self, one: _Open, node: str) -> None:
         """One conversation: what the node has done, and what is there to do next."""
@@ -374,10 +384,10 @@ class Rollouts:
 
     def _resume(self, one: _Open, node: str, states: dict[bytes, SlotState]) -> Action | None:
         """Go on from what the node says of its slots now; of those that receive or are rejected only its `info` tells."""
-        known = self._registry.get(node)
-        slots = known.info.slots if known and known.info else ()
         own = one.updates[node]
-        told = next((slot for slot in slots if slot.sha256 in (own.sha256, own.upload_sha256)), Slot(own.image, 0, SlotState.EMPTY, 0))
+        told = next(
+            (slot for slot in self._slots(node) if slot.sha256 in (own.sha256, own.upload_sha256)), Slot(own.image, 0, SlotState.EMPTY, 0)
+        )
         if own.sha256 in states:
             told = told._replace(state=states[own.sha256], sha256=own.sha256)
         elif told.state not in (SlotState.RECEIVING, SlotState.REJECTED):
@@ -431,17 +441,17 @@ class Rollouts:
 
     def _slot(self, state: Update) -> int:
         """Where the image is, or was to be: the slot of its number that is not confirmed."""
-        known = self._registry.get(state.node)
-        slots = known.info.slots if known and known.info else ()
-        return next((slot.slot for slot in slots if slot.image == state.image and slot.state is not SlotState.CONFIRMED), 1)
+        return next(
+            (slot.slot for slot in self._slots(state.node) if slot.image == state.image and slot.state is not SlotState.CONFIRMED), 1
+        )
 
     async def _refused(self, one: _Open, node: str, reason: str) -> None:
         """The node said no. Its `info` may say it better, a moment later."""
         state = one.updates[node]
         for _ in range(_WORD_TRIES if state.state is State.UPLOADING else 0):
-            known = self._registry.get(node)
-            slots = known.info.slots if known and known.info else ()
-            word = next((slot.rejected for slot in slots if slot.image == state.image and slot.state is SlotState.REJECTED), None)
+            word = next(
+                (slot.rejected for slot in self._slots(node) if slot.image == state.image and slot.state is SlotState.REJECTED), None
+            )
             if word:
                 reason = word
                 break
