@@ -148,6 +148,16 @@ static image_fault_t still_good(const node_t *n, const node_model_t *m, unsigned
     return fault != FAULT_NONE ? fault : verify_origin(&image, &policy);
 }
 
+/* What cannot be written down is true all the same until the next boot, and a node that does not start helps nobody. */
+static int unless_flash(const node_t *n, int status)
+{
+    if (status == NODE_E_FLASH) {
+        node_say(n, "flash: the state of a slot could not be written down");
+        return NODE_OK;
+    }
+    return status;
+}
+
 int models_open(node_t *n, uint32_t base)
 {
     const node_flash_t *const flash = &n->port->flash;
@@ -155,12 +165,12 @@ int models_open(node_t *n, uint32_t base)
         node_model_t *const m = &n->models[i];
         m->cascade = m->open = -1;
         const uint32_t at = base + i * slots_bytes(flash, n->config->image_bytes);
-        int status = slots_open(&m->slots, flash, at, n->config->image_bytes);
+        int status = unless_flash(n, slots_open(&m->slots, flash, at, n->config->image_bytes));
         for (unsigned slot = 0; slot < SLOTS && status == NODE_OK; slot++) {
             const uint8_t state = m->slots.slot[slot].state;
             const bool claims = state == SLOT_VERIFIED || state == SLOT_CONFIRMED;
             const image_fault_t fault = claims ? still_good(n, m, slot) : FAULT_NONE;
-            status = fault != FAULT_NONE ? reject(n, m, slot, fault) : NODE_OK;
+            status = fault != FAULT_NONE ? unless_flash(n, reject(n, m, slot, fault)) : NODE_OK;
         }
         if (status != NODE_OK) {
             return status;

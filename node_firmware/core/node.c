@@ -308,7 +308,7 @@ int node_init(node_t *n, const node_config_t *config, const node_port_t *port, u
     const uint32_t models = (SESSION_SECTORS + JOURNAL_SECTORS) * flash->sector_size;
     const uint32_t begin = models + models_bytes(config, flash);
     if (!valid_id(config->id) || config->keepalive_s == 0 || config->vitals_s == 0 ||
-        config->images > NODE_MAX_CASCADES || begin >= flash->size) {
+        config->images > NODE_MAX_CASCADES || (config->images != 0 && config->trial_s == 0) || begin >= flash->size) {
         return NODE_E_ARGUMENT;
     }
     n->config = config;

@@ -7,6 +7,7 @@
  *   node_transmit() has bytes                      -> send them, node_transmitted()
  *   the socket closed, or a call returned < 0      -> node_link_down()
  *   a sensor has samples                           -> node_feed()
+ *   an SMP request came another way than by MQTT   -> node_manage()
  *   otherwise, and when node_step()'s time is over -> node_step()
  *
  * All calls come from one thread. `now_ms` is any monotonic millisecond counter; it may wrap. */
