@@ -448,7 +448,7 @@ class Rollouts:
     async def _refused(self, one: _Open, node: str, reason: str) -> None:
         """The node said no. Its `info` may say it better, a moment later."""
         state = one.updates[node]
-        for _ in range(_WORD_TRIES if state.state is State.UPLOADING else 0):
+        for _ in range(_WORD_TRIES if state.state in (State.ADMITTED, State.UPLOADING) else 0):
             word = next(
                 (slot.rejected for slot in self._slots(node) if slot.image == state.image and slot.state is SlotState.REJECTED), None
             )

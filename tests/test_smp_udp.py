@@ -151,7 +151,7 @@ async def test_an_update(node, images):
         assert await states(client) == [(first, False, False), (second, True, True)]
         await client.request(ImageStatesWrite(hash=first, confirm=True))  # back, to what was confirmed before
         assert await states(client) == [(first, True, True), (second, False, False)]
-        await client.request(ImageErase(slot=1))
+        await client.request(ImageErase(slot=3))
         assert await states(client) == [(first, True, True)]
         counts = await counted(client)
         assert {name: count for name, count in counts.items() if count} == {"uploads": 1, "verified": 1, "tests": 1, "confirms": 2}
@@ -227,7 +227,7 @@ async def test_the_node_as_a_machine(node):
 async def test_refusals(node, images):
     async with node.client() as client:
         assert (await client.request(ImageStatesWrite(hash=digest(images.second)))).err.rc == IMG_MGMT_ERR.HASH_NOT_FOUND
-        assert (await client.request(ImageErase(slot=0))).err.rc == IMG_MGMT_ERR.NO_FREE_SLOT
+        assert (await client.request(ImageErase(slot=2))).err.rc == IMG_MGMT_ERR.NO_FREE_SLOT
         for slot, data, expected in (
             (1, images.stranger, IMG_MGMT_ERR.UNKNOWN),
             (1, images.second[:-1], IMG_MGMT_ERR.INVALID_IMAGE_DATA_OVERRUN),

@@ -229,11 +229,16 @@ def _front_end(encoded: bytes) -> str | None:
 
 _IMAGE_GROUP = 1
 _IMAGE_REFUSALS = {  # MCUmgr's image management errors that a node with slots and verification can answer
+    1: "image",
+    5: "tlv",
+    8: "no such image",
     9: "no free slot",
     11: "flash read",
     12: "flash write",
     13: "flash erase",
+    14: "no such slot",
     20: "offset",
+    21: "size",
     22: "header",
     23: "header",
     24: "digest",

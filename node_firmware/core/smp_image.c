@@ -294,7 +294,8 @@ int smp_image_upload(smp_call_t *call)
     return offset == written ? take(call, n->upload, slot->size, data) : put_offset(call, written, false);
 }
 
-/* `slot` counts through all images, as MCUmgr does; absent: the first image's. What does not run is forgotten. */
+/* `slot` counts through all images from image 0 on, as MCUmgr does; absent: the first model's. What does not run is
+ * forgotten. */
 int smp_image_erase(smp_call_t *call)
 {
     node_t *const n = call->node;
@@ -302,11 +303,11 @@ int smp_image_erase(smp_call_t *call)
     if (call->malformed) {
         return SMP_EINVAL;
     }
-    const uint32_t image = number != UINT32_MAX ? number / SLOTS : 0;
-    if (image >= n->config->images) {
+    const uint32_t image = number != UINT32_MAX ? number / SLOTS : 1;
+    if (image < 1 || image > n->config->images) {
         return IMAGE_NO_SUCH_SLOT;
     }
-    slots_t *const slots = &n->models[image].slots;
+    slots_t *const slots = &n->models[image - 1].slots;
     const int slot = number != UINT32_MAX ? (int)(number % SLOTS) : slots_free(slots);
     if (slot < 0 || slots->slot[slot].state == SLOT_TEST || slots->slot[slot].state == SLOT_CONFIRMED) {
         return IMAGE_NO_FREE_SLOT;

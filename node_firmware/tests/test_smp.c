@@ -676,9 +676,9 @@ static void test_erase(void **state)
 {
     (void)state;
     assert_int_equal(upload(size, 400), -1);
-    assert_int_equal(erase_slot(0), 9);
-    assert_int_equal(erase_slot(2), 14);
-    assert_int_equal(erase_slot(1), -1);
+    assert_int_equal(erase_slot(2), 9);
+    assert_int_equal(erase_slot(0), 14);
+    assert_int_equal(erase_slot(3), -1);
     assert_states(SLOT_CONFIRMED, SLOT_EMPTY);
     assert_int_equal(ask(WRITE, 1, 5), -1);
     assert_int_equal(counted("repeated"), 1);
