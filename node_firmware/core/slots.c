@@ -6,18 +6,28 @@
 
 #define MAGIC UINT32_C(0x31544c53)
 
+// clang-format off
 static const struct {
     uint8_t state, event, next;
 } steps[] = {
-    {SLOT_EMPTY, SLOT_ON_BEGIN, SLOT_RECEIVING},      {SLOT_RECEIVING, SLOT_ON_BEGIN, SLOT_RECEIVING},
-    {SLOT_VERIFIED, SLOT_ON_BEGIN, SLOT_RECEIVING},   {SLOT_REJECTED, SLOT_ON_BEGIN, SLOT_RECEIVING},
-    {SLOT_RECEIVING, SLOT_ON_VERIFY, SLOT_VERIFIED},  {SLOT_VERIFIED, SLOT_ON_TEST, SLOT_TEST},
-    {SLOT_TEST, SLOT_ON_CONFIRM, SLOT_CONFIRMED},     {SLOT_VERIFIED, SLOT_ON_RETURN, SLOT_CONFIRMED},
-    {SLOT_CONFIRMED, SLOT_ON_REPLACE, SLOT_VERIFIED}, {SLOT_RECEIVING, SLOT_ON_REJECT, SLOT_REJECTED},
-    {SLOT_VERIFIED, SLOT_ON_REJECT, SLOT_REJECTED},   {SLOT_TEST, SLOT_ON_REJECT, SLOT_REJECTED},
-    {SLOT_CONFIRMED, SLOT_ON_REJECT, SLOT_REJECTED},  {SLOT_RECEIVING, SLOT_ON_ERASE, SLOT_EMPTY},
-    {SLOT_VERIFIED, SLOT_ON_ERASE, SLOT_EMPTY},       {SLOT_REJECTED, SLOT_ON_ERASE, SLOT_EMPTY},
+    {SLOT_EMPTY,     SLOT_ON_BEGIN,   SLOT_RECEIVING},
+    {SLOT_RECEIVING, SLOT_ON_BEGIN,   SLOT_RECEIVING}, /* another upload */
+    {SLOT_RECEIVING, SLOT_ON_VERIFY,  SLOT_VERIFIED},
+    {SLOT_RECEIVING, SLOT_ON_REJECT,  SLOT_REJECTED},
+    {SLOT_RECEIVING, SLOT_ON_ERASE,   SLOT_EMPTY},
+    {SLOT_VERIFIED,  SLOT_ON_BEGIN,   SLOT_RECEIVING},
+    {SLOT_VERIFIED,  SLOT_ON_TEST,    SLOT_TEST},
+    {SLOT_VERIFIED,  SLOT_ON_RETURN,  SLOT_CONFIRMED},
+    {SLOT_VERIFIED,  SLOT_ON_REJECT,  SLOT_REJECTED},
+    {SLOT_VERIFIED,  SLOT_ON_ERASE,   SLOT_EMPTY},
+    {SLOT_TEST,      SLOT_ON_CONFIRM, SLOT_CONFIRMED},
+    {SLOT_TEST,      SLOT_ON_REJECT,  SLOT_REJECTED},
+    {SLOT_CONFIRMED, SLOT_ON_REPLACE, SLOT_VERIFIED},
+    {SLOT_CONFIRMED, SLOT_ON_REJECT,  SLOT_REJECTED},
+    {SLOT_REJECTED,  SLOT_ON_BEGIN,   SLOT_RECEIVING},
+    {SLOT_REJECTED,  SLOT_ON_ERASE,   SLOT_EMPTY},
 };
+// clang-format on
 
 /* What the journal keeps. */
 typedef struct record {
@@ -80,16 +90,6 @@ static bool step(slot_t *slot, slot_event_t event)
         return false;
     }
     slot->state = (uint8_t)next;
-    return true;
-}
-
-static bool reject(slot_t *slot, image_fault_t fault)
-{
-    if (!step(slot, SLOT_ON_REJECT)) {
-        return false;
-    }
-    slot->fault = (uint8_t)fault;
-    slot->proven = 0;
     return true;
 }
 
@@ -320,9 +320,7 @@ int slots_confirm(slots_t *s, unsigned slot, uint32_t counter)
         return NODE_E_STATE;
     }
     confirmed->proven = 1;
-    if (!step(other, SLOT_ON_REPLACE) && other->state == SLOT_TEST) {
-        (void)reject(other, FAULT_REVERTED);
-    }
+    (void)step(other, SLOT_ON_REPLACE);
     next.counter = counter > next.counter ? counter : next.counter;
     return commit(s, &next);
 }
@@ -339,11 +337,13 @@ int slots_reject(slots_t *s, unsigned slot, image_fault_t fault)
         return NODE_E_STATE;
     }
     record_t next = record_of(s);
-    slot_t *const other = &next.slot[1 - slot];
-    const bool was_confirmed = next.slot[slot].state == SLOT_CONFIRMED;
-    if (!reject(&next.slot[slot], fault)) {
+    slot_t *const rejected = &next.slot[slot], *const other = &next.slot[1 - slot];
+    const bool was_confirmed = rejected->state == SLOT_CONFIRMED;
+    if (!step(rejected, SLOT_ON_REJECT)) {
         return NODE_E_STATE;
     }
+    rejected->fault = (uint8_t)fault;
+    rejected->proven = 0;
     if (was_confirmed && other->proven) {
         (void)step(other, SLOT_ON_RETURN);
     }

@@ -88,12 +88,13 @@ NODE_MUST_USE int slots_write(slots_t *s, const uint8_t *data, uint32_t size);
  * earlier. */
 NODE_MUST_USE int slots_judge(slots_t *s, image_fault_t fault, const uint8_t sha256[32]);
 /* NODE_E_STATE where the table has no such step. test: verified to test; NODE_E_BUSY while the other one is. confirm:
- * on test, or proven, to confirmed; the one that was confirmed stays as verified, one on test is rejected(reverted),
- * and `counter` rises to `counter`. The confirmed one can be confirmed only while a trial is on, which reverts that.
- * revert: test to rejected(fault). reject: whatever is there turned out to be unusable; a proven slot takes the place
- * of a confirmed one. erase: what neither runs nor is confirmed is forgotten.
+ * on test, or proven, to confirmed; the one that was confirmed stays as verified, and `counter` rises to `counter`. To
+ * confirm what is confirmed ends a trial of the other one: rejected(reverted). revert: test to rejected(fault). reject:
+ * whatever is there turned out to be unusable; a proven slot takes the place of a confirmed one. erase: what neither
+ * runs nor is confirmed is forgotten.
  *
- * NODE_E_FLASH: nothing happened, except that what is rejected is so until the next boot, which rejects it again. */
+ * NODE_E_FLASH: nothing has happened, except that a rejection holds until the next boot even where it cannot be written
+ * down. */
 NODE_MUST_USE int slots_test(slots_t *s, unsigned slot);
 NODE_MUST_USE int slots_confirm(slots_t *s, unsigned slot, uint32_t counter);
 NODE_MUST_USE int slots_revert(slots_t *s, image_fault_t fault);

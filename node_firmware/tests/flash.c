@@ -22,13 +22,15 @@ static uint32_t faintly(const uint8_t target[FLASH_UNIT])
     return node_crc32(0, target, FLASH_UNIT) | 2;
 }
 
-/* Some of the bits become those of `target`; with TEAR_UNREADABLE they mean nothing. */
+/* Some of the bytes, or some bits of each, become those of `target`; with TEAR_UNREADABLE they mean nothing. */
 static void tear_unit(flash_t *flash, uint32_t unit, const uint8_t target[FLASH_UNIT])
 {
     uint8_t *const bytes = flash->bytes + unit * FLASH_UNIT;
-    for (unsigned i = 0; i < FLASH_UNIT; i++) {
-        const uint8_t mask = (uint8_t)flash_random(flash);
-        bytes[i] = flash->tear == TEAR_UNREADABLE ? mask : (uint8_t)((bytes[i] & ~mask) | (target[i] & mask));
+    const uint32_t whole = flash_random(flash) % (2 * FLASH_UNIT);
+    for (uint32_t i = 0; i < FLASH_UNIT; i++) {
+        const uint8_t some = (uint8_t)flash_random(flash);
+        const uint8_t mask = whole >= FLASH_UNIT ? some : i < whole ? 0xff : 0;
+        bytes[i] = flash->tear == TEAR_UNREADABLE ? some : (uint8_t)((bytes[i] & ~mask) | (target[i] & mask));
     }
     flash->unreadable[unit] |= flash->tear == TEAR_UNREADABLE;
     flash->touched[unit] = PROGRAMMED;
@@ -49,7 +51,7 @@ static void tear_program(flash_t *flash, uint32_t unit, const uint8_t target[FLA
     if (flash->tear == TEAR_BITS || flash->tear == TEAR_UNREADABLE) {
         tear_unit(flash, unit, target);
     }
-    if (flash->tear != TEAR_NOTHING && reads_as_erased(flash, unit)) {
+    if (flash->tear != TEAR_NOTHING && flash->tear != TEAR_WHOLE && reads_as_erased(flash, unit)) {
         flash->touched[unit] = faintly(target);
     }
 }
@@ -58,7 +60,7 @@ static void tear_erase(flash_t *flash, uint32_t offset)
 {
     const uint32_t first = offset / FLASH_UNIT, count = flash->sector_size / FLASH_UNIT;
     uint8_t target[FLASH_UNIT];
-    if (flash->tear == TEAR_NOTHING) {
+    if (flash->tear == TEAR_NOTHING || flash->tear == TEAR_WHOLE) {
         return;
     }
     flash->erases[offset / flash->sector_size]++;
@@ -75,18 +77,20 @@ static void tear_erase(flash_t *flash, uint32_t offset)
     }
 }
 
-/* Whether the operation goes on; where the power fails it does not return. */
-static bool powered(flash_t *flash)
+/* Whether the step is done; where the power fails it does not return. The first operation that fails is the last one
+ * to. */
+static bool powered(flash_t *flash, bool *failed)
 {
-    if (flash->steps == 0) {
-        if (!flash->fails) {
-            longjmp(flash->cut, 1);
-        }
-        flash->steps = -1;
-        return false;
+    if (flash->steps != 0) {
+        flash->steps -= flash->steps > 0;
+        return true;
     }
-    flash->steps -= flash->steps > 0;
-    return true;
+    if (!flash->fails) {
+        longjmp(flash->cut, 1);
+    }
+    flash->steps = -1;
+    *failed = true;
+    return flash->tear == TEAR_WHOLE;
 }
 
 static int erase(void *context, uint32_t offset, uint32_t size)
@@ -97,11 +101,12 @@ static int erase(void *context, uint32_t offset, uint32_t size)
         flash->broken_rules++;
         return -1;
     }
-    for (uint32_t at = offset; at < offset + size; at += sector) {
+    bool failed = false;
+    for (uint32_t at = offset; !failed && at < offset + size; at += sector) {
         if (flash->steps == 0) {
             tear_erase(flash, at);
         }
-        if (!powered(flash)) {
+        if (!powered(flash, &failed)) {
             return -1;
         }
         flash->erases[at / sector]++;
@@ -109,7 +114,7 @@ static int erase(void *context, uint32_t offset, uint32_t size)
         memset(flash->touched + at / FLASH_UNIT, 0, sector / FLASH_UNIT * sizeof *flash->touched);
         memset(flash->unreadable + at / FLASH_UNIT, 0, sector / FLASH_UNIT);
     }
-    return 0;
+    return failed ? -1 : 0;
 }
 
 static int program(void *context, uint32_t offset, const void *data, uint32_t size)
@@ -119,22 +124,21 @@ static int program(void *context, uint32_t offset, const void *data, uint32_t si
         flash->broken_rules++;
         return -1;
     }
-    for (uint32_t at = 0; at < size; at += FLASH_UNIT) {
+    bool failed = false;
+    for (uint32_t at = 0; !failed && at < size; at += FLASH_UNIT) {
         const uint32_t unit = (offset + at) / FLASH_UNIT;
         const uint8_t *const target = (const uint8_t *)data + at;
         flash->broken_rules += flash->touched[unit] != UNTOUCHED && flash->touched[unit] != faintly(target);
         if (flash->steps == 0) {
             tear_program(flash, unit, target);
         }
-        if (!powered(flash)) {
+        if (!powered(flash, &failed)) {
             return -1;
         }
-        for (unsigned i = 0; i < FLASH_UNIT; i++) {
-            flash->bytes[unit * FLASH_UNIT + i] &= target[i];
-        }
+        memcpy(flash->bytes + unit * FLASH_UNIT, target, FLASH_UNIT);
         flash->touched[unit] = PROGRAMMED;
     }
-    return 0;
+    return failed ? -1 : 0;
 }
 
 static int read(void *context, uint32_t offset, void *data, uint32_t size)

@@ -14,10 +14,11 @@
 /* What a step leaves behind in which the power fails. After a step is before the next one. */
 typedef enum flash_tear {
     TEAR_NOTHING,    /* the cut came before the step */
-    TEAR_BITS,       /* some bits have changed; an erase: some units not at all, some anyhow */
+    TEAR_BITS,       /* some bytes or bits have changed; an erase: some units not at all, some anyhow */
     TEAR_FAINT,      /* all looks erased: a write has begun unseen, an erase has ended too early to last */
     TEAR_UNREADABLE, /* as TEAR_BITS, and what was touched cannot be read until it is erased */
-    FLASH_TEARS
+    FLASH_TEARS,
+    TEAR_WHOLE = FLASH_TEARS /* all is done; for `fails`: a cut like this is one before the next step */
 } flash_tear_t;
 
 typedef struct flash {
