@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 flags="-fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections -fno-stack-protector -Wno-error"
 parts=(node_core node_nn node_frontend mbedtls monocypher)
-updates='^(image|verify|slots|smp[a-z_]*|sha256|sha512|monocypher)[.]' # files that a node without updates would not have
+updates='^(image|verify|slots|models|journal|nor|settings|smp[a-z_]*|sha256|sha512|monocypher)[.]' # files that a node without updates would not have
 structs=(node_t sense_t image_t slots_t audio_frontend_t vibration_frontend_t clip_t)
 
 quiet() { # only what fails is worth reading

@@ -49,7 +49,17 @@ class FleetSite(Live):
     @contextlib.asynccontextmanager
     async def fleet(self, count, *more):
         """`count` nodes; what they counted is in `fleet_says()` after the block."""
-        command = [FLEET, "--broker", f"127.0.0.1:{self.mqtt_port}", "--count", str(count), "--image", self.image, "--key", f"{self.key}.pub"]
+        command = [
+            FLEET,
+            "--broker",
+            f"127.0.0.1:{self.mqtt_port}",
+            "--count",
+            str(count),
+            "--image",
+            self.image,
+            "--key",
+            f"{self.key}.pub",
+        ]
         self.fleet_log = self.folder / "fleet.log"
         async with site.process([*command, *more], self.fleet_log) as running:
             await until(lambda: f"{count} online" in self.fleet_log.read_text(), self.fleet_log.read_text)
