@@ -20,7 +20,7 @@ from typing import Any
 from gatewayd import __version__, bundle, signing
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
-from gatewayd.core.listening import Listener, Listening
+from gatewayd.core.listening import Listened, Listener, Listening
 from gatewayd.core.registry import Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
@@ -148,13 +148,13 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
 
 async def _remember_listening(listening: Listening, ledger: Ledger) -> None:
     """Write down how long each model has listened; what the disk refuses is offered again."""
-    seconds: Mapping[Listener, float] = {}
+    times: Mapping[Listener, Listened] = {}
     while True:
         await asyncio.sleep(_LISTENING_S)
-        seconds = seconds or listening.take()
+        times = times or listening.take()
         with contextlib.suppress(StoreError):
-            await asyncio.to_thread(ledger.listen, seconds)
-            seconds = {}
+            await asyncio.to_thread(ledger.listen, times)
+            times = {}
 
 
 # ---- processes, signals, systemd

@@ -40,7 +40,7 @@ updates = table(
 orders = table("orders", *map(column, ("id", "rollout", "at_s", "command", "cause")))
 history = table("history", *map(column, ("id", "rollout", "at_s", "text")))
 explanations = table("explanations", *map(column, ("rollout", "at_s", "text")))
-listened = table("listened", *map(column, ("hour", "cascade", "node", "model", "seconds")))
+listened = table("listened", *map(column, ("hour", "cascade", "node", "model", "seconds", "first_s", "last_s")))
 active_bundles = table("active_bundles", *map(column, ("cascade", "bundle_sha256")))
 
 # What SQLite and PostgreSQL spell differently.
@@ -105,7 +105,8 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             rollout BIGINT PRIMARY KEY REFERENCES rollouts (id), at_s DOUBLE PRECISION NOT NULL, text TEXT NOT NULL
         )""",
         """CREATE TABLE listened (
-            hour BIGINT NOT NULL, cascade TEXT NOT NULL, node TEXT NOT NULL, model {bytes} NOT NULL, seconds DOUBLE PRECISION NOT NULL,
+            hour BIGINT NOT NULL, cascade TEXT NOT NULL, node TEXT NOT NULL, model {bytes} NOT NULL,
+            seconds DOUBLE PRECISION NOT NULL, first_s DOUBLE PRECISION NOT NULL, last_s DOUBLE PRECISION NOT NULL,
             PRIMARY KEY (hour, cascade, node, model)
         )""",
         "CREATE TABLE active_bundles (cascade TEXT PRIMARY KEY, bundle_sha256 TEXT NOT NULL)",

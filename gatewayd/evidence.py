@@ -10,6 +10,7 @@ from gatewayd.core.update import Update
 from gatewayd.ledger import Ledger
 
 BASELINE_S = 28 * 86_400.0
+_HOUR_S = 3_600.0
 _MODEL_BYTES = 8  # of an image's SHA-256 in events
 _REST = 10.0  # times as long as an answer took there is none: the database has other work
 
@@ -39,7 +40,8 @@ class Evidence:
 
     def _judge(self, old: Mapping[str, bytes], margin: float) -> gate.Verdict:
         if self._before is None:
-            self._before = self._ledger.cells(self._cascade, self._created_s - BASELINE_S, self._created_s)
+            hour_s = self._created_s // _HOUR_S * _HOUR_S  # cells are of whole hours: that of the beginning is in `since`
+            self._before = self._ledger.cells(self._cascade, hour_s - BASELINE_S, hour_s)
         since = self._ledger.cells(self._cascade, self._created_s, float("inf"))
         new = [cell for model, cell in since if model == self._new and cell.node in old]
         nodes = frozenset(cell.node for cell in new)

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, TextClause, select, text
 
 from gatewayd.core import rollout, update
 from gatewayd.core.gate import Cell
-from gatewayd.core.listening import Listener
+from gatewayd.core.listening import Listened, Listener
 from gatewayd.core.rollout import Command, CommandError, Rollout, Rules
 from gatewayd.core.update import Update
-from gatewayd.database import active_bundles, explanations, history, listened, orders, rollouts, updates
+from gatewayd.database import active_bundles, explanations, history, orders, rollouts, updates
 from gatewayd.errors import StoreError
 from gatewayd.store import Store, count_change
 
@@ -221,12 +221,9 @@ class Ledger:
 
     # ---- the gate's evidence
 
-    def listen(self, seconds: Mapping[Listener, float]) -> None:
-        """Add to the time listened, in seconds."""
-        rows = [
-            {"hour": hour, "cascade": cascade, "node": node, "model": model, "seconds": value}
-            for (node, cascade, model, hour), value in sorted(seconds.items())
-        ]
+    def listen(self, times: Mapping[Listener, Listened]) -> None:
+        """Add to the time listened."""
+        rows = [{**listener._asdict(), **time._asdict()} for listener, time in sorted(times.items())]
         if rows:
             with self._store.writing() as connection:
                 connection.execute(_LISTEN, rows)
@@ -234,7 +231,7 @@ class Ledger:
     def cells(self, cascade: str, since_s: float, until_s: float) -> list[tuple[bytes, Cell]]:
         """What each model did on each node in each hour that the time touches: (model, cell).
 
-        `until_s` may be infinite. Whole hours, so that events and time listened are of the same time.
+        `until_s` may be infinite. Whole hours, and of their events those that came while the model is known to have listened.
         """
         first, last = int(since_s // _HOUR_S), int(-(-min(until_s, _FAR_S) // _HOUR_S))
         bounds: dict[str, Any] = {"cascade": cascade, "first": first, "last": last}
@@ -252,9 +249,11 @@ def _cells_sql(dialect: str) -> TextClause:
     counts = ", ".join(f"CASE WHEN {when} THEN 1 ELSE 0 END AS {name}" for name, when in whens.items())
     return text(  # nothing in it comes from outside
         f"SELECT model, node, hour, sum(escalated), sum(agreed), sum(audits), sum(missed), sum(seconds) FROM ("  # noqa: S608
-        f"SELECT model, node, {hour} AS hour, {counts}, 0.0 AS seconds"
-        " FROM events WHERE basis = 'gateway' AND reason IN ('trigger', 'audit')"
-        " AND cascade = :cascade AND arrived_s >= :since_s AND arrived_s < :until_s"
+        f"SELECT events.model, events.node, {hour} AS hour, {counts}, 0.0 AS seconds"
+        " FROM events CROSS JOIN listened WHERE basis = 'gateway' AND reason IN ('trigger', 'audit')"
+        " AND events.cascade = :cascade AND arrived_s >= :since_s AND arrived_s < :until_s"
+        f" AND listened.hour = {hour} AND listened.cascade = :cascade AND listened.node = events.node AND listened.model = events.model"
+        " AND arrived_s BETWEEN first_s AND last_s"
         " UNION ALL SELECT model, node, hour, 0, 0, 0, 0, seconds"
         " FROM listened WHERE hour >= :first AND hour < :last AND cascade = :cascade"
         ") AS parts GROUP BY model, node, hour ORDER BY model, node, hour"
@@ -307,10 +306,10 @@ def _insert_note(connection: Connection, id_: int, at_s: float, words: str) -> N
     connection.execute(sa.delete(history).where(history.c.rollout == id_, too_old))
 
 
-def _upsert(target: sa.TableClause, keys: tuple[str, ...], change: str = "{0} = excluded.{0}") -> TextClause:
+def _upsert(target: sa.TableClause, keys: tuple[str, ...]) -> TextClause:
     """INSERT, or where `keys` are there already UPDATE."""
     names = target.c.keys()
-    changes = ", ".join(change.format(name) for name in names if name not in keys)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
     values = ", ".join(f":{name}" for name in names)
     return text(
         f"INSERT INTO {target.name} ({', '.join(names)}) VALUES ({values}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"  # noqa: S608
@@ -320,4 +319,10 @@ def _upsert(target: sa.TableClause, keys: tuple[str, ...], change: str = "{0} = 
 _UPSERT_UPDATE = _upsert(updates, ("rollout", "node"))
 _EXPLAIN = _upsert(explanations, ("rollout",))
 _ACTIVATE = _upsert(active_bundles, ("cascade",))
-_LISTEN = _upsert(listened, ("hour", "cascade", "node", "model"), "{0} = listened.{0} + excluded.{0}")
+_LISTEN = text(
+    "INSERT INTO listened (hour, cascade, node, model, seconds, first_s, last_s)"
+    " VALUES (:hour, :cascade, :node, :model, :seconds, :first_s, :last_s)"
+    " ON CONFLICT (hour, cascade, node, model) DO UPDATE SET seconds = listened.seconds + excluded.seconds,"
+    " first_s = CASE WHEN excluded.first_s < listened.first_s THEN excluded.first_s ELSE listened.first_s END,"
+    " last_s = CASE WHEN excluded.last_s > listened.last_s THEN excluded.last_s ELSE listened.last_s END"
+)

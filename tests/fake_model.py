@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gatewayd.core.types import Opinion
 
-ACCEPT, DIE, HANG, RAISE, WAIT = range(5)
+ACCEPT, DIE, HANG, RAISE, WAIT, DENY = range(6)
 
 
 class Model:
@@ -26,7 +26,7 @@ class Model:
             raise RuntimeError("no idea")
         while event.label == WAIT and not (self._folder / "go").exists():
             time.sleep(0.01)
-        return Opinion(accepted=True, label="yes", score=0.9, model=self._name, text=str(os.getpid()))
+        return Opinion(accepted=event.label != DENY, label="yes", score=0.9, model=self._name, text=str(os.getpid()))
 
 
 def load(settings):

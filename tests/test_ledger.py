@@ -19,6 +19,7 @@ from test_store import DAY_S, NOW_S, append, open_store, record, sweep
 from gatewayd import database
 from gatewayd.core import update
 from gatewayd.core.gate import Cell
+from gatewayd.core.listening import Listened, Listener
 from gatewayd.core.rollout import Command, CommandError, Rollout, Rules, State
 from gatewayd.core.types import Basis, Reason
 from gatewayd.errors import StoreError
@@ -294,6 +295,15 @@ def judged(seq, hour, *, node="kitchen", model=OLD, reason=Reason.TRIGGER, accep
     return one._replace(event=one.event._replace(model=model, reason=reason), verdict=one.verdict._replace(accepted=accepted, basis=basis))
 
 
+def listened(*times, cascade="wakeword"):
+    """Of (node, model, hour, seconds), and from and to which second of the hour."""
+    of = {Listener(node, cascade, model, hour): (hour * 3_600.0, *rest) for node, model, hour, *rest in times}
+    return {
+        key: Listened(seconds, start_s + (span or (0,))[0], start_s + (span or (0, 3_600))[1])
+        for key, (start_s, seconds, *span) in of.items()
+    }
+
+
 async def test_cells_count_what_the_gateway_judged_and_the_time_listened(ledger):
     await append(
         ledger._store,
@@ -307,23 +317,29 @@ async def test_cells_count_what_the_gateway_judged_and_the_time_listened(ledger)
         judged(40, HOUR, cascade="vibration"),
         judged(41, HOUR)._replace(verdict=None, opinion=None),
     )
-    ledger.listen({("kitchen", "wakeword", OLD, HOUR): 1_000.0, ("cellar", "wakeword", OLD, HOUR + 1): 5.0})
-    ledger.listen({("kitchen", "wakeword", OLD, HOUR): 500.5, ("kitchen", "vibration", OLD, HOUR): 9.0})
+    ledger.listen(listened(("kitchen", OLD, HOUR, 1_000.0, 1, 2_000), ("cellar", OLD, HOUR + 1, 5.0), ("kitchen", NEW, HOUR, 7.0, 20, 21)))
+    ledger.listen(listened(("kitchen", OLD, HOUR, 500.5, 0, 30)) | listened(("kitchen", OLD, HOUR, 9.0), cascade="vibration"))
     ledger.listen({})
     assert ledger.cells("wakeword", HOUR * 3_600, (HOUR + 2) * 3_600) == [
-        (NEW, Cell("kitchen", HOUR, 1, 1, 0, 0, 0.0)),
-        (OLD, Cell("cellar", HOUR, 1, 1, 0, 0, 0.0)),
-        (OLD, Cell("cellar", HOUR + 1, 0, 0, 0, 0, 5.0)),
+        (NEW, Cell("kitchen", HOUR, 1, 1, 0, 0, 7.0)),
+        (OLD, Cell("cellar", HOUR + 1, 0, 0, 0, 0, 5.0)),  # what came from it an hour before came while nobody knew it to listen
         (OLD, Cell("kitchen", HOUR, 3, 2, 5, 1, 1_500.5)),
-        (OLD, Cell("kitchen", HOUR + 1, 1, 1, 0, 0, 0.0)),
     ]
     assert ledger.cells("nothing", HOUR * 3_600, (HOUR + 2) * 3_600) == []
     assert all(type(count) is int for _, cell in ledger.cells("wakeword", 0, NOW_S) for count in cell[1:6])
 
 
+async def test_what_comes_before_or_after_the_time_that_reports_cover_waits_for_them(ledger):
+    await append(ledger._store, *(judged(seq, HOUR) for seq in (99, 100, 150, 200, 201)))
+    ledger.listen(listened(("kitchen", OLD, HOUR, 50.0, 100, 150)))
+    assert [cell.escalated for _, cell in ledger.cells("wakeword", 0, NOW_S)] == [2]
+    ledger.listen(listened(("kitchen", OLD, HOUR, 50.0, 150, 200)))
+    assert [(cell.escalated, cell.listened_s) for _, cell in ledger.cells("wakeword", 0, NOW_S)] == [(3, 100.0)]
+
+
 async def test_cells_are_whole_hours_of_events_and_of_listening(ledger):
     await append(ledger._store, *(judged(n * 4_000 + 5, HOUR + n) for n in range(4)))  # five seconds, seven, ten minutes into it
-    ledger.listen({("kitchen", "wakeword", OLD, HOUR + n): 60.0 for n in range(4)})
+    ledger.listen(listened(*(("kitchen", OLD, HOUR + n, 60.0) for n in range(4))))
 
     def hours(since_s, until_s):
         cells = ledger.cells("wakeword", since_s, until_s)
@@ -340,6 +356,7 @@ async def test_cells_are_whole_hours_of_events_and_of_listening(ledger):
 
 async def test_an_event_that_comes_again_is_counted_once(ledger):
     assert await append(ledger._store, judged(1, HOUR), judged(1, HOUR)) == [True, False]
+    ledger.listen(listened(("kitchen", OLD, HOUR, 60.0)))
     assert [cell.escalated for _, cell in ledger.cells("wakeword", 0, NOW_S)] == [1]
 
 
@@ -353,6 +370,7 @@ async def test_recent_cells_do_not_read_old_events(tmp_path, sqlite_url):
         plan = " ".join(row[3] for row in database_.execute(f"EXPLAIN QUERY PLAN {query}", values))
     database_.close()
     assert "SEARCH events USING INDEX events_judged (cascade=? AND arrived_s>? AND arrived_s<?)" in plan
+    assert "SEARCH listened USING INDEX sqlite_autoindex_listened_1 (hour=? AND cascade=? AND node=? AND model=?)" in plan  # for each event
     assert "SEARCH listened USING INDEX sqlite_autoindex_listened_1 (hour>? AND hour<?)" in plan
 
 
@@ -360,7 +378,7 @@ async def test_the_time_listened_goes_after_sixty_days(url):
     async with open_store(url) as store:
         ledger = Ledger(store)
         now = int(NOW_S // 3_600)
-        ledger.listen({(f"n{node}", "wakeword", OLD, now - 24 * days): 1.0 for node in range(3) for days in (0, 59, 61, 62, 400)})
+        ledger.listen(listened(*((f"n{node}", OLD, now - 24 * days, 1.0) for node in range(3) for days in (0, 59, 61, 62, 400))))
         sweep(store)
         kept = {cell.hour for _, cell in ledger.cells("wakeword", NOW_S - 500 * DAY_S, NOW_S + 1)}
         assert kept == {now, now - 24 * 59}

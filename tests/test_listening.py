@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from gatewayd.core.listening import Listener, Listening
+from gatewayd.core.listening import Listened, Listener, Listening
 from gatewayd.core.types import CascadeVitals, Vitals
 
 HOUR = 500_000
@@ -21,10 +21,11 @@ def vitals(t_s, *cascades, session=1):
 
 
 def heard(*reports, interval_s=60, unix_s=NOON_S + 1_800):
+    """The seconds of each listener; the last report comes at `unix_s`, the others as long before as their clock says."""
     listening = Listening()
     for before, after in itertools.pairwise(reports):
-        assert listening.observe("n1", before, after, interval_s, unix_s)
-    return dict(listening.take())
+        assert listening.observe("n1", before, after, interval_s, unix_s - (reports[-1].t_ms - after.t_ms) / 1_000)
+    return {listener: time.seconds for listener, time in listening.take().items()}
 
 
 @pytest.mark.parametrize(
@@ -66,10 +67,29 @@ def test_time_is_shared_out_to_the_hours_that_it_was_in():
     }
 
 
+def test_what_is_covered_begins_with_the_report_before_the_first_and_ends_with_the_last():
+    """A clock that runs ten times as fast covers the time between its reports, and no more."""
+    listening, began_s = Listening(), NOON_S + 1_800
+    reports = [vitals(0, work(0)), vitals(60, work(1)), vitals(120, work(2, B)), vitals(180, work(3, B)), vitals(240, work(4, B))]
+    for number, (before, after) in enumerate(itertools.pairwise(reports), 1):
+        listening.observe("n1", before, after, 60, began_s + 6 * number)
+    assert listening.take() == {
+        Listener("n1", "wakeword", A, HOUR): Listened(60, began_s + 6 - 60, began_s + 6),  # nobody knows when the one before it came
+        Listener("n1", "wakeword", B, HOUR): Listened(120, began_s + 12, began_s + 24),  # the report that is the first to name it
+    }
+
+
+def test_a_wall_clock_that_was_set_covers_what_the_nodes_own_clock_says():
+    listening = Listening()
+    for number, unix_s in enumerate((NOON_S + 1_800, NOON_S + 1_000, NOON_S + 3_000), 1):
+        listening.observe("n1", vitals(60 * number, work(number)), vitals(60 * number + 60, work(number + 1)), 60, unix_s)
+        assert listening.take() == {Listener("n1", "wakeword", A, HOUR): Listened(60, unix_s - 60, unix_s)}
+
+
 def test_what_was_taken_is_gone_and_there_is_a_bound():
     listening = Listening(max_listeners=2)
     before, after = vitals(0, work(0)), vitals(60, work(1))
     assert [listening.observe(node, before, after, 60, NOON_S + 1_800) for node in ("a", "b", "c", "a")] == [True, True, False, True]
-    assert {key.node: seconds for key, seconds in listening.take().items()} == {"a": pytest.approx(120), "b": pytest.approx(60)}
+    assert {key.node: time.seconds for key, time in listening.take().items()} == {"a": pytest.approx(120), "b": pytest.approx(60)}
     assert listening.take() == {}
     assert listening.observe("c", before, after, 60, NOON_S + 1_800)

@@ -1,6 +1,6 @@
 """How long each model has listened: the time that the inferences between two reports of a node cover. Time is an argument."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from gatewayd.core.types import CascadeVitals, Vitals
@@ -18,40 +18,63 @@ class Listener(NamedTuple):
     hour: int
 
 
+class Listened(NamedTuple):
+    """How long a model listened, and the time (Unix) from the first to the last moment of it: what happened outside is not to be counted."""
+
+    seconds: float
+    first_s: float
+    last_s: float
+
+
 class Listening:
-    """Seconds listened since they were last taken, of at most `max_listeners`."""
+    """The time listened since it was last taken, of at most `max_listeners`."""
 
     def __init__(self, max_listeners: int = 65_536) -> None:
         self._max_listeners = max_listeners
-        self._seconds: dict[Listener, float] = {}
+        self._times: dict[Listener, Listened] = {}
+        self._reported_s: dict[str, float] = {}  # by node, Unix time of its newest report
 
     def observe(self, node: str, before: Vitals, vitals: Vitals, interval_s: int, unix_s: float) -> bool:
         """Take in a report of `node`, which reports every `interval_s`, and the one before it. Returns whether there was room for all."""
-        if before.session != vitals.session:
+        longest_s = _LONGEST_INTERVALS * interval_s
+        elapsed_s = min((vitals.t_ms - before.t_ms) / 1_000, longest_s)
+        start_s = self._reported_s.get(node, unix_s - elapsed_s)
+        if not unix_s - longest_s <= start_s < unix_s:  # a gap, or a clock that was set
+            start_s = unix_s - elapsed_s
+        if node in self._reported_s or len(self._reported_s) < self._max_listeners:
+            self._reported_s[node] = unix_s
+        if before.session != vitals.session or elapsed_s <= 0:
             return True
-        elapsed_s = min((vitals.t_ms - before.t_ms) / 1_000, _LONGEST_INTERVALS * interval_s)
         old, room = _by_name(before), True
         for name, work in _by_name(vitals).items():
             if name in old and old[name].model == work.model and old[name].invokes < work.invokes:
-                room = self._add(node, work, unix_s - elapsed_s, unix_s) and room
+                room = self._add(node, work, elapsed_s, start_s, unix_s) and room
         return room
 
-    def _add(self, node: str, work: CascadeVitals, start_s: float, end_s: float) -> bool:
-        """Share the time from `start_s` to `end_s` out to the hours that it touches."""
-        while start_s < end_s:
-            hour = int(start_s // _HOUR_S)
-            until_s = min(end_s, float((hour + 1) * _HOUR_S))
+    def _add(self, node: str, work: CascadeVitals, elapsed_s: float, start_s: float, end_s: float) -> bool:
+        """Share `elapsed_s` out to the hours from `start_s` to `end_s`."""
+        for hour, first_s, last_s in _hours(start_s, end_s):
             listener = Listener(node, work.cascade, work.model, hour)
-            if listener not in self._seconds and len(self._seconds) >= self._max_listeners:
+            if listener not in self._times and len(self._times) >= self._max_listeners:
                 return False
-            self._seconds[listener] = self._seconds.get(listener, 0.0) + until_s - start_s
-            start_s = until_s
+            seconds = elapsed_s * (last_s - first_s) / (end_s - start_s)
+            sum_s, earliest_s, _ = self._times.get(listener, Listened(0.0, first_s, last_s))
+            self._times[listener] = Listened(sum_s + seconds, min(earliest_s, first_s), last_s)
         return True
 
-    def take(self) -> Mapping[Listener, float]:
-        """The seconds, which are then forgotten here."""
-        taken, self._seconds = self._seconds, {}
+    def take(self) -> Mapping[Listener, Listened]:
+        """The times, which are then forgotten here."""
+        taken, self._times = self._times, {}
         return taken
+
+
+def _hours(start_s: float, end_s: float) -> Iterator[tuple[int, float, float]]:
+    """The hours (since the Unix epoch) from `start_s` to `end_s`, each with the part that is in it."""
+    while start_s < end_s:
+        hour = int(start_s // _HOUR_S)
+        until_s = min(end_s, float((hour + 1) * _HOUR_S))
+        yield hour, start_s, until_s
+        start_s = until_s
 
 
 def _by_name(vitals: Vitals) -> dict[str, CascadeVitals]:
