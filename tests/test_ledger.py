@@ -402,6 +402,7 @@ async def test_the_version_before_gets_an_empty_ledger_and_counts_its_old_events
     async with open_store(sqlite_url) as store:
         ledger = Ledger(store)
         assert (ledger.rollouts(), ledger.orders(), ledger.active()) == ([], [], {})
-        assert ledger.cells("wakeword", 0, NOW_S) == [(OLD, Cell("kitchen", HOUR, 1, 1, 0, 0, 0.0))]
+        ledger.listen(listened(("kitchen", OLD, HOUR, 60.0)))
+        assert ledger.cells("wakeword", 0, NOW_S) == [(OLD, Cell("kitchen", HOUR, 1, 1, 0, 0, 60.0))]
         assert add(ledger).id == "1"
         assert store.nodes()[0].labels == ()

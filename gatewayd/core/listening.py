@@ -19,7 +19,7 @@ class Listener(NamedTuple):
 
 
 class Listened(NamedTuple):
-    """How long a model listened, and the time (Unix) from the first to the last moment of it: what happened outside is not to be counted."""
+    """How long a model listened, and from and to when (Unix time): what happened before or after is not to be counted."""
 
     seconds: float
     first_s: float
