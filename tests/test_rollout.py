@@ -223,8 +223,9 @@ def test_asking_again_gives_the_same_answer():
 
 
 def test_the_explanation_has_the_gates_numbers():
-    words = explain(rollout(1, state=State.SOAKING), nodes(rollout(1), U.JUDGING), PASS, 4)
+    words = explain(rollout(1, state=State.SOAKING, gate=True, margin=0.3), nodes(rollout(1), U.JUDGING), PASS, 4)
     assert "precision 80% -> 81%" in words
+    assert "20:1 fine, which excludes a loss of 30%" in words
     assert "soaks for another 6 s" in words
     assert "group: 1 judging; 1 of 1 must be confirmed" in words
 
