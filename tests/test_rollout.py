@@ -23,7 +23,7 @@ from gatewayd.core.rollout import (
 )
 
 U = update.State
-PASS = gate.Verdict(gate.Answer.PASS, 1, 50, 0.1, (gate.Question("precision", 0.8, 0.81, 0.1, 25.0),))
+PASS = gate.Verdict(gate.Answer.PASS, 1, 50, 0.1, (gate.Question("precision", 0.8, 0.81, 0.1, 60.0),))
 FAIL = gate.Verdict(gate.Answer.FAIL, 1, 50, 400.0, (gate.Question("precision", 0.8, 0.4, 1600.0, 0.0),))
 HOLD = gate.NO_EVIDENCE
 EVENTS = {
@@ -223,8 +223,9 @@ def test_asking_again_gives_the_same_answer():
 
 
 def test_the_explanation_has_the_gates_numbers():
-    words = explain(rollout(1, state=State.SOAKING), nodes(rollout(1), U.JUDGING), PASS, 4)
+    words = explain(rollout(1, state=State.SOAKING, gate=True, margin=0.3), nodes(rollout(1), U.JUDGING), PASS, 4)
     assert "precision 80% -> 81%" in words
+    assert "50:1 fine, which excludes a loss of 30%" in words
     assert "soaks for another 6 s" in words
     assert "group: 1 judging; 1 of 1 must be confirmed" in words
 

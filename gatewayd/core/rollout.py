@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gatewayd.core import gate, update
+from gatewayd.core.gate import MARGIN
 from gatewayd.errors import GatewaydError
 
 _HOUR_S, _DAY_S = 3_600.0, 86_400.0
@@ -56,7 +57,7 @@ class Rules(NamedTuple):
     error_limit: float = 0.1  # E: failed, rejected, timed out and rolled back of those attempted
     soak_s: float = _DAY_S
     gate: bool = True
-    margin: float = 0.15  # quality lost that the gate must exclude
+    margin: float = MARGIN  # a greater loss is excluded before the gate passes: points of agreement, share of the detections
     gate_patience_s: float = 14 * _DAY_S  # soaking without enough evidence for so long pauses
     approval: bool = False  # before every group but the first
     concurrent: int = 4  # transfers
@@ -236,7 +237,7 @@ def _broken(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict) -> str:
     """Why the rollout must halt; empty where it need not."""
     rules, total = rollout.rules, len(rollout.groups[rollout.group])
     if rules.gate and verdict.answer is gate.Answer.FAIL:
-        return f"the gate has failed: {_gate_words(verdict)}"
+        return f"the gate has failed: {_gate_words(verdict, rules.margin)}"
     attempted, bad = _attempts(nodes.values())
     if attempted >= rules.min_attempted and wilson_lower(bad, attempted) > rules.error_limit:
         return f"{bad} of {attempted} attempted nodes went wrong{_reasons(nodes)}: surely more than {rules.error_limit:.0%}"
@@ -274,7 +275,7 @@ def _reasons(nodes: Nodes) -> str:
     return f" ({', '.join(f'{reason}: {count}' for reason, count in counts.most_common(3))})" if counts else ""
 
 
-def _gate_words(verdict: gate.Verdict) -> str:
+def _gate_words(verdict: gate.Verdict, margin: float) -> str:
     """The gate's numbers: every question with old, new and how sure it is."""
     if not verdict.questions:
         return "no node could be compared with itself yet"
@@ -284,7 +285,8 @@ def _gate_words(verdict: gate.Verdict) -> str:
         number = units.get(question.name, "{:.2f}/h")
         old, new = number.format(question.old), number.format(question.new)
         parts.append(f"{question.name} {old} -> {new} (worse {question.worse:.3g}:1, fine {question.fine:.3g}:1)")
-    needs = f"it fails at {1 / gate.WRONG_HALT:.0f}:1 for worse (now {verdict.worse:.3g}), passes when all are {1 / gate.MISSED:.0f}:1 fine"
+    passes = f"passes when all are {1 / gate.MISSED:.0f}:1 fine, which excludes a loss of {margin:.0%}"
+    needs = f"it fails at {1 / gate.WRONG_HALT:.0f}:1 for worse (now {verdict.worse:.3g}), {passes}"
     return f"{'; '.join(parts)}; over {verdict.nodes} nodes, {verdict.escalated} triggers; {needs}"
 
 
@@ -308,7 +310,7 @@ def explain(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
     if rollout.state is State.PAUSED and rollout.cause == NO_EVIDENCE:
         lines.append("approve goes on without the gate's word; resume lets it wait as long again")
     if rules.gate and rollout.state in _ACTIVE:
-        lines.append(f"gate: {'passed' if rollout.cleared else verdict.answer}: {_gate_words(verdict)}")
+        lines.append(f"gate: {'passed' if rollout.cleared else verdict.answer}: {_gate_words(verdict, rules.margin)}")
     return "\n".join(lines)
 
 
