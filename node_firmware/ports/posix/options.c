@@ -10,7 +10,7 @@ static void usage(void)
 {
     die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--image FILE]... [--input SENSOR:PATH]...\n"
         "                    [--user NAME --password WORD] [--vitals-s S] [--keepalive-s S]\n"
-        "                    [--speed X | --fast] [--exit-at-end]\n"
+        "                    [--speed X | --fast] [--loop | --exit-at-end]\n"
         "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
         "An image goes into its place in flash where that is empty; later starts find it there.");
 }
@@ -74,6 +74,9 @@ static void parse_option(options_t *o, int option)
     case 'e':
         o->exit_at_end = true;
         break;
+    case 'l':
+        o->loop = true;
+        break;
     default:
         usage();
     }
@@ -81,19 +84,14 @@ static void parse_option(options_t *o, int option)
 
 void parse_options(options_t *o, int argc, char **argv)
 {
-    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
-                                                 {"broker", required_argument, NULL, 'b'},
-                                                 {"flash", required_argument, NULL, 'f'},
-                                                 {"image", required_argument, NULL, 'm'},
-                                                 {"input", required_argument, NULL, 's'},
-                                                 {"user", required_argument, NULL, 'u'},
-                                                 {"password", required_argument, NULL, 'p'},
-                                                 {"vitals-s", required_argument, NULL, 'v'},
-                                                 {"speed", required_argument, NULL, 'x'},
-                                                 {"keepalive-s", required_argument, NULL, 'k'},
-                                                 {"fast", no_argument, NULL, 'X'},
-                                                 {"exit-at-end", no_argument, NULL, 'e'},
-                                                 {NULL, 0, NULL, 0}};
+    static const struct option long_options[] = {
+        {"id", required_argument, NULL, 'i'},       {"broker", required_argument, NULL, 'b'},
+        {"flash", required_argument, NULL, 'f'},    {"image", required_argument, NULL, 'm'},
+        {"input", required_argument, NULL, 's'},    {"user", required_argument, NULL, 'u'},
+        {"password", required_argument, NULL, 'p'}, {"vitals-s", required_argument, NULL, 'v'},
+        {"speed", required_argument, NULL, 'x'},    {"keepalive-s", required_argument, NULL, 'k'},
+        {"fast", no_argument, NULL, 'X'},           {"exit-at-end", no_argument, NULL, 'e'},
+        {"loop", no_argument, NULL, 'l'},           {NULL, 0, NULL, 0}};
     o->speed = 1;
     o->config = (node_config_t){.hardware = "posix",
                                 .board = "posix",
