@@ -1,5 +1,5 @@
 # One task file: the same targets on a laptop and in CI. Everything that is needed is installed by scripts/setup.sh.
-.PHONY: setup setup-dev node demo test check bench fuzz size clean
+.PHONY: setup setup-dev node demo test check bench fuzz powercut size clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 
@@ -26,6 +26,10 @@ bench: setup-dev node
 # FUZZ_S seconds for each target.
 fuzz: setup-dev
 	@scripts/fuzz.sh $(or $(FUZZ_S),3600)
+
+# The power is cut in every step of an update, and again in every step of what follows; TEARS random ways to tear for each cut.
+powercut: setup-dev node
+	@build/host/tests/test_update_powercut $(or $(TEARS),16)
 
 size: setup-dev
 	@scripts/size.sh

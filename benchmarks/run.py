@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 import gateway
+import ota
 import report
 
-SUBJECTS = {**gateway.SUBJECTS}
+SUBJECTS = {**gateway.SUBJECTS, **ota.SUBJECTS}
 
 
 def main() -> None:

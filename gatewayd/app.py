@@ -1,7 +1,7 @@
 """The composition root: the only file that names concrete adapters.
 
-Start: cascades, store (with the nodes and their newest events), workers, /metrics, transports, READY. Stop (SIGTERM, SIGINT): no more
-frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
+Start: cascades, store (with the nodes, their newest events and the active bundles), workers, /metrics, transports, READY. Stop (SIGTERM,
+SIGINT): no more frames are taken, escalations under way drain, the broker hears `offline`, the store commits what waits.
 """
 
 import asyncio
@@ -12,21 +12,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from gatewayd import __version__, bundle
+from gatewayd import __version__, bundle, signing
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
+from gatewayd.core.listening import Listener, Listening
 from gatewayd.core.registry import Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
+from gatewayd.judges import Judges
+from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics, serve
 from gatewayd.pipeline import Pipeline
 from gatewayd.publish import NodePublisher
+from gatewayd.rollouts import Rollouts
+from gatewayd.shelf import Shelf
 from gatewayd.store import Store
 from gatewayd.supervise import supervise
 from gatewayd.transports.mqtt import MqttTransport
@@ -36,6 +41,7 @@ MAX_NODES = 20_000
 WAITING_PER_NODE = 8
 SHIPPED_CASCADES = Path(__file__).resolve().parents[1] / "cascades"
 _WATCHDOG_S = 10.0
+_LISTENING_S = 5.0
 _SWITCH_S = 0.0005  # a busy loop must not keep the store's thread from the interpreter: at 5 ms, the default, commits starve
 _log = logging.getLogger(__name__)
 
@@ -44,28 +50,34 @@ async def run(config: Config) -> None:
     """Run the gateway until SIGTERM or SIGINT. Raises CascadeError, ConfigError, StoreError for what makes a start impossible."""
     stopping = _stop_signals()
     sys.setswitchinterval(_SWITCH_S)
-    cascades = bundle.read_all(cascade_folders(config))
+    folders = bundle.read_all(cascade_folders(config))
     metrics = Metrics()
+    shelf = Shelf(config.bundles, signing.keyring(config.cascades.keys), metrics.ota_refused)
     registry = Registry(MAX_NODES)
     escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
+    listening = Listening()
     mqtt = MqttTransport(config.mqtt, config.gateway.id)
     async with AsyncExitStack() as rooms:
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         await asyncio.to_thread(_restore, registry, store)
-        pools = {
-            name: await rooms.enter_async_context(_pool(folder, config, metrics))
-            for name, folder in cascades.items()
-            if folder.cascade.gateway is not None
-        }
+        ledger = Ledger(store)
+        cascades = await asyncio.to_thread(lambda: shelf.overlay(folders, ledger.active()))
+        judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
+        publisher = NodePublisher({mqtt.name: mqtt})
+        rollouts = Rollouts(
+            registry=registry, ledger=ledger, shelf=shelf, judges=judges, folders=folders, publisher=publisher, metrics=metrics
+        )
         pipeline = Pipeline(
             registry=registry,
-            cascades={name: folder.cascade for name, folder in cascades.items()},
-            escalators=pools,
+            judges=judges.current,
             store=store,
-            publisher=NodePublisher({mqtt.name: mqtt}),
+            publisher=publisher,
             metrics=metrics,
             enrolls=config.gateway.enrolls,
             escalations=escalations,
+            listening=listening,
+            managed=rollouts.managed,
+            changed=rollouts.changed,
         )
 
         def scrape() -> bytes:
@@ -76,7 +88,7 @@ async def run(config: Config) -> None:
 
         def problem() -> str:
             waiting = [] if mqtt.connected else ["no broker"]
-            return ", ".join(waiting + [f"{name}: no larger model yet" for name, pool in pools.items() if not pool.ready.is_set()])
+            return ", ".join(waiting + [f"{name}: no larger model yet" for name in judges.waited_for()])
 
         port = await rooms.enter_async_context(serve(config.http, scrape, problem))
         _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)
@@ -84,6 +96,8 @@ async def run(config: Config) -> None:
             await rooms.enter_async_context(_task("mqtt", supervise("mqtt", mqtt.run, metrics.adapter_restarts.labels("mqtt").inc))),
             await rooms.enter_async_context(_task("tick", pipeline.tick())),
             await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
+            await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
+            await rooms.enter_async_context(_task("rollouts", rollouts.run())),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
         ]
         async with _task("read", pipeline.read(mqtt)) as reading:
@@ -130,6 +144,17 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                         node.enrolled = enrolled
                         _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")
         await asyncio.sleep(1)
+
+
+async def _remember_listening(listening: Listening, ledger: Ledger) -> None:
+    """Write down how long each model has listened; what the disk refuses is offered again."""
+    seconds: Mapping[Listener, float] = {}
+    while True:
+        await asyncio.sleep(_LISTENING_S)
+        seconds = seconds or listening.take()
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(ledger.listen, seconds)
+            seconds = {}
 
 
 # ---- processes, signals, systemd

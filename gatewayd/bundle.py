@@ -4,8 +4,10 @@ Making wants the extra `build` (imgtool, LiteRT's schema, TFLM), opening does no
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -150,6 +152,15 @@ def gateway_files(folder: Folder) -> list[str]:
     return sorted(set(named))
 
 
+def gateway_digest(folder: Folder) -> bytes:
+    """The same for two cascades that are judged by the same model: its kind, settings and files. Raises CascadeError."""
+    cascade = folder.cascade
+    commands = [command.model_dump() for command in cascade.policy.commands]  # part of what it loads
+    files = {name: hashlib.sha256(_read(folder.path / name)).hexdigest() for name in gateway_files(folder)}
+    parts = [cascade.gateway and [cascade.gateway.kind, cascade.gateway.settings], commands, files]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()  # str: TOML has dates
+
+
 class Bundle(NamedTuple):
     """A bundle's content, verified, and what it says."""
 
@@ -211,8 +222,9 @@ def _compare(manifest: sealed.Manifest, cascade: Cascade, parsed: image.Image, m
 
 
 def check_model(parsed: image.Image) -> None:
-    """What a node will find when it looks into the model: offsets, operators, self-test. Raises RefusedError."""
-    if tflite.operators(parsed.payload) != parsed.operators:
+    """What a node will find when it looks into the image: front end, decision, offsets, operators, self-test. Raises RefusedError."""
+    cascades.check_encoded(parsed.front_end, parsed.decision)
+    if int.from_bytes(tflite.operators(parsed.payload), "little") != int.from_bytes(parsed.operators, "little"):
         raise RefusedError("operators", "the model has other operators than its image says")
     if parsed.self_test is None:
         raise RefusedError("self-test", "there is none")

@@ -20,7 +20,7 @@ _PATH_VARIABLE = "GATEWAYD_CONFIG"
 
 Folder = Annotated[Path, Strict(strict=False)]  # strict pydantic takes no text for a path,
 Texts = Annotated[tuple[str, ...], Strict(strict=False)]  # and no TOML array for a tuple
-Folders = Annotated[tuple[Folder, ...], Strict(strict=False)]
+Paths = Annotated[tuple[Folder, ...], Strict(strict=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -37,7 +37,7 @@ class Gateway(Section):
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,30}$")] = "gateway"
     """Its name in topics and metrics; one name, one gateway."""
     state_dir: Folder = Path("/var/lib/gatewayd")
-    """Folder of the database."""
+    """Folder of the database and of the bundles."""
     enroll: Texts = ()
     """Patterns of the node ids that are enrolled at sight, like "kitchen-*"; ["*"] enrolls all, [] leaves it to the operator."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -114,10 +114,12 @@ class Escalation(Section):
 
 
 class Cascades(Section):
-    """Which cascades are loaded."""
+    """Which cascades are loaded, and whose bundles may replace them."""
 
-    folders: Folders = ()
-    """One folder a cascade; empty: those that came with gatewayd."""
+    folders: Paths = ()
+    """One folder a cascade; empty: those that came with gatewayd. A bundle that was rolled out takes the place of its folder."""
+    keys: Paths = ()
+    """Public keys (PEM) of which one must have signed a bundle; without any, no bundle is taken. `gatewayctl keys make` makes one."""
 
 
 class Config(Section):
@@ -134,6 +136,11 @@ class Config(Section):
     def store_url(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.store.url or f"sqlite:///{self.gateway.state_dir / 'gatewayd.db'}"
+
+    @property
+    def bundles(self) -> Path:
+        """Folder of the bundles."""
+        return self.gateway.state_dir / "bundles"
 
 
 def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:

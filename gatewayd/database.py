@@ -21,7 +21,27 @@ windows = table(
     "windows",
     *map(column, ("event_id", "arrived_s", "size_bytes", "kind", "rate_hz", "channels", "shape", "scale", "zero_point", "data")),
 )
-nodes = table("nodes", column("id"), column("enrolled", sa.Boolean), *map(column, ("first_seen_s", "last_seen_s", "session", "info")))
+nodes = table(
+    "nodes", column("id"), column("enrolled", sa.Boolean), *map(column, ("first_seen_s", "last_seen_s", "session", "info", "labels"))
+)
+rollouts = table(
+    "rollouts",
+    *map(column, ("id", "created_s", "bundle_sha256", "cascade", "version", "sha256", "size_bytes", "groups", "rules")),
+    *map(column, ("state", "group", "since_s", "group_since_s", "cause", "paused_from")),
+    column("cleared", sa.Boolean),
+    column("closed", sa.Boolean),
+)
+updates = table(
+    "updates",
+    *map(column, ("rollout", "node", "sha256", "size_bytes", "state", "since_s", "upload_sha256", "image", "previous", "started_s")),
+    *map(column, ("offset_bytes", "reason")),
+    column("asleep", sa.Boolean),
+)
+orders = table("orders", *map(column, ("id", "rollout", "at_s", "command", "cause")))
+history = table("history", *map(column, ("id", "rollout", "at_s", "text")))
+explanations = table("explanations", *map(column, ("rollout", "at_s", "text")))
+listened = table("listened", *map(column, ("hour", "cascade", "node", "model", "seconds")))
+active_bundles = table("active_bundles", *map(column, ("cascade", "bundle_sha256")))
 
 # What SQLite and PostgreSQL spell differently.
 _TYPES = {
@@ -57,6 +77,38 @@ _STEPS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE INDEX events_of_node ON events (node, id)",
         "CREATE INDEX windows_by_age ON windows (arrived_s, size_bytes)",
+    ),
+    (
+        "ALTER TABLE nodes ADD COLUMN labels TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX events_judged ON events (cascade, arrived_s) WHERE basis = 'gateway'",
+        """CREATE TABLE rollouts (
+            id {id}, created_s DOUBLE PRECISION NOT NULL, bundle_sha256 TEXT NOT NULL, cascade TEXT NOT NULL, version TEXT NOT NULL,
+            sha256 {bytes} NOT NULL, size_bytes BIGINT NOT NULL, groups TEXT NOT NULL, rules TEXT NOT NULL,
+            state TEXT NOT NULL, "group" BIGINT NOT NULL, since_s DOUBLE PRECISION NOT NULL, group_since_s DOUBLE PRECISION NOT NULL,
+            cause TEXT NOT NULL, paused_from TEXT NOT NULL, cleared BOOLEAN NOT NULL, closed BOOLEAN NOT NULL
+        )""",
+        """CREATE TABLE updates (
+            rollout BIGINT NOT NULL REFERENCES rollouts (id), node TEXT NOT NULL, sha256 {bytes} NOT NULL, size_bytes BIGINT NOT NULL,
+            state TEXT NOT NULL, since_s DOUBLE PRECISION NOT NULL, upload_sha256 {bytes} NOT NULL, image BIGINT NOT NULL,
+            previous {bytes} NOT NULL, started_s DOUBLE PRECISION, offset_bytes BIGINT NOT NULL, reason TEXT NOT NULL,
+            asleep BOOLEAN NOT NULL, PRIMARY KEY (rollout, node)
+        )""",
+        """CREATE TABLE orders (
+            id {id}, rollout BIGINT NOT NULL REFERENCES rollouts (id), at_s DOUBLE PRECISION NOT NULL, command TEXT NOT NULL,
+            cause TEXT NOT NULL
+        )""",
+        """CREATE TABLE history (
+            id {id}, rollout BIGINT NOT NULL REFERENCES rollouts (id), at_s DOUBLE PRECISION NOT NULL, text TEXT NOT NULL
+        )""",
+        "CREATE INDEX history_of_rollout ON history (rollout, id)",
+        """CREATE TABLE explanations (
+            rollout BIGINT PRIMARY KEY REFERENCES rollouts (id), at_s DOUBLE PRECISION NOT NULL, text TEXT NOT NULL
+        )""",
+        """CREATE TABLE listened (
+            hour BIGINT NOT NULL, cascade TEXT NOT NULL, node TEXT NOT NULL, model {bytes} NOT NULL, seconds DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (hour, cascade, node, model)
+        )""",
+        "CREATE TABLE active_bundles (cascade TEXT PRIMARY KEY, bundle_sha256 TEXT NOT NULL)",
     ),
 )
 

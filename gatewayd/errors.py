@@ -7,6 +7,7 @@ GatewaydError
 ├── CascadeError        a cascade's folder or image is not valid
 │   └── RefusedError    an image or a bundle is not what it must be; has a `reason` for the counter
 ├── TransportError      a link broke or could not be made
+├── NodeRefusedError    a node said no to what was asked over SMP; has a `reason`
 ├── EscalationError     a larger model gave no opinion; has a `reason`
 │   ├── WorkerTimeoutError   it took longer than its deadline
 │   └── WorkerCrashedError   its process ended, or it raised
@@ -55,6 +56,14 @@ class RefusedError(CascadeError):
 
 class TransportError(GatewaydError):
     """A link broke or could not be made."""
+
+
+class NodeRefusedError(GatewaydError):
+    """A node said no."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the node refuses: {reason}")
+        self.reason = reason
 
 
 class EscalationError(GatewaydError):

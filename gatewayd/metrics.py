@@ -6,9 +6,11 @@ text in one pass over the registry at scrape time, so that a node that is gone l
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import Counter as Tally
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
+from typing import Literal, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -16,21 +18,45 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    Info,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client import Info as Build
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from gatewayd import __version__
 from gatewayd.config import Http
+from gatewayd.core import rollout, update
 from gatewayd.core.registry import Node
-from gatewayd.core.types import Basis, Opinion, Reason, Record, Verdict
+from gatewayd.core.rollout import Rollout
+from gatewayd.core.types import Basis, Info, Opinion, Reason, Record, Slot, SlotState, Verdict
+from gatewayd.core.update import Update
 from gatewayd.errors import ConfigError, StoreError
 
 _MODEL_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+_UPDATE_S = (10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 4 * 3_600.0, 86_400.0, 7 * 86_400.0)
 _DISK_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+# The values of labels whose words come from elsewhere, a node included. What is not among them is "other".
+OTHER = "other"
+_OF_IMAGES = (
+    *("size", "header", "tlv", "digest", "key", "signature", "cascade", "capacity", "counter", "arena", "operators"),
+    *("front-end", "decision", "model", "self-test"),
+)
+REFUSALS = frozenset({  # docs/nodelink.md, "Images" and "Bundles"; disk: a bundle that cannot be read or unpacked here
+    *_OF_IMAGES, *("oversized", "archive", "truncated", "damaged", "name", "duplicate", "compressed", "manifest", "missing", "extra"),
+    *("member-size", "mismatch", "disk", OTHER),
+})  # fmt: skip
+FAILURES = frozenset({  # first words: of images; of a node's slots and of its answers (`update.refusal`); of silence and of broken links
+    *_OF_IMAGES, *("flash", "reset", "deadline", "reverted"), *("offset", "confirmation", "test", "smp"),
+    *("silent", "slept", "link", OTHER),
+})  # fmt: skip
+ROLLBACKS = frozenset({"gate", "errors", "operator", "reset", "deadline", "flash", "reverted", OTHER})
+SmpResult = Literal["ok", "refused", "timeout", "broken", "unasked"]  # broken: no link, or nonsense; unasked: nobody waited for it
+Pause = Literal["operator", "evidence", "approval"]  # for what a rollout waits that does not go on by itself
 
 
 class Metrics:
@@ -40,7 +66,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which nobody asks for
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        build = Info("gatewayd_build", "What runs.", registry=registry)
+        build = Build("gatewayd_build", "What runs.", registry=registry)
         build.info({"version": __version__, "python": platform.python_version()})
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -79,6 +105,22 @@ class Metrics:
         self._commit = histogram("store_commit_seconds", "One transaction, with its sync.", _DISK_S)
         self._batch = histogram("store_batch_rows", "Events in one transaction.", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000))
         self._store_errors = counter("store_errors", "Transactions that failed; what was in them is tried again.")
+
+        self.ota_jobs = counter("ota_jobs", "Updates of a node that began.")
+        self.ota_resumes = counter("ota_resumes", "Uploads that went on where they had stopped.")
+        self.ota_duration = histogram("ota_duration_seconds", "From an update's beginning to its confirmation.", _UPDATE_S)
+        self.ota_bytes = counter("ota_bytes", "Bytes of images that nodes took.", "transport")
+        self._ota_failed = counter("ota_failed", "Updates that ended badly.", "reason")
+        self._ota_rollbacks = counter("ota_rollbacks", "Updates that were taken back.", "reason")
+        self._ota_refused = counter("ota_refused", "Images and bundles that this gateway refused.", "reason")
+        self.rollouts_halted = counter("rollouts_halted", "Rollouts that stopped because something broke.")
+        self._smp_requests = counter("smp_requests", "Requests to nodes over SMP by how they ended.", "result")
+        self.listening_dropped = counter("listening_dropped", "Reports whose time listened found no room.")
+        self._rollouts = _Rollouts()
+        registry.register(self._rollouts)
+        for known, family in ((REFUSALS, self._ota_refused), (FAILURES, self._ota_failed), (ROLLBACKS, self._ota_rollbacks)):
+            for reason in sorted(known):  # an alert on what grows sees no growth in a series that begins with 1
+                family.labels(reason)
 
         self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
         self.adapter_restarts = counter("adapter_restarts", "Links and other adapters that were started again.", "adapter")
@@ -121,6 +163,39 @@ class Metrics:
         self._wait.labels(record.event.cascade).observe(opinion.wait_s)
         self._overhead.observe(overhead_s)
 
+    def ota_refused(self, reason: str) -> None:
+        """An image or a bundle was refused here; `reason` is a RefusedError's, or "disk"."""
+        self._ota_refused.labels(reason if reason in REFUSALS else OTHER).inc()
+
+    def uploaded(self, transport: str, offset_bytes: int, before_bytes: int) -> None:
+        """A node has so many bytes of an image by now, and had so many before."""
+        self.ota_bytes.labels(transport).inc(max(0, offset_bytes - before_bytes))
+
+    def update(self, before: Update, after: Update) -> None:
+        """A node's update is in another state. Its reason may be the node's own words."""
+        match after.state:
+            case update.State.CONFIRMED if after.started_s is not None:
+                self.ota_duration.observe(max(0.0, after.since_s - after.started_s))
+            case update.State.ROLLED_BACK if before.state is not update.State.WAITING:
+                self._ota_rollbacks.labels(_rollback(after.reason)).inc()
+            case update.State.FAILED | update.State.REJECTED | update.State.TIMED_OUT:
+                word = after.reason.split(" ", 1)[0]
+                self._ota_failed.labels(word if word in FAILURES else OTHER).inc()
+                if before.state is update.State.WAITING and after.state is update.State.REJECTED:
+                    self.ota_refused(after.reason)
+
+    def smp_request(self, result: SmpResult) -> None:
+        """A request to a node ended."""
+        self._smp_requests.labels(result).inc()
+
+    def rollout(self, open_: Rollout, updates: Mapping[str, Update]) -> None:
+        """An open rollout as it is now."""
+        self._rollouts.open = {**self._rollouts.open, open_.id: (open_, Tally(one.state for one in updates.values()))}
+
+    def rollout_ended(self, ended: Rollout) -> None:
+        """Nothing is left to do for a rollout."""
+        self._rollouts.open = {id_: one for id_, one in self._rollouts.open.items() if id_ != ended.id}
+
     def committed(self, rows: int, seconds: float, error: StoreError | None) -> None:
         """A transaction of the store ended; a `store.Observer`."""
         if error is not None:
@@ -132,6 +207,46 @@ class Metrics:
     def exposition(self, nodes: Iterable[Node], now_ms: int) -> bytes:
         """The text that Prometheus reads. `now_ms` is the registry's clock."""
         return generate_latest(self._registry) + node_series(nodes, now_ms).encode()
+
+
+def _rollback(reason: str) -> str:
+    """The label of why an update was taken back: what its rollout says, or what the node does."""
+    if reason.startswith("the gate has failed"):
+        return "gate"
+    if "went wrong" in reason:
+        return "errors"
+    return reason if reason in ROLLBACKS else OTHER
+
+
+class _Rollouts(Collector):
+    """The open rollouts: one that has ended leaves nothing behind. `open` is replaced, never changed: scrapes come from another thread."""
+
+    def __init__(self) -> None:
+        self.open: Mapping[str, tuple[Rollout, Mapping[update.State, int]]] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """What a scrape shows."""
+        open_ = self.open.values()
+        counts = Tally[tuple[str, update.State]]()
+        for one, states in open_:
+            counts.update({(one.cascade, state): count for state, count in states.items()})
+        nodes = GaugeMetricFamily("gatewayd_rollout_nodes", "Nodes of the open rollout of a cascade.", labels=("cascade", "state"))
+        for labels, count in counts.items():
+            nodes.add_metric(labels, count)
+        yield nodes
+        causes = Tally(_pause(one) for one, _ in open_)
+        paused = GaugeMetricFamily("gatewayd_rollout_paused", "Rollouts that wait for a person or for evidence.", labels=("cause",))
+        for cause in get_args(Pause):
+            paused.add_metric((cause,), causes[cause])
+        yield paused
+
+
+def _pause(open_: Rollout) -> Pause | None:
+    if open_.state is rollout.State.AWAITING_APPROVAL:
+        return "approval"
+    if open_.state is not rollout.State.PAUSED:
+        return None
+    return "evidence" if open_.cause == rollout.NO_EVIDENCE else "operator"
 
 
 def node_series(nodes: Iterable[Node], now_ms: int) -> str:
@@ -160,8 +275,9 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
          [f"gatewayd_node_battery_ratio{label}}} {vitals.battery}" for label, vitals in well if vitals.battery is not None]),
         ("rssi_dbm", "gauge", "Strength of the signal that it hears.",
          [f"gatewayd_node_rssi_dbm{label}}} {vitals.rssi_dbm}" for label, vitals in well if vitals.rssi_dbm is not None]),
-        ("model_info", "gauge", "The model that a cascade runs on the node.",
-         [f'gatewayd_node_model_info{label},model="{one.model.hex()}"}} 1' for label, one in work]),
+        ("model_info", "gauge", "The model that a cascade runs on the node: confirmed, or on test.",
+         [f'gatewayd_node_model_info{label},cascade="{slot.cascade}",model="{(slot.sha256 or b"")[:8].hex()}",'
+          f'version="{_escape(slot.version or "")}",state="{slot.state.value}"}} 1' for label, info in told for slot in _running(info)]),
         ("arena_used_bytes", "gauge", "Memory that a cascade's model works in.",
          [f"gatewayd_node_arena_used_bytes{label}}} {one.arena_bytes}" for label, one in work]),
         ("invoke_seconds", "summary", "Time in inference since it booted.",
@@ -173,6 +289,15 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
         if lines:
             text += (f"# HELP gatewayd_node_{name} {help_}", f"# TYPE gatewayd_node_{name} {kind}", *lines)
     return "\n".join([*text, ""]) if text else ""
+
+
+def _running(info: Info) -> Iterable[Slot]:
+    """The slot that runs of each cascade: the one on test, else the confirmed one."""
+    running: dict[str, Slot] = {}
+    for slot in info.slots:
+        if slot.cascade and (slot.state is SlotState.TEST or (slot.state is SlotState.CONFIRMED and slot.cascade not in running)):
+            running[slot.cascade] = slot
+    return running.values()
 
 
 def _escape(text: str) -> str:

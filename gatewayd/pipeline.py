@@ -19,11 +19,12 @@ from gatewayd.core import wire
 from gatewayd.core.cascade import Cascade
 from gatewayd.core.decision import decide
 from gatewayd.core.escalation import Admission, Escalations
-from gatewayd.core.registry import Node, Registry, Seen
-from gatewayd.core.types import Basis, Event, EventKey, Frame, Opinion, Record
+from gatewayd.core.listening import Listening
+from gatewayd.core.registry import DEFAULT_VITALS_INTERVAL_S, Node, Registry, Seen
+from gatewayd.core.types import Basis, Event, EventKey, Frame, Info, Message, Opinion, Record, Vitals
 from gatewayd.errors import DecodeError, EscalationError, StoreError, TransportError
 from gatewayd.metrics import Metrics
-from gatewayd.ports import Escalator, Publisher, Store, Transport
+from gatewayd.ports import Judge, Publisher, Store, Transport
 
 TICK_S = 1.0
 _SLICE = 256  # frames taken before the loop may look at other things
@@ -42,28 +43,36 @@ class _Job(NamedTuple):
 
 
 class Pipeline:
-    """Everything between the transports and the store. `read` and `tick` run side by side; `drain` after them."""
+    """Everything between the transports and the store. `read` and `tick` run side by side; `drain` after them.
+
+    `judges`, by cascade, may change between two frames. `managed` gets what enrolled nodes answer over SMP (node, frame), `changed` the id
+    of each node that said what it is or where it is in its life.
+    """
 
     def __init__(
         self,
         *,
         registry: Registry,
-        cascades: Mapping[str, Cascade],
-        escalators: Mapping[str, Escalator],
+        judges: Mapping[str, Judge],
         store: Store,
         publisher: Publisher,
         metrics: Metrics,
         enrolls: Callable[[str], bool],
         escalations: Escalations,
+        listening: Listening,
+        managed: Callable[[str, bytes], object] = lambda _node, _frame: None,
+        changed: Callable[[str], object] = lambda _node: None,
     ) -> None:
         self._registry = registry
-        self._cascades = cascades
-        self._escalators = escalators
+        self._judges = judges
         self._store = store
         self._publisher = publisher
         self._metrics = metrics
         self._enrolls = enrolls
         self._escalations = escalations
+        self._listening = listening
+        self._managed = managed
+        self._changed = changed
         self._pending: dict[EventKey, list[Callable[[], object]]] = {}  # not on disk yet; the redeliveries that wait for it too
         self._unstored: list[tuple[_Job, Record]] = []
         self._judging: set[asyncio.Task[None]] = set()
@@ -84,14 +93,19 @@ class Pipeline:
         """Decode, observe and admit `frames` in their order."""
         now_ms, unix_s = time.monotonic_ns() // 1_000_000, time.time()
         for frame in frames:
-            if self._registry.get(frame.node) is None and not wire.valid_node_id(frame.node):
+            node = self._registry.get(frame.node)
+            if node is None and not wire.valid_node_id(frame.node):
                 self._refuse(frame, "node_id", "not a node's name")
+                continue
+            if frame.tail == "smp":
+                self._manage(node, frame)
                 continue
             try:
                 message = wire.decode(frame.tail, frame.payload)
             except DecodeError as error:
                 self._refuse(frame, error.reason, error.detail)
                 continue
+            before = node.vitals if node else None
             seen = self._registry.observe(frame.node, message, frame.transport, now_ms, unix_s, retained=frame.retained)
             node = self._registry.get(frame.node)
             if seen is Seen.FULL or node is None:
@@ -103,9 +117,35 @@ class Pipeline:
                 self._event(_Job(node, message, frame.done, unix_s, time.perf_counter()), seen)
                 continue
             self._metrics.messages.inc()
-            if frame.tail == "info":
-                self._dirty.add(node.id)
+            if isinstance(message, Vitals):
+                self._listened(node, before, message, unix_s)
+            elif seen is Seen.NEW:
+                self._told(node, message)
             frame.done()
+
+    def _manage(self, node: Node | None, frame: Frame) -> None:
+        """An SMP frame is for whoever manages the node: it is not part of nodelink."""
+        if frame.retained:  # the answer to a question of long ago
+            frame.done()
+            return
+        if node is None or not node.enrolled:
+            self._refuse(frame, "not_enrolled", "its node is not enrolled")
+            return
+        self._metrics.messages.inc()
+        self._managed(node.id, frame.payload)
+        frame.done()
+
+    def _listened(self, node: Node, before: Vitals | None, vitals: Vitals, unix_s: float) -> None:
+        if before is None or not node.enrolled:  # what comes from other nodes is not judged
+            return
+        interval_s = node.info.vitals_interval_s if node.info else DEFAULT_VITALS_INTERVAL_S
+        if not self._listening.observe(node.id, before, vitals, interval_s, unix_s):
+            self._metrics.listening_dropped.inc()
+
+    def _told(self, node: Node, message: Message) -> None:
+        if isinstance(message, Info):
+            self._dirty.add(node.id)
+        self._changed(node.id)
 
     def _refuse(self, frame: Frame, reason: str, detail: str) -> None:
         self._metrics.rejected(reason)
@@ -129,27 +169,29 @@ class Pipeline:
                 waiting.append(job.done)
             return
         self._pending[key] = [job.done]
-        cascade = self._cascades.get(job.event.cascade)
-        self._metrics.event(job.event.cascade if cascade else "unknown", job.event.reason)
-        admission = self._escalations.admit(job.node, job.event, cascade)
-        if admission is Admission.RECORD or cascade is None:
+        judge = self._judges.get(job.event.cascade)
+        self._metrics.event(job.event.cascade if judge else "unknown", job.event.reason)
+        admission = self._escalations.admit(job.node, job.event, judge.cascade if judge else None)
+        if admission is Admission.RECORD or judge is None:
             self._keep(job, Record(job.node.id, job.event, job.arrived_s))
         elif admission is Admission.DECIDE:
-            self._decide(job, cascade, None, Basis.NODE)
+            self._decide(job, judge.cascade, None, Basis.NODE)
         elif admission is Admission.OVERLOAD:
-            self._decide(job, cascade, None, Basis.OVERLOAD)
+            self._decide(job, judge.cascade, None, Basis.OVERLOAD)
         else:
-            task = asyncio.get_running_loop().create_task(self._judge(job, cascade), name=f"judge-{key}")
+            task = asyncio.get_running_loop().create_task(self._judge(job, judge), name=f"judge-{key}")
             self._judging.add(task)
             task.add_done_callback(self._judged)
 
     # ---- the larger model and the verdict
 
-    async def _judge(self, job: _Job, cascade: Cascade) -> None:
+    async def _judge(self, job: _Job, judge: Judge) -> None:
+        cascade, escalator = judge  # from here on they may be replaced: this event is theirs
         assert cascade.gateway is not None
+        assert escalator is not None
         opinion, basis = None, Basis.GATEWAY
         try:
-            opinion = await self._escalators[cascade.name].classify(job.event, cascade.gateway.deadline_s)
+            opinion = await escalator.classify(job.event, cascade.gateway.deadline_s)
         except EscalationError as error:
             basis = Basis(error.reason)
             _log.warning("%s: no opinion on event %d of %s: %s", cascade.name, job.event.seq, job.node.id, error)

@@ -1,8 +1,11 @@
 """The seams between the rooms: what the pipeline asks of an adapter, at most eight members each."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol
 
+from gatewayd.core.cascade import Cascade
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Event, Frame, Opinion, Record
 from gatewayd.errors import StoreError
@@ -44,6 +47,24 @@ class Escalator(Protocol):
         """Raises WorkerTimeoutError or WorkerCrashedError."""
 
 
+class Pool(Escalator, AbstractAsyncContextManager["Pool"], Protocol):
+    """An Escalator with a life, `async with`: the larger model of one cascade, whoever runs it."""
+
+    ready: asyncio.Event  # the model has come up
+    problem: str  # why it has not, as far as that is known
+    settings: Mapping[str, Any]  # for what is loaded from now on
+
+    async def drain(self) -> None:
+        """Wait until nobody asks: no longer than the deadline of the last who asked."""
+
+
+class Judge(NamedTuple):
+    """Who judges a cascade's events, and by which policy; they change together."""
+
+    cascade: Cascade
+    escalator: Escalator | None  # None where the cascade has no larger model
+
+
 class Store(Protocol):
     """Remembers. One writer, group commit."""
 
@@ -58,7 +79,10 @@ class Store(Protocol):
 
 
 class Publisher(Protocol):
-    """Tells others what was decided."""
+    """Tells nodes what was decided, and asks them."""
 
     def verdict(self, node: Node, record: Record) -> None:
         """Tell the node. Raises TransportError."""
+
+    def smp(self, node: Node, frame: bytes) -> None:
+        """Send it an SMP request. Raises TransportError."""

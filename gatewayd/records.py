@@ -53,6 +53,7 @@ class StoredNode(NamedTuple):
     session: int | None
     info: Info | None
     keys: tuple[tuple[int, int], ...] = ()  # (session, seq) of its newest events; load_nodes() fills it
+    labels: tuple[str, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -122,7 +123,7 @@ def window_row(node: str, event: Event, window: Window) -> tuple[Any, ...]:
 
 
 def upsert_nodes(connection: Connection, rows: Sequence[StoredNode]) -> None:
-    """Insert or update; the enrolment and the first sight of one that is there stay as they are."""
+    """Insert or update; the enrolment, the labels and the first sight of one that is there stay as they are."""
     connection.execute(
         text(
             "INSERT INTO nodes (id, enrolled, first_seen_s, last_seen_s, session, info)"
@@ -145,4 +146,4 @@ def stored_node(row: sa.Row[Any]) -> StoredNode:
         info = wire.decode_as(Info, row.info) if row.info else None
     except DecodeError:  # written by another version, whose nodelink was another
         info = None
-    return StoredNode(**{**row._asdict(), "info": info})
+    return StoredNode(**{**row._asdict(), "info": info, "labels": tuple(row.labels.split())})

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from gatewayd import config
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Record, Window
-from gatewayd.database import connect, events, nodes, translated, windows
+from gatewayd.database import connect, events, listened, nodes, translated, windows
 from gatewayd.errors import StoreError
 from gatewayd.records import (
     Counts,
@@ -44,6 +44,7 @@ _SWEEP_EVENTS, _SWEEP_CLIPS = 500, 16  # deleted in one transaction: appends wai
 _FREE_PAGES, _VACUUM_PAGES = 4_096, 256  # SQLite: free pages that stay for reuse; how many go back to the disk at once
 _NODES_PER_COMMIT = 500
 _DAY_S = 86_400.0
+_LISTENED_S = 60 * _DAY_S  # the gate looks back four weeks before a rollout, which may try for two
 
 
 Callback = Callable[[bool | StoreError], None]
@@ -101,13 +102,15 @@ class Store:
             self._engine = None
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """A connection that only reads. Blocks."""
         assert self._engine is not None, "the store is not open"
         with translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """One transaction: all of it is on the disk when the block has ended, or none where it raised. Blocks."""
         assert self._engine is not None, "the store is not open"
         with translated(), self._lock, self._engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
             yield connection
@@ -166,7 +169,7 @@ class Store:
         """All in one transaction; where one of them is there already or cannot be written, once more one by one."""
         clip_bytes = 0
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 if all_new := insert_events(connection, records) == len(records):
                     clip_bytes = insert_windows(connection, self._clips(records))
                 else:
@@ -183,7 +186,7 @@ class Store:
     def _write_each(self, records: Sequence[Record]) -> Sequence[bool | StoreError]:
         results: list[bool | StoreError] = []
         clip_bytes = 0
-        with self._writing() as connection:
+        with self.writing() as connection:
             for record in records:
                 try:
                     with translated(), connection.begin_nested():
@@ -207,10 +210,12 @@ class Store:
     def _sweep(self, now_s: float) -> bool:
         """Delete one chunk of what is too old or too much. Returns whether there may be more. Never raises."""
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 if self._sweep_clips(connection, now_s - self._settings.clips_days * _DAY_S):
                     return True
                 if self._sweep_events(connection, now_s - self._settings.events_days * _DAY_S):
+                    return True
+                if self._sweep_listened(connection, now_s - _LISTENED_S):
                     return True
                 return connection.dialect.name == "sqlite" and self._vacuum(connection)
         except StoreError as exc:
@@ -252,6 +257,12 @@ class Store:
         connection.execute(sa.delete(events).where(events.c.id.in_(doomed)))
         return len(doomed)
 
+    @staticmethod
+    def _sweep_listened(connection: Connection, cutoff_s: float) -> int:
+        """The oldest hour at once: as many rows as there are nodes and models."""
+        oldest = select(sa.func.min(listened.c.hour)).scalar_subquery()
+        return connection.execute(sa.delete(listened).where(listened.c.hour == oldest, listened.c.hour < cutoff_s // 3_600)).rowcount
+
     # ---- events, out ----
 
     def recent(
@@ -264,12 +275,12 @@ class Store:
                 query = query.where(column_ == wanted)
         if since_id is not None:
             query = query.where(events.c.id > since_id)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [stored_event(row) for row in connection.execute(query)]
 
     def event(self, id_: int) -> tuple[StoredEvent, Window | None] | None:
         """One event and its raw window, while that is kept. Blocks."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(select(events).where(events.c.id == id_)).one_or_none()
             if row is None:
                 return None
@@ -281,7 +292,7 @@ class Store:
 
     def counts(self) -> Counts:
         """How much there is. Blocks, and reads a whole index."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             of = [connection.scalar(select(sa.func.count()).select_from(table)) or 0 for table in (nodes, events, windows)]
             return Counts(of[0], of[1], of[2], connection.scalar(select(sa.func.coalesce(sa.func.sum(windows.c.size_bytes), 0))) or 0)
 
@@ -289,7 +300,7 @@ class Store:
 
     def nodes(self) -> list[StoredNode]:
         """Every node, by id. Blocks."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [stored_node(row) for row in connection.execute(select(nodes).order_by(nodes.c.id))]
 
     def load_nodes(self, newest: int = 64) -> list[StoredNode]:
@@ -299,7 +310,7 @@ class Store:
             "SELECT e.node, e.session, e.seq FROM nodes n JOIN events e ON e.node = n.id AND e.id >= coalesce("
             "(SELECT o.id FROM events o WHERE o.node = n.id ORDER BY o.id DESC LIMIT 1 OFFSET :others), 0)"
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             for node, session, seq in connection.execute(query, {"others": newest - 1}):
                 keys.setdefault(node, []).append((session, seq))
         return [node._replace(keys=tuple(keys.get(node.id, ()))) for node in self.nodes()]
@@ -316,7 +327,7 @@ class Store:
         if not taken:
             return False
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 upsert_nodes(connection, taken)
         except StoreError as exc:
             _log.warning("nodes not saved: %s", exc)
@@ -327,22 +338,37 @@ class Store:
 
     def enroll(self, node: str, enrolled: bool, now_s: float) -> bool:
         """Let a node in, or out. Returns whether it was known; where it was not, it is now. Blocks."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             known = connection.execute(sa.update(nodes).where(nodes.c.id == node).values(enrolled=enrolled)).rowcount == 1
             if not known:
                 connection.execute(sa.insert(nodes).values(id=node, enrolled=enrolled, first_seen_s=now_s, last_seen_s=now_s))
-            connection.execute(text("UPDATE meta SET value = value + 1 WHERE key = 'enrolments'"))
+            count_change(connection)
         return known
 
+    def label(self, node: str, add: Collection[str], remove: Collection[str]) -> tuple[str, ...] | None:
+        """Give a node labels, and take some. Returns all that it has now, None where it is not known. Blocks."""
+        with self.writing() as connection:
+            before = connection.scalar(select(nodes.c.labels).where(nodes.c.id == node).with_for_update())
+            if before is None:
+                return None
+            labels = tuple(sorted({*before.split(), *add} - {*remove}))
+            connection.execute(sa.update(nodes).where(nodes.c.id == node).values(labels=" ".join(labels)))
+        return labels
+
     def changes(self) -> int:
-        """A number that grows with every enroll(), by whatever process. Blocks for microseconds."""
-        with self._reading() as connection:
+        """A number that grows with every enroll(), every new rollout and every order, by whatever process. Blocks for microseconds."""
+        with self.reading() as connection:
             return connection.scalar(text("SELECT value FROM meta WHERE key = 'enrolments'")) or 0
 
     def enrolments(self) -> dict[str, bool]:
         """Node id -> enrolled. Blocks."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {row.id: row.enrolled for row in connection.execute(select(nodes.c.id, nodes.c.enrolled))}
+
+
+def count_change(connection: Connection) -> None:
+    """Let changes() grow. Whoever else does so waits until this transaction has ended."""
+    connection.execute(text("UPDATE meta SET value = value + 1 WHERE key = 'enrolments'"))
 
 
 def _tell(batch: Sequence[tuple[Record, Callback]], results: Sequence[bool | StoreError]) -> None:

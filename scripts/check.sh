@@ -23,6 +23,6 @@ check "ruff format" ruff format --check .
 check "mypy --strict" mypy
 check "import-linter" lint-imports
 check "clang-format" sh -c 'git ls-files "node_firmware/*.c" "node_firmware/*.h" | xargs clang-format --dry-run --Werror'
-check "promtool" sh -c 'for f in deploy/prometheus/*.yml; do promtool check config --syntax-only "$f" || exit 1; done'
+check "promtool" sh -c 'for f in deploy/prometheus/*.yml; do promtool check config --syntax-only "$f" || exit 1; done; promtool check rules deploy/prometheus/rules/*.yml'
 check "systemd-analyze" unit_exposure
 exit $failed

@@ -10,5 +10,6 @@ mkdir -p build
 quiet cmake -S node_firmware --preset host-asan
 quiet ninja -C build/host-asan
 ctest --test-dir build/host-asan --output-on-failure --no-tests=error
+grep -ah '^ota[.]' build/host-asan/Testing/Temporary/LastTest.log # how often the power was cut in an update
 scripts/fuzz.sh "${FUZZ_S:-10}"
 exec pytest "$@"

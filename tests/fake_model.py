@@ -12,8 +12,9 @@ ACCEPT, DIE, HANG, RAISE, WAIT = range(5)
 
 
 class Model:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
+        self._name = name
 
     def classify(self, event):
         (self._folder / f"judging-{event.seq}").touch()
@@ -25,14 +26,14 @@ class Model:
             raise RuntimeError("no idea")
         while event.label == WAIT and not (self._folder / "go").exists():
             time.sleep(0.01)
-        return Opinion(accepted=True, label="yes", score=0.9, model="fake 1", text=str(os.getpid()))
+        return Opinion(accepted=True, label="yes", score=0.9, model=self._name, text=str(os.getpid()))
 
 
 def load(settings):
     folder = Path(settings["folder"])
     if (folder / "broken").exists():
         raise ValueError("weights are missing")
-    return Model(folder)
+    return Model(folder, settings.get("name", "fake 1"))
 
 
 def find(_kind):

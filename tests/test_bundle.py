@@ -275,6 +275,34 @@ def test_a_bundle_of_parts_that_do_not_belong_together():
     assert reason_of_bundle(seal({"CARD.md": b""})) == "missing"
 
 
+def test_the_same_gateway_model_is_known_by_its_digest(tmp_path):
+    def digest(change=lambda _path: None, old="", new="") -> bytes:
+        path = tmp_path / "cascade"
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(CASCADES / "vibration", path)
+        file = path / "cascade.toml"
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        change(path)
+        return bundle.gateway_digest(bundle.read(path))
+
+    same = bundle.gateway_digest(FOLDER)
+    others = {
+        digest(old='[gateway]\nkind = "vibration"', new='[gateway]\nkind = "fake"'),
+        digest(old="contact_deg = 0.0", new="contact_deg = 0.1"),
+        digest(lambda path: (path / "gateway.npz").write_bytes(b"others")),
+        digest(old="[policy.actions]", new='[[policy.commands]]\nname = "a"\nphrase = "b"\naction = "c"\n[policy.actions]'),
+    }
+    assert same not in others
+    assert len(others) == 4
+    assert digest(old="deadline_s = 2.0", new="deadline_s = 3.0") == same
+    assert digest(old='version = "1.0.0"', new='version = "1.0.1"') == same
+    assert digest(old="ttl_ms = 30_000", new="ttl_ms = 1") == same
+    assert digest(lambda path: (path / "node.tflite").write_bytes(b"others")) == same
+    with pytest.raises(CascadeError, match=r"gateway\.npz"):
+        digest(lambda path: (path / "gateway.npz").unlink())
+
+
 def test_the_image_is_signed_by_who_signed_the_manifest():
     both = {**KEYS, image.key_hash(OTHER.public_key()): OTHER.public_key()}
     data = resealed(image=bundle.node_image(FOLDER, counter=3, key=OTHER))

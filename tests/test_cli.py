@@ -5,12 +5,11 @@ import importlib
 import json
 import os
 import shutil
-import sys
 
 import pytest
 from live import WINDOW, Live, Node, event, info, until
 
-from gatewayd import __version__, cli, config
+from gatewayd import __version__, config, signing
 from gatewayd.cli.watch import describe
 from gatewayd.core import wire
 from gatewayd.core.registry import Node as KnownNode
@@ -23,25 +22,6 @@ from gatewayd.transports.replay import ReplayTransport, read_frames
 needs_mosquitto = pytest.mark.skipif(not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), reason="needs mosquitto")
 doctor = importlib.import_module("gatewayd.cli.doctor")  # its package has a function of that name
 SLOT = Slot(1, 0, SlotState.CONFIRMED, 65_536, "wakeword", bytes(range(32)), "1.2.0", 1, 50_000)
-
-
-@pytest.fixture
-def ctl(monkeypatch, capsys, tmp_path):
-    """Run gatewayctl in this process. Returns exit status, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "240")
-    monkeypatch.setenv("GATEWAYD_CONFIG", str(tmp_path / "gatewayd.toml"))
-    (tmp_path / "gatewayd.toml").write_text(f'[gateway]\nstate_dir = "{tmp_path}"\n')
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gatewayctl", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code
-        return (status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -90,9 +70,9 @@ def test_help_names_every_command(ctl):
 def test_nodes(ctl):
     status, out, _ = ctl("nodes", "list")
     head, first, second = rows(out)
-    assert (status, head) == (0, ["node", "enrolled", "last heard", "session", "board", "firmware", "models"])
-    assert (first[0], first[1], first[3:]) == ("n1", "yes", ["3", "board", "1.0", "wakeword 1.2.0"])
-    assert (second[0], second[1], second[3:]) == ("stranger", "no", ["", "", "", ""])
+    assert (status, head) == (0, ["node", "enrolled", "last heard", "session", "board", "firmware", "models", "labels"])
+    assert (first[0], first[1], first[3:]) == ("n1", "yes", ["3", "board", "1.0", "wakeword 1.2.0", ""])
+    assert (second[0], second[1], second[3:]) == ("stranger", "no", ["", "", "", "", ""])
 
 
 @pytest.mark.usefixtures("store")
@@ -150,7 +130,37 @@ def test_what_can_be_no_node_is_not_enrolled(ctl, name):
     assert len(ctl("nodes", "list", "--json")[1].splitlines()) == 2
 
 
-@pytest.mark.parametrize("command", [("nodes", "list"), ("nodes", "enroll", "n1"), ("events",)])
+@pytest.mark.usefixtures("store")
+def test_labels(ctl):
+    assert ctl("nodes", "label", "n1", "stranger", "--add", "mains", "--add", "ground-floor") == (
+        0,
+        "n1: ground-floor mains\nstranger: ground-floor mains\n",
+        "",
+    )
+    assert ctl("nodes", "label", "n1", "--remove", "mains", "--remove", "ground-floor")[1] == "n1: no labels\n"
+    assert [row[-1] for row in rows(ctl("nodes", "list")[1])] == ["labels", "", "ground-floor mains"]
+    nodes = map(json.loads, ctl("nodes", "list", "--json")[1].splitlines())
+    assert {node["id"]: node["labels"] for node in nodes} == {"n1": [], "stranger": ["ground-floor", "mains"]}
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("n1", "--add", "Mains"), "'Mains' is not a label"),
+        (("n1", "--remove", "a b"), "'a b' is not a label"),
+        (("n1", "--add", "x" * 32), "is not a label: up to 31"),
+        (("n1", "nobody", "--add", "mains"), "'nobody' was never heard"),
+    ],
+)
+def test_what_can_be_no_label(ctl, arguments, said):
+    status, _, err = ctl("nodes", "label", *arguments)
+    assert status != 0
+    assert said in err
+    assert json.loads(ctl("nodes", "list", "--json")[1].splitlines()[0])["labels"] == []
+
+
+@pytest.mark.parametrize("command", [("nodes", "list"), ("nodes", "enroll", "n1"), ("nodes", "label", "n1"), ("events",)])
 def test_without_a_store_it_says_so(ctl, command):
     status, out, err = ctl(*command)
     assert (status, out) == (1, "")
@@ -229,6 +239,17 @@ def test_doctor_of_clock_disk_and_configuration(ctl, monkeypatch, tmp_path):
 def test_doctor_of_a_password_that_cannot_be_read(ctl, tmp_path):
     _, out, _ = ctl("doctor", "-s", f"mqtt.password_file={tmp_path / 'none'}", "-s", f'cascades.folders=["{tmp_path}"]')
     assert "mqtt.password_file: [Errno 2]" in out
+
+
+def test_doctor_of_keys(ctl, tmp_path):
+    public = signing.make(tmp_path / "key.pem")
+    keys = [str(tmp_path / name) for name in (public, "key.pem", "none.pub")]
+    _, out, _ = ctl("doctor", "-s", f"cascades.keys={json.dumps(keys)}", "-s", f'cascades.folders=["{tmp_path}"]', "-s", "mqtt.port=1")
+    assert [(state, advice.split(":")[0]) for state, what, advice in findings(out) if what.startswith("key ")] == [
+        ("ok", ""),
+        ("BAD", "that is the private key"),
+        ("BAD", "key"),
+    ]
 
 
 # ---- watch

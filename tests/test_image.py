@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 import cbor2
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from tflite_builder import Builder
 
-from gatewayd import bundle
-from gatewayd.core import image
+from gatewayd import bundle, selftest
+from gatewayd.core import image, tflite
 from gatewayd.errors import CascadeError, RefusedError
 
 FRONT_END = cbor2.dumps({0: "audio", 1: 16000, 2: 30, 3: 10, 4: 40, 5: 125, 6: 7500})
@@ -156,3 +158,34 @@ def test_smpclient_reads_it(tmp_path):
     info = mcuboot.ImageInfo.load_file(str(file))
     assert info.header.img_size == 40
     assert info.get_tlv(mcuboot.IMAGE_TLV.SHA256).value == image.parse(make()).sha256
+
+
+def vector() -> bytes:
+    """tests/vectors/model.img: all of an image, and a model small enough for the tests in C and for a fuzzer."""
+    b = Builder()
+    weights = np.array([[90, -20, 5, 0], [-30, 70, 10, 4], [0, 25, -80, 33], [9, 0, 40, -100]])
+    b.tensor([1, 4], np.int8, 0.05, 3)
+    b.tensor([4, 4], np.int8, 0.02, data=weights)
+    b.tensor([4], np.int32, 0.001, data=[500, -700, 0, 300])
+    b.tensor([1, 4], np.int8, 0.1, -4)
+    b.op("FULLY_CONNECTED", [0, 1, 2], [3])
+    model = b.finish([0], [3])
+    tlvs = {
+        image.CASCADE: b"vibration",
+        image.ARENA: struct.pack("<I", 1024),
+        image.OPERATORS: tflite.operators(model),
+        image.FRONT_END: cbor2.dumps(
+            {0: "vibration", 1: 8000, 2: 512, 3: 16, 4: 4, 5: 10, 6: 3900, 7: struct.pack("<8h", *[2500, 300] * 4)}
+        ),
+        image.DECISION: cbor2.dumps({0: "error", 1: 0.25, 2: 8, 3: ["anomaly"], 4: 10_000, 5: 900, 6: 2_000, 7: 0}),
+        image.SELF_TEST: image.encode_self_test(selftest.make(model, 1024)),
+    }
+    return bundle.make_image(model, version="255.255.65535+4294967295", counter=7, tlvs=tlvs, key=KEY)
+
+
+def test_the_vector_is_still_what_is_made():
+    data = (Path(__file__).parent / "vectors" / "model.img").read_bytes()
+    assert data == vector()
+    parsed = accept(data)
+    bundle.check_model(parsed)
+    assert len(set(parsed.self_test.outputs)) > 50

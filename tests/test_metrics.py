@@ -2,25 +2,46 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd.config import Http
+from gatewayd.core import gate, rollout
 from gatewayd.core.registry import Node
-from gatewayd.core.types import Basis, CascadeVitals, Event, Info, NodeState, Opinion, Reason, Record, Verdict, Vitals
+from gatewayd.core.types import (
+    Basis,
+    CascadeVitals,
+    Event,
+    Info,
+    NodeState,
+    Opinion,
+    Reason,
+    Record,
+    Slot,
+    SlotState,
+    Verdict,
+    Vitals,
+)
+from gatewayd.core.update import State, Update, refusal
 from gatewayd.errors import ConfigError, StoreError
-from gatewayd.metrics import Metrics, node_series, serve
+from gatewayd.metrics import FAILURES, OTHER, REFUSALS, ROLLBACKS, Metrics, node_series, serve
 
 NOW_MS = 1_000_000
 WORK = CascadeVitals("wakeword", bytes(range(8)), 100, 5_000_000, 20_000, 10, 0.1, 0.01, (0,) * 8)
+SLOT = Slot(1, 0, SlotState.CONFIRMED, 65_536, "wakeword", bytes(range(32)), "1.0.0", 1, 50_000)
+UPDATE = Update("n1", bytes(32), 50_000, State.UPLOADING, 1_000.0)
+ROLLOUT = rollout.Rollout("1", "wakeword", "2.0.0", bytes(32), 50_000, (("n1",), ("n2", "n3")), rollout.Rules(), rollout.State.RUNNING)
+HOSTILE = 'a"b\\c\nd} 1'
 
 
-def make_node(name="kitchen", *, up=True, battery=0.5, work=(WORK,), hardware="esp32s3"):
-    info = Info(7, hardware, "devkit", "1.2.3", "power-on", bytes(16), 50_000, ("audio",), 60, ())
+def make_node(name="kitchen", *, up=True, battery=0.5, work=(WORK,), hardware="esp32s3", slots=(SLOT,)):
+    info = Info(7, hardware, "devkit", "1.2.3", "power-on", bytes(16), 50_000, ("audio",), 60, slots)
     vitals = Vitals(7, 100, 1_000, 0, 3, tuple(work), battery, -60)
     state = NodeState.READY if up else NodeState.LOST
     return Node(name, state=state, session=7, info=info, vitals=vitals, heard_ms=NOW_MS, heard_unix_s=1.7e9, messages=9, lost=2)
@@ -49,6 +70,13 @@ def used_metrics():
     metrics.worker_restarts.labels("litert").inc()
     metrics.adapter_restarts.labels("mqtt").inc()
     metrics.mqtt_connected.set_function(lambda: 1)
+    metrics.ota_jobs.inc()
+    metrics.ota_resumes.inc()
+    metrics.ota_duration.observe(90)
+    metrics.uploaded("mqtt", 50_000, 0)
+    metrics.update(UPDATE, UPDATE._replace(state=State.REJECTED, reason="self-test"))
+    metrics.smp_request("timeout")
+    metrics.rollout(ROLLOUT, {"n1": UPDATE})
     return metrics
 
 
@@ -94,7 +122,7 @@ def test_series_of_a_node():
         ("gatewayd_node_events_dropped_total", node): 3,
         ("gatewayd_node_battery_ratio", node): 0.5,
         ("gatewayd_node_rssi_dbm", node): -60,
-        ("gatewayd_node_model_info", cascade, ("model", "0001020304050607"), node): 1,
+        ("gatewayd_node_model_info", cascade, ("model", "0001020304050607"), node, ("state", "confirmed"), ("version", "1.0.0")): 1,
         ("gatewayd_node_arena_used_bytes", cascade, node): 20_000,
         ("gatewayd_node_invoke_seconds_sum", cascade, node): 5.0,
         ("gatewayd_node_invoke_seconds_count", cascade, node): 100,
@@ -112,9 +140,9 @@ def test_no_nodes_no_series():
 
 
 def test_what_a_node_says_is_escaped():
-    hostile = 'a"b\\c\nd} 1'
-    got = samples(node_series([make_node(hardware=hostile)], NOW_MS + 1))
-    assert [dict(key[1:])["hardware"] for key in got if key[0] == "gatewayd_node_info"] == [hostile]
+    got = samples(node_series([make_node(hardware=HOSTILE, slots=(SLOT._replace(version=HOSTILE),))], NOW_MS + 1))
+    assert [dict(key[1:])["hardware"] for key in got if key[0] == "gatewayd_node_info"] == [HOSTILE]
+    assert [dict(key[1:])["version"] for key in got if key[0] == "gatewayd_node_model_info"] == [HOSTILE]
 
 
 def test_a_cascade_reported_twice_is_one_series():
@@ -122,6 +150,176 @@ def test_a_cascade_reported_twice_is_one_series():
     lines = [line.rsplit(" ", 1)[0] for line in text.splitlines()]
     assert len(lines) == len(set(lines))
     assert samples(text)["gatewayd_node_invoke_seconds_count", ("cascade", "wakeword"), ("node", "kitchen")] == 200
+
+
+@pytest.mark.parametrize(
+    ("slots", "runs"),
+    [
+        ((), []),
+        ((SLOT._replace(state=SlotState.VERIFIED), SLOT._replace(state=SlotState.REJECTED), Slot(2, 0, SlotState.EMPTY, 9)), []),
+        ((SLOT, SLOT._replace(slot=1, version="2.0.0", state=SlotState.RECEIVING)), [("1.0.0", "confirmed")]),
+        ((SLOT, SLOT._replace(slot=1, version="2.0.0", state=SlotState.TEST)), [("2.0.0", "test")]),
+        ((SLOT._replace(version="2.0.0", state=SlotState.TEST), SLOT._replace(slot=1)), [("2.0.0", "test")]),
+        ((SLOT, SLOT), [("1.0.0", "confirmed")]),
+        ((SLOT._replace(sha256=None, version=None),), [("", "confirmed")]),
+    ],
+)
+def test_the_model_that_runs_is_the_one_on_test_or_the_confirmed_one(slots, runs):
+    text = node_series([make_node(slots=slots)], NOW_MS + 1)
+    labels = [dict(key[1:]) for key in samples(text) if key[0] == "gatewayd_node_model_info"]
+    assert [(label["version"], label["state"]) for label in labels] == runs
+    assert text.count("\ngatewayd_node_model_info{") == len(runs)
+
+
+# ---- updates
+
+
+def labels(metrics, name):
+    """Label values -> count, of what was counted."""
+    got = samples(metrics.exposition([], NOW_MS))
+    return {tuple(value for _, value in key[1:]): count for key, count in got.items() if key[0] == f"gatewayd_{name}" and count}
+
+
+def test_the_refusals_are_the_words_of_the_contract():
+    text = (Path(__file__).parent.parent / "docs" / "nodelink.md").read_text()
+    of_images = text.split("| reason | what is wrong |")[1].split("\n\n")[0]
+    of_bundles = text.split("Reasons: ")[1].split("and those of images")[0]
+    words = {word for row in of_images.splitlines() for word in re.findall("`([a-z-]+)`", row.split("|")[1] if "|" in row else "")}
+    words |= set(re.findall("`([a-z-]+)`", of_bundles))
+    assert words | {"disk", OTHER} == REFUSALS
+
+
+def ends(state, reason="", before=UPDATE):
+    """Metrics after one update has ended."""
+    metrics = Metrics()
+    metrics.update(before, before._replace(state=state, reason=reason, since_s=1_090.0))
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("reason", "label"),
+    [
+        ("self-test", "self-test"),
+        ("silent while uploading", "silent"),
+        ("slept too long", "slept"),
+        ("reset", "reset"),
+        (refusal(1, 27), "counter"),
+        (refusal(1, 12), "flash"),
+        (refusal(0, 27), "smp"),
+        ("", OTHER),
+        (HOSTILE, OTHER),
+        ("x" * 64, OTHER),
+    ],
+)
+@pytest.mark.parametrize("state", [State.FAILED, State.REJECTED, State.TIMED_OUT])
+def test_what_a_node_says_never_becomes_a_label(state, reason, label):
+    metrics = ends(state, reason)
+    assert labels(metrics, "ota_failed_total") == {(label,): 1}
+    assert labels(metrics, "ota_rollbacks_total") == labels(metrics, "ota_refused_total") == {}
+
+
+def test_what_the_gateway_refuses_by_itself_is_counted_as_that_too():
+    metrics = ends(State.REJECTED, "arena", UPDATE._replace(state=State.WAITING))
+    assert labels(metrics, "ota_refused_total") == labels(metrics, "ota_failed_total") == {("arena",): 1}
+
+
+def causes():
+    """Why rollouts go back, in their own words."""
+    nodes = {name: rollout.Node(State.JUDGING) for name in ("n1", "n2", "n3")}
+    worse = gate.Verdict(gate.Answer.FAIL, 1, 9, 200.0, ())
+    failed = {**nodes, "n1": rollout.Node(State.FAILED)}
+    many = ROLLOUT._replace(groups=(("n1", "n2", "n3"),), rules=rollout.Rules(success_ratio=0.1))
+    for one, states, verdict, label in (
+        (ROLLOUT, nodes, worse, "gate"),
+        (ROLLOUT, failed, gate.NO_EVIDENCE, "errors"),
+        (many, {**failed, "n2": rollout.Node(State.FAILED)}, gate.NO_EVIDENCE, "errors"),
+    ):
+        halted, _ = rollout.step(one, states, verdict, 0.0)
+        assert halted.state is rollout.State.HALTED
+        yield halted.cause, label
+    yield from (("reset", "reset"), ("deadline", "deadline"), ("operator", "operator"), (HOSTILE, OTHER), ("self-test", OTHER), ("", OTHER))
+
+
+@pytest.mark.parametrize(("cause", "label"), [*causes()])
+def test_why_an_update_was_taken_back(cause, label):
+    metrics = ends(State.ROLLED_BACK, cause)
+    assert labels(metrics, "ota_rollbacks_total") == {(label,): 1}
+    assert labels(metrics, "ota_failed_total") == {}
+
+
+def test_what_never_began_was_not_taken_back():
+    metrics = ends(State.ROLLED_BACK, "operator", UPDATE._replace(state=State.WAITING))
+    assert labels(metrics, "ota_rollbacks_total") == labels(metrics, "ota_failed_total") == {}
+
+
+def test_what_is_under_way_is_no_failure_and_a_confirmation_has_taken_its_time():
+    for state in State:
+        if state not in (State.FAILED, State.REJECTED, State.TIMED_OUT, State.ROLLED_BACK, State.CONFIRMED):
+            metrics = ends(state)
+            assert labels(metrics, "ota_failed_total") == labels(metrics, "ota_rollbacks_total") == {}
+    got = samples(ends(State.CONFIRMED, before=UPDATE._replace(started_s=1_000.0)).exposition([], NOW_MS))
+    assert (got["gatewayd_ota_duration_seconds_count",], got["gatewayd_ota_duration_seconds_sum",]) == (1, 90)
+    assert samples(ends(State.CONFIRMED).exposition([], NOW_MS))["gatewayd_ota_duration_seconds_count",] == 0  # it ran there already
+
+
+def test_bytes_of_an_upload():
+    metrics = Metrics()
+    for offset, before in ((4_000, 0), (8_000, 4_000), (8_000, 8_000), (4_096, 8_000)):  # the last: the node has lost some
+        metrics.uploaded("mqtt", offset, before)
+    assert labels(metrics, "ota_bytes_total") == {("mqtt",): 8_000}
+
+
+def test_all_reasons_come_from_closed_sets():
+    metrics = Metrics()
+    for word in (*REFUSALS, *FAILURES, *ROLLBACKS, HOSTILE):
+        metrics.ota_refused(word)
+        for state in State:
+            metrics.update(UPDATE, UPDATE._replace(state=state, reason=word))
+    for name, known in (("ota_refused_total", REFUSALS), ("ota_failed_total", FAILURES)):
+        assert {word for (word,) in labels(metrics, name)} == known
+    assert {word for (word,) in labels(metrics, "ota_rollbacks_total")} <= ROLLBACKS
+
+
+def test_a_reason_is_shown_before_it_first_happens():
+    """So that an alert on growth sees it grow."""
+    got = samples(Metrics().exposition([], NOW_MS))
+    assert {dict(key[1:])["reason"] for key in got if key[0] == "gatewayd_ota_failed_total"} == FAILURES
+
+
+def test_a_rollout_that_has_ended_leaves_nothing_behind():
+    metrics = Metrics()
+    other = ROLLOUT._replace(id="2", cascade="vibration")
+    metrics.rollout(
+        ROLLOUT, {name: UPDATE._replace(state=State.CONFIRMED if name == "n1" else State.WAITING) for name in ("n1", "n2", "n3")}
+    )
+    metrics.rollout(other, {"n1": UPDATE})
+    metrics.rollout(other, {"n1": UPDATE._replace(state=State.JUDGING)})
+    shown = {("wakeword", "confirmed"): 1, ("wakeword", "waiting"): 2, ("vibration", "judging"): 1}
+    assert labels(metrics, "rollout_nodes") == shown
+    metrics.rollout_ended(ROLLOUT)
+    assert labels(metrics, "rollout_nodes") == {("vibration", "judging"): 1}
+    metrics.rollout_ended(other)
+    assert labels(metrics, "rollout_nodes") == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "label"),
+    [
+        (rollout.State.PAUSED, "operator", "operator"),
+        (rollout.State.PAUSED, "I want to sleep", "operator"),
+        (rollout.State.PAUSED, rollout.NO_EVIDENCE, "evidence"),
+        (rollout.State.AWAITING_APPROVAL, "", "approval"),
+    ],
+)
+def test_what_a_rollout_waits_for(state, cause, label):
+    metrics = Metrics()
+    metrics.rollout(ROLLOUT._replace(state=state, cause=cause), {})
+    assert labels(metrics, "rollout_paused") == {(label,): 1}
+    metrics.rollout(ROLLOUT, {})
+    got = samples(metrics.exposition([], NOW_MS))
+    assert {key[1:]: count for key, count in got.items() if key[0] == "gatewayd_rollout_paused"} == {
+        (("cause", cause),): 0 for cause in ("operator", "evidence", "approval")
+    }
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="Debian package prometheus")

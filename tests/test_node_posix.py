@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import signal
 import time
@@ -9,13 +10,20 @@ import time
 import aiomqtt
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from smpclient import SMPClient
+from smpclient.requests.image_management import ImageStatesWrite
 
-from gatewayd import bundle
+from gatewayd import bundle, signing
+from gatewayd.core import image as images
 from gatewayd.core import wire
 from gatewayd.core.types import Basis, Event, GatewayState, Info, NodeState, Reason, State, Verdict, Vitals
 from gatewayd.demo import site
+from gatewayd.smp import NodeLink, SmpLinks
 
 RATE_HZ = 8_000
+VIBRATION = site.BROKER_FILES.parent.parent / "cascades" / "vibration"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 def shaking(seconds, rng):
@@ -30,6 +38,9 @@ class Site:
         self.folder, self.port = folder, site.free_port()
         self.programs = build / "ports" / "posix"
         self.heard, self.news = [], asyncio.Event()
+        self.links, self.asked = SmpLinks(self._ask), set()
+        self.key = folder / "key.hex"
+        self.key.write_text(signing.raw(KEY.public_key()).hex() + "\n")
         for above in (folder, *folder.parents):  # mosquitto drops root and must reach its files then
             if above.name.startswith(("pytest-", "test_")):
                 above.chmod(0o755)
@@ -47,8 +58,14 @@ class Site:
     async def _listen(self):
         async for message in self.client.messages:
             _, _, _, node, tail = str(message.topic).split("/")
+            if tail == "smp":
+                self.links.deliver(node, message.payload)
+                continue
             self.heard.append((node, tail, wire.decode(tail, message.payload)))  # a bad message ends the test by its silence
             self.news.set()
+
+    def _ask(self, node, frame):
+        self.asked.add(asyncio.ensure_future(self.client.publish(f"nodelink/1/down/{node}/smp", frame)))
 
     async def wait_for(self, kind, condition=lambda _: True, count=1):
         """The first `count` messages of that kind that meet the condition."""
@@ -73,10 +90,13 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def node(self, *more, name="n-1"):
-        command = [self.programs / "gateway-node", "--id", name, "--broker", f"127.0.0.1:{self.port}", "--flash", self.folder / "flash"]
         self.log = self.folder / f"{name}.log"
-        async with site.process([*command, *more], self.log) as running:
+        async with site.process([*self.node_command(name), *more], self.log) as running:
             yield running
+
+    def node_command(self, name):
+        options = {"--id": name, "--broker": f"127.0.0.1:{self.port}", "--flash": self.folder / "flash", "--key": self.key}
+        return [str(word) for word in (self.programs / "gateway-node", *(word for option in options.items() for word in option))]
 
     async def said(self, words):
         async with asyncio.timeout(30):
@@ -93,10 +113,10 @@ def place(tmp_path, host_build):
 def image(tmp_path_factory):
     """The vibration cascade's, made to listen for a second where a verdict says so."""
     file = tmp_path_factory.mktemp("image") / "vibration.img"
-    folder = bundle.read(site.BROKER_FILES.parent.parent / "cascades" / "vibration")
+    folder = bundle.read(VIBRATION)
     decision = folder.cascade.node.decision.model_copy(update={"listen_ms": 1_000})
     node = folder.cascade.node.model_copy(update={"decision": decision})
-    file.write_bytes(bundle.node_image(folder._replace(cascade=folder.cascade.model_copy(update={"node": node}))))
+    file.write_bytes(bundle.node_image(folder._replace(cascade=folder.cascade.model_copy(update={"node": node})), key=KEY))
     return file
 
 
@@ -105,7 +125,7 @@ async def test_birth_goodbye_and_death(place, image):
         async with place.node("--image", image, "--vitals-s", "600") as running:
             assert (await place.state(NodeState.READY)).session == 1
             info = (await place.wait_for(Info))[0]
-            assert [slot.state for slot in info.slots] == ["confirmed", "empty", "empty", "empty"]
+            assert [slot.state for slot in info.slots] == ["confirmed", *["empty"] * 7]
             assert (info.slots[0].cascade, info.slots[0].size_bytes, info.vitals_interval_s) == ("vibration", image.stat().st_size, 600)
             assert (await place.wait_for(Vitals))[0].cascades[0].model == info.slots[0].sha256[:8]
             assert await site.end(running) == 0
@@ -121,7 +141,7 @@ async def test_an_image_that_does_not_verify_is_reported(place, image):
     broken.write_bytes(image.read_bytes()[:-1] + b"\0")
     async with place.up(), place.node("--image", broken):
         slot = (await place.wait_for(Info))[0].slots[0]
-        assert (slot.state, slot.rejected) == ("rejected", "image")
+        assert (slot.state, slot.rejected) == ("rejected", "signature")
 
 
 async def test_events_verdicts_and_flash(place, image):
@@ -187,9 +207,8 @@ async def test_the_broker_goes_and_comes_back(place, image):
 async def test_samples_from_a_pipe(place, image):
     async with place.up():
         await place.gateway(online=True)
-        command = (place.programs / "gateway-node", "--id", "n-2", "--broker", f"127.0.0.1:{place.port}", "--flash", place.folder / "flash")
         running = await asyncio.create_subprocess_exec(
-            *map(str, command), "--image", str(image), "--input", "vibration:-", "--exit-at-end", stdin=asyncio.subprocess.PIPE
+            *place.node_command("n-2"), "--image", image, "--input", "vibration:-", "--exit-at-end", stdin=asyncio.subprocess.PIPE
         )
         raw = shaking(30, np.random.default_rng(2))
         for start in range(0, len(raw), 1_001):  # samples cut in the middle
@@ -199,6 +218,60 @@ async def test_samples_from_a_pipe(place, image):
         assert await asyncio.wait_for(running.wait(), 30) == 0
         event = (await place.wait_for(Event))[0]
         assert event.window.data in raw
+
+
+async def test_an_update_is_told_of(place, image):
+    audited = bundle.node_image(bundle.read(VIBRATION), audit_s=1, key=KEY)
+    new = images.parse(audited).sha256
+
+    def tells(state):
+        return lambda info: (info.slots[1].state, info.slots[1].sha256) == (state, new)
+
+    async with place.up(), place.node("--image", image, "--trial-s", "1"):
+        await place.state(NodeState.READY)
+        async with SMPClient(NodeLink(place.links), "n-1") as client:
+            assert [offset async for offset in client.upload(audited, slot=1)][-1] == len(audited)
+            receiving = (await place.wait_for(Info, lambda info: info.slots[1].state == "receiving"))[0].slots[1]
+            assert (receiving.sha256, receiving.version) == (hashlib.sha256(audited).digest(), None)
+            await place.wait_for(Info, tells("verified"))
+            await client.request(ImageStatesWrite(hash=new))
+            await place.wait_for(Info, tells("test"))
+            rejected = (await place.wait_for(Info, tells("rejected")))[0]  # nobody watched
+            assert (rejected.slots[1].rejected, rejected.slots[0].state) == ("deadline", "confirmed")
+
+
+async def test_a_fleet_that_was_killed_goes_on(place, image):
+    audited = bundle.node_image(bundle.read(VIBRATION), audit_s=1, key=KEY)
+    options = {
+        "--broker": f"127.0.0.1:{place.port}",
+        "--count": 3,
+        "--prefix": "f-",
+        "--event-rate": 20,
+        "--image": image,
+        "--key": place.key,
+    }
+    options |= {"--flash": place.folder / "fleet.flash", "--duration": 600}
+    command = [place.programs / "gateway-fleet", *(word for option in options.items() for word in option)]
+    log = place.folder / "fleet.log"
+    async with place.up():
+        await place.gateway(online=True)
+        async with site.process(command, log) as running, SMPClient(NodeLink(place.links), "f-1") as client:
+            await place.wait_for(State, lambda message: message.state == NodeState.READY, count=3)
+            assert (await place.wait_for(Event))[0].model == images.parse(image.read_bytes()).sha256[:8]
+            async for offset in client.upload(audited, slot=1):
+                if offset > 4_096:
+                    await site.end(running, signal.SIGKILL)
+                    break
+        place.heard.clear()
+        async with site.process(command, log) as running, SMPClient(NodeLink(place.links), "f-1") as client:
+            await place.wait_for(State, lambda message: message == (NodeState.READY, 2), count=3)
+            first, *_ = [offset async for offset in client.upload(audited, slot=1)]
+            assert first == 4_096
+            await client.request(ImageStatesWrite(hash=images.parse(audited).sha256))
+            await place.wait_for(Event, lambda event: event.model == images.parse(audited).sha256[:8])
+            await site.end(running)
+        totals = json.loads(log.read_text().splitlines()[-1])
+        assert [totals[name] for name in ("uploads", "resumed", "verified", "tests", "reverts")] == [0, 1, 1, 1, 0]
 
 
 async def test_a_fleet(place):
@@ -214,6 +287,7 @@ async def test_a_fleet(place):
         totals = json.loads(last)
         assert first[0].startswith("200 online in ")
         assert totals["events"] == totals["acknowledged"] > 0
+        assert totals["uploads"] == 0
         assert (totals["nodes"], totals["online"], totals["waiting"], totals["lost"]) == (200, 200, 0, 0)
         events = await place.wait_for(Event, count=totals["events"])
         assert all(len(event.window.data) == 400 for event in events)

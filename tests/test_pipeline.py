@@ -7,11 +7,13 @@ import pytest
 from gatewayd import pipeline as module
 from gatewayd.core import cascade, wire
 from gatewayd.core.escalation import Escalations
+from gatewayd.core.listening import Listening
 from gatewayd.core.registry import Registry
-from gatewayd.core.types import Basis, Event, Frame, Opinion, Reason, Window, WindowKind
+from gatewayd.core.types import Basis, CascadeVitals, Event, Frame, Info, NodeState, Opinion, Reason, State, Vitals, Window, WindowKind
 from gatewayd.errors import StoreError, TransportError, WorkerCrashedError, WorkerTimeoutError
 from gatewayd.metrics import Metrics
 from gatewayd.pipeline import Pipeline
+from gatewayd.ports import Judge
 
 CASCADE = cascade.parse(
     {
@@ -29,6 +31,9 @@ CASCADE = cascade.parse(
     "test",
 )
 WINDOW = Window(WindowKind.PCM16, 16000, 1, (2,), b"\0\0\0\0")
+INFO = Info(1, "host", "board", "1.0", "power", b"\1", 1_000, ("audio",), 60, ())
+WORK = CascadeVitals("wakeword", b"12345678", 10, 1_000, 500, 10, 0.1, 0.01, (1,) * 8)
+VITALS = Vitals(1, 5, 100_000, 0, 0, (WORK,))
 OPINION = Opinion(accepted=True, label="word", score=0.9, model="fake")
 
 
@@ -93,23 +98,34 @@ class Site:
 
     def __init__(self, answer=OPINION, capacity=8, per_node=8, enrolls=lambda _: True):
         self.store, self.publisher, self.escalator = FakeStore(), FakePublisher(), FakeEscalator(answer)
-        self.metrics = Metrics()
+        self.metrics, self.registry = Metrics(), Registry(100)
         self.acknowledged = []
+        self.judges = {"wakeword": Judge(CASCADE, self.escalator)}
+        self.listening = Listening()
+        self.managed, self.changed = [], []
         self.pipeline = Pipeline(
-            registry=Registry(100),
-            cascades={"wakeword": CASCADE},
-            escalators={"wakeword": self.escalator},
+            registry=self.registry,
+            judges=self.judges,
             store=self.store,
             publisher=self.publisher,
             metrics=self.metrics,
             enrolls=enrolls,
             escalations=Escalations(capacity, per_node),
+            listening=self.listening,
+            managed=lambda node, frame: self.managed.append((node, frame)),
+            changed=self.changed.append,
         )
 
     def hear(self, seq, node="n1", tail="event", payload=None, **fields):
         event = Event(seq, 1, "wakeword", b"12345678", 0.5, 0, 0, Reason.TRIGGER, WINDOW)._replace(**fields)
         payload = wire.encode(event) if payload is None else payload
         self.pipeline.take([Frame(node, tail, payload, "fake", lambda: self.acknowledged.append(seq))])
+
+    def say(self, message, node="n1", retained=False):
+        """`message` is bytes of SMP, or one of nodelink's."""
+        tail = "smp" if isinstance(message, bytes) else type(message).__name__.lower()
+        payload = message if isinstance(message, bytes) else wire.encode(message)
+        self.pipeline.take([Frame(node, tail, payload, "fake", lambda: self.acknowledged.append(tail), retained)])
 
     def count(self, name):
         for line in self.metrics.exposition([], 0).decode().splitlines():
@@ -265,3 +281,68 @@ async def test_drain_lets_escalations_end_and_gives_up_on_those_that_do_not():
     assert site.store.waiting == []  # not decided, not acknowledged: the broker will deliver it again
     assert site.acknowledged == []
     assert site.store.nodes == {"n1": True}
+
+
+async def test_a_judge_that_was_replaced_judges_what_was_admitted_before_by_its_own_policy():
+    site = Site()
+    site.escalator.gate.clear()
+    site.hear(0)
+    await settle()
+    policy = CASCADE.policy.model_copy(update={"action": "look"})
+    site.judges["wakeword"] = Judge(CASCADE.model_copy(update={"policy": policy}), FakeEscalator(OPINION._replace(model="new")))
+    site.hear(1)
+    await settle()
+    site.escalator.gate.set()
+    await settle()
+    site.store.commit()
+    judged = {record.event.seq: (record.opinion.model, record.verdict.action) for record in site.store.records}
+    assert judged == {0: ("fake", "listen"), 1: ("new", "look")}
+
+
+# ---- what manages nodes
+
+
+async def test_smp_is_for_whoever_manages_the_node_and_comes_from_enrolled_ones_only():
+    site = Site(enrolls=lambda node: node == "n1")
+    site.say(b"early")  # never heard of
+    for node in ("n1", "n2"):
+        site.say(INFO, node)
+        site.say(node.encode(), node)
+    site.say(b"long ago", retained=True)
+    site.say(b"", "BAD id")
+    assert site.managed == [("n1", b"n1")]
+    assert site.acknowledged.count("smp") == 5
+    assert site.count('gatewayd_rejected_messages_total{reason="not_enrolled"}') == 2
+    assert site.count('gatewayd_rejected_messages_total{reason="node_id"}') == 1
+    assert site.count("gatewayd_messages_total") == 3
+    assert len(site.registry) == 2
+
+
+async def test_who_says_what_it_is_or_where_it_is_in_its_life_has_changed():
+    site = Site()
+    site.say(INFO, retained=True)
+    site.say(State(NodeState.READY, 1))
+    site.say(State(NodeState.LOST, 0))  # the will of an older connection
+    site.say(VITALS)
+    site.hear(0)
+    assert site.changed == ["n1", "n1"]
+    site.say(State(NodeState.SLEEPING, 1), "n2")
+    assert site.changed[2:] == ["n2"]
+
+
+async def test_time_listened_is_counted_for_nodes_that_are_judged():
+    site = Site(enrolls=lambda node: node == "n1")
+    for node in ("n1", "n2"):
+        for n in range(3):
+            site.say(VITALS._replace(t_ms=100_000 + 60_000 * n, cascades=(WORK._replace(invokes=10 + n),)), node)
+    taken = site.listening.take()
+    assert {(key.node, key.cascade, key.model) for key in taken} == {("n1", "wakeword", b"12345678")}
+    assert sum(taken.values()) == pytest.approx(120)
+
+
+async def test_time_listened_that_finds_no_room_is_counted():
+    site = Site()
+    site.listening._max_listeners = 0
+    site.say(VITALS)
+    site.say(VITALS._replace(t_ms=160_000, cascades=(WORK._replace(invokes=11),)))
+    assert site.count("gatewayd_listening_dropped_total") == 1

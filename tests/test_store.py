@@ -1,9 +1,6 @@
 """gatewayd.store, gatewayd.database and gatewayd.records, on SQLite and where it is installed on PostgreSQL."""
 
 import asyncio
-import importlib.util
-import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -41,48 +38,6 @@ async def append(store, *records):
     for one, future in zip(records, futures, strict=True):
         store.submit(one, future.set_result)
     return await asyncio.wait_for(asyncio.gather(*futures), 30)
-
-
-@pytest.fixture
-def sqlite_url(tmp_path):
-    return f"sqlite:///{tmp_path / 'g.db'}"
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    """The URL of a private server."""
-    path = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
-    initdb, pg_ctl = shutil.which("initdb", path=path), shutil.which("pg_ctl", path=path)
-    if not initdb or not pg_ctl or not importlib.util.find_spec("psycopg"):
-        pytest.skip("needs Debian's postgresql and gatewayd[postgres]")
-    folder = tmp_path_factory.mktemp("postgres")
-    user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}  # the server refuses root
-    if user:
-        for above in folder.parents:
-            if above.name.startswith("pytest-"):
-                above.chmod(0o755)
-        shutil.chown(folder, "nobody", "nogroup")
-
-    def run(*command):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
-
-    run(initdb, "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8")
-    run(pg_ctl, "-D", "data", "-w", "-l", "log", "-o", f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off", "start")
-    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-    run(pg_ctl, "-D", "data", "-w", "-m", "immediate", "stop")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request):
-    if request.param == "sqlite":
-        return request.getfixturevalue("sqlite_url")
-    url = request.getfixturevalue("postgres")
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-        connection.exec_driver_sql("CREATE SCHEMA public")
-    engine.dispose()
-    return url
 
 
 def open_store(url, observe=lambda *_: None, **settings):
@@ -186,13 +141,13 @@ async def test_a_full_disk_is_told_and_survived(sqlite_url):
     errors = []
     async with open_store(sqlite_url, lambda rows, seconds, error: errors.append(error)) as store:
         await append(store, record(0))
-        with store._writing() as connection:
+        with store.writing() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
         results = await append(store, *(record(seq, window=WINDOW._replace(data=bytes(60_000))) for seq in range(1, 9)))
         assert all(isinstance(result, StoreError) and "full" in str(result) for result in results)
         assert [row.seq for row in store.recent()] == [0]
-        with store._writing() as connection:
+        with store.writing() as connection:
             connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
         assert await append(store, *(record(seq) for seq in range(1, 9))) == [True] * 8
     assert [error is None for error in errors][0::2] == [True, True]
@@ -276,9 +231,11 @@ async def test_an_older_database_is_brought_to_today(tmp_path, sqlite_url):
         assert (event.node, event.seq, window.data) == ("kitchen", 1, b"\1\2")
         assert store.load_nodes()[0].keys == ((7, 1),)
         assert await append(store, record(1)) == [False]
-        with store._reading() as connection:
+        with store.reading() as connection:
             assert connection.scalar(sa.text("SELECT value FROM meta WHERE key = 'schema_version'")) == database.VERSION
-            assert "events_of_node" in connection.scalars(sa.text("SELECT name FROM sqlite_master")).all()
+            assert {"events_of_node", "events_judged"} <= set(connection.scalars(sa.text("SELECT name FROM sqlite_master")))
+        assert store.nodes()[0].labels == ()
+        assert store.label("kitchen", ["mains"], []) == ("mains",)
 
 
 async def test_a_step_that_fails_leaves_the_version_before(url, monkeypatch):
@@ -294,7 +251,7 @@ async def test_a_step_that_fails_leaves_the_version_before(url, monkeypatch):
 
 async def test_a_newer_database_is_refused(url):
     async with open_store(url) as store:
-        with store._writing() as connection:
+        with store.writing() as connection:
             connection.exec_driver_sql("UPDATE meta SET value = value + 1 WHERE key = 'schema_version'")
     with pytest.raises(StoreError, match="install the newer gatewayd"):
         async with open_store(url):
@@ -304,13 +261,13 @@ async def test_a_newer_database_is_refused(url):
 async def test_the_tables_in_code_are_those_in_the_database(url):
     async with open_store(url) as store:
         inspector = sa.inspect(store._engine)
-        for table in (database.events, database.windows, database.nodes):
+        for table in (value for value in vars(database).values() if isinstance(value, sa.TableClause)):
             assert [column["name"] for column in inspector.get_columns(table.name)] == table.c.keys()
 
 
 async def test_sqlite_is_set_up_for_power_cuts(sqlite_url):
     async with open_store(sqlite_url) as store:
-        with store._reading() as connection:
+        with store.reading() as connection:
             of = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "auto_vacuum")}
     assert of == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2}
 
@@ -371,10 +328,10 @@ async def test_a_clock_that_was_ahead_holds_nothing_back(url):
 async def test_space_goes_back_to_the_disk(tmp_path, sqlite_url):
     async with open_store(sqlite_url) as store:
         await append(store, *(record(seq, window=WINDOW._replace(data=bytes(64_000))) for seq in range(400)))
-        with store._reading() as connection:
+        with store.reading() as connection:
             before = connection.exec_driver_sql("PRAGMA page_count").scalar()
         sweep(store, NOW_S + 30 * DAY_S)
-        with store._reading() as connection:
+        with store.reading() as connection:
             after = connection.exec_driver_sql("PRAGMA page_count").scalar()
         assert after < before - 1_000
         assert await append(store, record(500)) == [True]
@@ -406,8 +363,8 @@ async def test_nodes_outlive_a_restart(url):
     async with open_store(url) as store:
         nodes = {node.id: node for node in store.nodes()}
         assert len(nodes) == 1_100
-        assert nodes["node-2"] == ("node-2", True, NOW_S, NOW_S, 7, INFO, ())
-        assert nodes["node-1"] == ("node-1", False, NOW_S + 5, NOW_S + 5, 8, None, ())
+        assert nodes["node-2"] == ("node-2", True, NOW_S, NOW_S, 7, INFO, (), ())
+        assert nodes["node-1"] == ("node-1", False, NOW_S + 5, NOW_S + 5, 8, None, (), ())
 
 
 async def test_saving_a_node_does_not_touch_its_enrolment(url):
@@ -432,6 +389,16 @@ async def test_another_process_enrolls(url):
         assert daemon.changes() == before + 3
 
 
+async def test_labels(url):
+    async with open_store(url) as store:
+        await saved(store, make_node("kitchen"))
+        assert store.label("kitchen", ["mains", "ground-floor"], []) == ("ground-floor", "mains")
+        assert store.label("kitchen", ["beta", "mains"], ["ground-floor", "never-had"]) == ("beta", "mains")
+        assert store.label("stranger", ["mains"], []) is None
+        await saved(store, make_node("kitchen", session=9))
+        assert [(node.id, node.session, node.labels) for node in store.nodes()] == [("kitchen", 9, ("beta", "mains"))]
+
+
 async def test_the_newest_keys_of_each_node(url):
     async with open_store(url) as store:
         await saved(store, make_node("kitchen"), make_node("cellar"), make_node("silent"))
@@ -448,7 +415,7 @@ async def test_the_newest_keys_of_each_node(url):
 async def test_an_info_of_another_version_is_forgotten(url):
     async with open_store(url) as store:
         await saved(store, make_node("kitchen"))
-        with store._writing() as connection:
+        with store.writing() as connection:
             connection.execute(sa.update(database.nodes).values(info=b"\xa1\x18\x63\x00"))
         assert store.nodes()[0].info is None
 

@@ -1,6 +1,7 @@
 """gatewayctl: one command for the daemon, its nodes and its operator. Each command's module is imported when it is called."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +18,33 @@ cascade_app = typer.Typer(no_args_is_help=True, help="Cascades: a node model, a 
 app.add_typer(cascade_app, name="cascade")
 keys_app = typer.Typer(no_args_is_help=True, help="The keys with which cascades are signed.")
 app.add_typer(keys_app, name="keys")
+rollout_app = typer.Typer(no_args_is_help=True, help="Bringing a cascade to its nodes, group by group.")
+app.add_typer(rollout_app, name="rollout")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file; default /etc/gatewayd/gatewayd.toml.")]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, like mqtt.port=1884.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
+
+
+def duration(text: str | float) -> float:
+    """Seconds in "90s", "30m", "2h" or "1d"; a default is seconds already. Raises BadParameter."""
+    if isinstance(text, float):
+        return text
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a time like 90s, 30m, 2h or 1d")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def _time_option(help_: str, default: str) -> Any:
+    return typer.Option(parser=duration, metavar="TIME", help=help_, show_default=default)
+
+
+RolloutId = Annotated[str, typer.Argument(metavar="ID")]
+Because = Annotated[str, typer.Option(metavar="TEXT", help="Why; `explain` repeats it.")]
 
 
 def load_config(path: Path | None, overrides: list[str] | None) -> Any:
@@ -60,6 +84,20 @@ def nodes_dismiss(nodes: list[str], config: ConfigFile = None, set_: Set = None)
     from gatewayd.cli.records import enroll  # noqa: PLC0415
 
     enroll(load_config(config, set_), nodes, enrolled=False)
+
+
+@nodes_app.command("label")
+def nodes_label(
+    nodes: list[str],
+    add: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Give this label; may be given several times.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Take this label away.")] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Give nodes labels by which a rollout can choose them."""
+    from gatewayd.cli.records import label  # noqa: PLC0415
+
+    label(load_config(config, set_), nodes, add or [], remove or [])
 
 
 @cascade_app.command("image")
@@ -109,6 +147,121 @@ def keys_show(file: Path, json: Json = False) -> None:
     from gatewayd.cli.bundles import show_key  # noqa: PLC0415
 
     show_key(file, as_json=json)
+
+
+@rollout_app.command("start")
+def rollout_start(
+    bundle: Path,
+    node: Annotated[list[str] | None, typer.Option(help="Only this node; may be given several times, as the next two.")] = None,
+    board: Annotated[list[str] | None, typer.Option(help="Only nodes of this board.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only nodes with this label.")] = None,
+    groups: Annotated[str, typer.Option(metavar="SIZES", help="How many shall have it after each group.")] = "1,10%,100%",
+    soak: Annotated[float, _time_option("How long a group runs it before the next may begin.", "1d")] = 86_400.0,
+    success: Annotated[float, typer.Option(min=0.01, max=1, help="Share of a group that must be confirmed.")] = 0.9,
+    error_limit: Annotated[float, typer.Option(min=0, max=1, help="Share of those attempted that may go wrong.")] = 0.1,
+    min_attempted: Annotated[int, typer.Option(min=1, help="That share is not looked at before so many were attempted.")] = 1,
+    approval: Annotated[bool, typer.Option("--approval", help="Wait for `approve` before each further group.")] = False,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Do not ask whether the new model is worse in the field.")] = False,
+    gate_patience: Annotated[float, _time_option("How long to wait for enough evidence.", "14d")] = 1_209_600.0,
+    margin: Annotated[float, typer.Option(min=0.01, max=0.9, help="Loss of quality that the gate must exclude.")] = 0.15,
+    concurrent: Annotated[int, typer.Option(min=1, max=1_000, help="Transfers at the same time.")] = 4,
+    bytes_per_hour: Annotated[int | None, typer.Option(min=1, help="Air time that transfers may take.", show_default="no limit")] = None,
+    min_battery: Annotated[float, typer.Option(min=0, max=1, help="Charge that a node with a battery must have.")] = 0.3,
+    sleep_limit: Annotated[float, _time_option("How long to wait for a node that sleeps or is away.", "7d")] = 604_800.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Bring a bundle to its nodes, a canary first."""
+    from gatewayd.cli.rollouts import start  # noqa: PLC0415
+    from gatewayd.core.rollout import Rules  # noqa: PLC0415
+
+    rules = Rules(
+        success_ratio=success,
+        min_attempted=min_attempted,
+        error_limit=error_limit,
+        soak_s=soak,
+        gate=not no_gate,
+        margin=margin,
+        gate_patience_s=gate_patience,
+        approval=approval,
+        concurrent=concurrent,
+        bytes_per_hour=bytes_per_hour,
+        min_battery=min_battery,
+        sleep_limit_s=sleep_limit,
+    )
+    wanted = {"nodes": node or [], "boards": board or [], "labels": label or []}
+    start(load_config(config, set_), bundle, wanted, groups, rules, yes=yes, as_json=json)
+
+
+@rollout_app.command("list")
+def rollout_list(config: ConfigFile = None, set_: Set = None, json: Json = False) -> None:
+    """Every rollout that there was."""
+    from gatewayd.cli.rollouts import show_list  # noqa: PLC0415
+
+    show_list(load_config(config, set_), as_json=json)
+
+
+@rollout_app.command("status")
+def rollout_status(id_: RolloutId, config: ConfigFile = None, set_: Set = None, json: Json = False) -> None:
+    """How far one and each of its nodes is."""
+    from gatewayd.cli.rollouts import show_status  # noqa: PLC0415
+
+    show_status(load_config(config, set_), id_, as_json=json)
+
+
+@rollout_app.command("watch")
+def rollout_watch(id_: RolloutId, config: ConfigFile = None, set_: Set = None) -> None:
+    """Follow one to its end; fails where it was not done."""
+    from gatewayd.cli.rollouts import watch as watch_rollout  # noqa: PLC0415
+
+    watch_rollout(load_config(config, set_), id_)
+
+
+@rollout_app.command("explain")
+def rollout_explain(id_: RolloutId, config: ConfigFile = None, set_: Set = None, json: Json = False) -> None:
+    """Why one moved, waits or stopped."""
+    from gatewayd.cli.rollouts import show_explanation  # noqa: PLC0415
+
+    show_explanation(load_config(config, set_), id_, as_json=json)
+
+
+@rollout_app.command("pause")
+def rollout_pause(id_: RolloutId, because: Because = "", config: ConfigFile = None, set_: Set = None) -> None:
+    """Begin and confirm nothing."""
+    _order(id_, "pause", because, config, set_)
+
+
+@rollout_app.command("resume")
+def rollout_resume(id_: RolloutId, because: Because = "", config: ConfigFile = None, set_: Set = None) -> None:
+    """Go on after a pause."""
+    _order(id_, "resume", because, config, set_)
+
+
+@rollout_app.command("approve")
+def rollout_approve(id_: RolloutId, because: Because = "", config: ConfigFile = None, set_: Set = None) -> None:
+    """Go on: with the next group, or without evidence."""
+    _order(id_, "approve", because, config, set_)
+
+
+@rollout_app.command("abort")
+def rollout_abort(id_: RolloutId, because: Because = "", config: ConfigFile = None, set_: Set = None) -> None:
+    """Stop; what is confirmed stays."""
+    _order(id_, "abort", because, config, set_)
+
+
+@rollout_app.command("rollback")
+def rollout_rollback(id_: RolloutId, because: Because = "", config: ConfigFile = None, set_: Set = None) -> None:
+    """Bring every node back."""
+    _order(id_, "roll_back", because, config, set_)
+
+
+def _order(id_: str, command: str, because: str, config: Path | None, overrides: list[str] | None) -> None:
+    from gatewayd.cli.rollouts import give_order  # noqa: PLC0415
+    from gatewayd.core.rollout import Command  # noqa: PLC0415
+
+    give_order(load_config(config, overrides), id_, Command(command), because)
 
 
 @app.command()

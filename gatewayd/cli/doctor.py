@@ -13,7 +13,7 @@ import aiomqtt
 from rich.console import Console
 from rich.markup import escape
 
-from gatewayd import app, bundle, plugins
+from gatewayd import app, bundle, plugins, signing
 from gatewayd.cli import load_config
 from gatewayd.config import Config
 from gatewayd.errors import GatewaydError, MissingPackageError
@@ -53,7 +53,7 @@ def _findings(path: Path | None, overrides: list[str] | None) -> Iterator[Findin
         yield Finding(ok=False, what="configuration", advice=str(error))
         return
     yield Finding(ok=True, what="configuration")
-    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (_clock, _disk, _store, _broker, _cascades)
+    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (_clock, _disk, _store, _broker, _cascades, _keys)
     for look in looks:
         yield from look(config)
 
@@ -137,3 +137,15 @@ def _cascades(config: Config) -> Iterator[Finding]:
             yield Finding(ok=False, what=what, advice=f"its model does not load: {error}")
         else:
             yield Finding(ok=True, what=f"{what}: model {model.kind} loads")
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    for path in config.cascades.keys:
+        try:
+            signing.load_public(path)
+        except GatewaydError as error:
+            yield Finding(ok=False, what=f"key {path}", advice=str(error))
+            continue
+        private = b"PRIVATE KEY" in path.read_bytes()
+        advice = "that is the private key: keep it off the gateway, its .pub is enough" if private else ""
+        yield Finding(not private, f"key {path}", advice)

@@ -1,6 +1,7 @@
 """`gatewayctl nodes` and `gatewayctl events`: what the store remembers; works beside a running daemon and without one."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -13,6 +14,8 @@ from gatewayd.core import wire
 from gatewayd.records import StoredEvent, StoredNode
 from gatewayd.store import Store
 
+_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
+
 
 def show_nodes(config: Config, *, as_json: bool) -> None:
     """Print every node. Raises StoreError."""
@@ -22,12 +25,13 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         for node in nodes:
             typer.echo(json.dumps(_node(node)))
         return
-    table = Table("node", "enrolled", "last heard", "session", "board", "firmware", "models")
+    table = Table("node", "enrolled", "last heard", "session", "board", "firmware", "models", "labels")
     for node in nodes:
         info = node.info
         models = ", ".join(f"{slot.cascade} {slot.version or ''}".strip() for slot in info.slots if slot.cascade) if info else ""
         board, firmware = (info.board, info.firmware) if info else ("", "")
-        table.add_row(node.id, "yes" if node.enrolled else "no", _when(node.last_seen_s), str(node.session or ""), board, firmware, models)
+        enrolled, labels = "yes" if node.enrolled else "no", " ".join(node.labels)
+        table.add_row(node.id, enrolled, _when(node.last_seen_s), str(node.session or ""), board, firmware, models, labels)
     Console().print(table)
 
 
@@ -41,6 +45,20 @@ def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
             known = store.enroll(node, enrolled, time.time())
             word = "enrolled" if enrolled else "dismissed"
             typer.echo(f"{node}: {word}" if known else f"{node}: {word}, though it was never heard")
+
+
+def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -> None:
+    """Give nodes labels and take some. Raises StoreError, and BadParameter for what can be no label or no node."""
+    for word in add + remove:
+        if not _LABEL.fullmatch(word):
+            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
+    with Store(config.store, config.store_url) as store:
+        known = {node.id for node in store.nodes()}
+        for node in nodes:
+            if node not in known:
+                raise typer.BadParameter(f"{node!r} was never heard")
+        for node in nodes:
+            typer.echo(f"{node}: {' '.join(store.label(node, add, remove) or ()) or 'no labels'}")
 
 
 def show_events(config: Config, *, node: str | None, cascade: str | None, limit: int, as_json: bool) -> None:

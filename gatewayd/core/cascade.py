@@ -1,12 +1,13 @@
 """What a cascade is: a node model, a gateway model and the policy between them, described by `cascade.toml`."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import cbor2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gatewayd.core.types import CascadeName
-from gatewayd.errors import CascadeError
+from gatewayd.errors import CascadeError, RefusedError
 
 
 class _Frozen(BaseModel):
@@ -114,6 +115,26 @@ def encode_decision(decision: NodeDecision) -> bytes:
     """The image's TLV 0x00A4, docs/nodelink.cddl `decision`."""
     values = (getattr(decision, name) for name in _DECISION)
     return cbor2.dumps({key: list(value) if isinstance(value, tuple) else value for key, value in enumerate(values)})
+
+
+def check_encoded(front_end: bytes, decision: bytes) -> None:
+    """Whether these are what the two encoders write. Raises RefusedError: "front-end" or "decision"."""
+
+    def front_end_again(fields: dict[str, Any]) -> bytes:
+        normalisation = fields.pop("normalisation", None)
+        return encode_front_end(FrontEnd.model_validate(fields), normalisation)
+
+    if not _is_encoded(front_end, (*_FRONT_END, "normalisation"), front_end_again):
+        raise RefusedError("front-end", "it does not decode")
+    if not _is_encoded(decision, _DECISION, lambda fields: encode_decision(NodeDecision.model_validate(fields))):
+        raise RefusedError("decision", "it does not decode")
+
+
+def _is_encoded(data: bytes, names: Sequence[str], encode: Callable[[dict[str, Any]], bytes]) -> bool:
+    try:
+        return encode({names[key]: value for key, value in cbor2.loads(data).items()}) == data
+    except Exception:  # noqa: BLE001 -- cbor2 raises whatever comes its way
+        return False
 
 
 # In the order of their keys in the schema.

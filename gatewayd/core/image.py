@@ -5,6 +5,7 @@ exactly what it has to be, so that an accepted image has one form only.
 """
 
 import hashlib
+import re
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
@@ -17,11 +18,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gatewayd.errors import RefusedError
 
 HEADER_BYTES = 32
-MAX_TLV_BYTES = 65_535  # of an area, with its header: two bytes hold its size
+MAX_TLV_BYTES, MAX_TLVS = 65_535, 32  # of an area, with its header: two bytes hold its size
 KEY_HASH, SHA256, ED25519 = 0x01, 0x10, 0x24
 COUNTER, CASCADE, ARENA, OPERATORS, FRONT_END, DECISION, SELF_TEST = 0x50, 0xA0, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
 _MAGIC, _INFO_MAGIC, _PROTECTED_MAGIC = 0x96F3B83D, 0x6907, 0x6908
 _NON_BOOTABLE = 0x10
+_NAME = re.compile(rb"[a-z0-9][a-z0-9-]{0,30}")
+_PLAIN = {SHA256: 32}  # sizes, bytes
+_SIGNED = {SHA256: 32, KEY_HASH: 32, ED25519: 64}
 _HEADER = struct.Struct("<IIHHIIBBHI4x")  # magic, load address, header, protected TLVs, payload (bytes), flags, version
 _PAIR = struct.Struct("<HH")  # of an info header (magic, total size) and of a TLV (type, length)
 
@@ -70,22 +74,19 @@ def parse(data: bytes) -> Image:
         _refuse("tlv", "header and TLV area differ on the size")
     if total != len(data):
         _refuse("size", f"{len(data) - total} bytes after its end")
-    digest = hashlib.sha256(memoryview(data)[:hashed_end]).digest()
-    if plain.get(SHA256) != digest:
-        _refuse("digest", "wrong SHA-256")
-    if set(plain) not in ({SHA256}, {SHA256, KEY_HASH, ED25519}):
+    if {kind: len(value) for kind, value in plain.items()} not in (_PLAIN, _SIGNED):
         _refuse("tlv", "an unprotected TLV that does not belong, or one is missing")
     try:
-        return Image(
+        image = Image(
             payload=data[HEADER_BYTES:payload_end],
             version="{}.{}.{}+{}".format(*numbers).removesuffix("+0"),
             counter=_u32(protected[COUNTER]),
-            cascade=protected[CASCADE].decode(),
+            cascade=_name(protected[CASCADE]),
             arena_bytes=_u32(protected[ARENA]),
             operators=protected[OPERATORS],
             front_end=protected[FRONT_END],
             decision=protected[DECISION],
-            sha256=digest,
+            sha256=plain[SHA256],
             self_test=_self_test(protected[SELF_TEST]) if SELF_TEST in protected else None,
             key_hash=plain.get(KEY_HASH),
             signature=plain.get(ED25519),
@@ -93,8 +94,11 @@ def parse(data: bytes) -> Image:
         )
     except KeyError as error:
         raise RefusedError("tlv", f"no TLV {error.args[0]:#06x}") from error
-    except (struct.error, UnicodeDecodeError) as error:
+    except struct.error as error:
         raise RefusedError("tlv", str(error)) from error
+    if hashlib.sha256(memoryview(data)[:hashed_end]).digest() != image.sha256:
+        _refuse("digest", "wrong SHA-256")
+    return image
 
 
 def verify(image: Image, keys: Keyring) -> None:
@@ -138,6 +142,12 @@ def _self_test(data: bytes) -> SelfTest:
     raise RefusedError("tlv", "self-test: not a map of inputs and outputs")
 
 
+def _name(value: bytes) -> str:
+    if not _NAME.fullmatch(value):
+        _refuse("tlv", "not the name of a cascade")
+    return value.decode()
+
+
 def _u32(value: bytes) -> int:
     return int(struct.unpack("<I", value)[0])
 
@@ -159,8 +169,8 @@ def _parse_tlvs(data: bytes, at: int, expected: int) -> tuple[dict[int, bytes], 
             _refuse("tlv", "a TLV is cut short")
         kind, size = _PAIR.unpack_from(data, at)
         at += _PAIR.size + size
-        if at > end or kind in found:
-            _refuse("tlv", "a TLV is too long or comes twice")
+        if at > end or kind in found or len(found) == MAX_TLVS:
+            _refuse("tlv", "a TLV is too long or comes twice, or there are too many")
         found[kind] = data[at - size : at]
     return found, end
 

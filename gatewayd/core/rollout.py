@@ -56,6 +56,7 @@ class Rules(NamedTuple):
     error_limit: float = 0.1  # E: failed, rejected, timed out and rolled back of those attempted
     soak_s: float = _DAY_S
     gate: bool = True
+    margin: float = 0.15  # quality lost that the gate must exclude
     gate_patience_s: float = 14 * _DAY_S  # soaking without enough evidence for so long pauses
     approval: bool = False  # before every group but the first
     concurrent: int = 4  # transfers
@@ -114,8 +115,9 @@ Nodes = Mapping[str, Node]
 _U = update.State
 _TRANSFERRING = frozenset({_U.ADMITTED, _U.UPLOADING, _U.VERIFIED})
 _RUNNING_IT = frozenset({_U.JUDGING, _U.CONFIRMING, _U.CONFIRMED})
+ENDED = frozenset({State.DONE, State.ABORTED, State.ROLLED_BACK})
 _ACTIVE = frozenset({State.RUNNING, State.SOAKING, State.AWAITING_APPROVAL, State.PAUSED})
-_NO_EVIDENCE = "not enough evidence"
+NO_EVIDENCE = "not enough evidence"
 
 COMMANDS: dict[tuple[State, Command], State] = {
     (State.DRAFT, Command.START): State.RUNNING,
@@ -172,7 +174,7 @@ def _soaked(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
         if verdict.answer is gate.Answer.PASS:
             return rollout._replace(cleared=True)
         if now_s - rollout.since_s >= rules.soak_s + rules.gate_patience_s:
-            return _enter(rollout._replace(paused_from=State.SOAKING), State.PAUSED, now_s, _NO_EVIDENCE)
+            return _enter(rollout._replace(paused_from=State.SOAKING), State.PAUSED, now_s, NO_EVIDENCE)
     elif last and all(node.state in update.SETTLED for node in nodes.values()):
         return _enter(rollout, State.DONE, now_s)
     elif not last and _enough(rollout, _count(rollout, nodes, {_U.CONFIRMED})):
@@ -303,7 +305,7 @@ def explain(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
         lines.append(f"because: {rollout.cause}")
     if rollout.state in (State.RUNNING, State.SOAKING):
         lines += _waits(rollout, nodes, now_s)
-    if rollout.state is State.PAUSED and rollout.cause == _NO_EVIDENCE:
+    if rollout.state is State.PAUSED and rollout.cause == NO_EVIDENCE:
         lines.append("approve goes on without the gate's word; resume lets it wait as long again")
     if rules.gate and rollout.state in _ACTIVE:
         lines.append(f"gate: {'passed' if rollout.cleared else verdict.answer}: {_gate_words(verdict)}")

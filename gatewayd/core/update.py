@@ -135,7 +135,8 @@ RESUME: dict[tuple[State, SlotState], Move] = {
     **{(state, SlotState.EMPTY): Move(_S.ADMITTED, _A.UPLOAD) for state in _BEFORE_TRIAL},
     **{(state, SlotState.RECEIVING): Move(_S.UPLOADING, _A.UPLOAD) for state in _BEFORE_TRIAL},
     **{(state, SlotState.VERIFIED): Move(_S.VERIFIED, _A.TEST) for state in _BEFORE_TRIAL},
-    **{(state, SlotState.REJECTED): Move(_S.REJECTED) for state in _BEFORE_TRIAL},
+    (_S.ADMITTED, SlotState.REJECTED): Move(_S.ADMITTED, _A.UPLOAD),  # of an earlier try
+    **{(state, SlotState.REJECTED): Move(_S.REJECTED) for state in (_S.UPLOADING, _S.VERIFIED)},
     **{(state, SlotState.TEST): Move(_S.JUDGING) for state in (*_BEFORE_TRIAL, _S.TRIAL, _S.JUDGING)},
     (_S.CONFIRMING, SlotState.TEST): Move(_S.CONFIRMING, _A.CONFIRM),
     **{(state, slot): Move(_S.ROLLED_BACK) for state in _ON_TRIAL for slot in (*_GONE, SlotState.VERIFIED, SlotState.REJECTED)},
@@ -174,7 +175,7 @@ def step(update: Update, event: Event, now_s: float, *, reason: str = "", offset
 
 def resume(update: Update, slots: tuple[Slot, ...], now_s: float) -> tuple[Update, Action | None]:
     """The update after the node reported its slots, and what to ask it: the same report twice changes nothing the second time."""
-    slot = next((slot for slot in slots if slot.sha256 == update.sha256), None)
+    slot = next((slot for slot in slots if slot.sha256 in (update.sha256, update.upload_sha256)), None)
     state = slot.state if slot else SlotState.EMPTY
     move = RESUME.get((update.state, state))
     if move is None:
@@ -228,11 +229,16 @@ def _front_end(encoded: bytes) -> str | None:
 
 _IMAGE_GROUP = 1
 _IMAGE_REFUSALS = {  # MCUmgr's image management errors that a node with slots and verification can answer
+    1: "image",
+    5: "tlv",
+    8: "no such image",
     9: "no free slot",
     11: "flash read",
     12: "flash write",
     13: "flash erase",
+    14: "no such slot",
     20: "offset",
+    21: "size",
     22: "header",
     23: "header",
     24: "digest",

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from gatewayd import app, bundle, config
+from gatewayd import app, bundle, config, signing
 from gatewayd.demo import proof, site, stage
 from gatewayd.demo.show import Show
 from gatewayd.store import Store
@@ -24,6 +24,7 @@ from gatewayd.transports.mqtt import ROOT
 
 _AUDIT_S = 30  # mean time between audit samples: a demo has less patience than a site
 _VITALS_S = 2
+_KEY = "operator.pem"
 _HEALTH_TIMEOUT_S = 60.0
 _SETTLE_S = 10.0  # after the last word: a command may be recorded and understood
 _log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ async def _play(folder: Path, console: Console, *, once: bool) -> int:
         watching = asyncio.get_running_loop().create_task(_watch(mqtt_port, show))
         for sensor in sensors:
             inputs = [f"{'audio' if sensor.cascade == 'wakeword' else 'vibration'}:{sensor.wav}"]
-            command = site.node_command(folder, sensor.node, mqtt_port, [images[sensor.cascade]], inputs, "--vitals-s", str(_VITALS_S))
+            more = ("--key", str(folder / f"{_KEY}.pub"), "--vitals-s", str(_VITALS_S))
+            command = site.node_command(folder, sensor.node, mqtt_port, [images[sensor.cascade]], inputs, *more)
             await running.enter_async_context(site.process(command, folder / f"{sensor.node}.log"))
         with Live(show, console=console, refresh_per_second=4, transient=False):
             await asyncio.wait([watching], timeout=stage.SECONDS + _SETTLE_S if once else None)
@@ -69,11 +71,13 @@ async def _play(folder: Path, console: Console, *, once: bool) -> int:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """The node image of each cascade that came with gatewayd."""
+    """The node image of each cascade that came with gatewayd, signed with a key of this demo."""
+    signing.make(folder / _KEY)
+    key = signing.load_private(folder / _KEY)
     images = {}
     for name, cascade in bundle.read_all(app.cascade_folders(config.Config())).items():
         images[name] = folder / f"{name}.img"
-        images[name].write_bytes(bundle.node_image(cascade, audit_s=_AUDIT_S))
+        images[name].write_bytes(bundle.node_image(cascade, audit_s=_AUDIT_S, key=key))
     return images
 
 

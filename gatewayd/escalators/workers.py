@@ -90,7 +90,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """An Escalator: `size` workers of one kind. Use as `async with`. `on_restart` is called for every worker that had to be replaced.
+    """A Pool: `size` workers of one kind. Use as `async with`. `on_restart` is called for every worker that had to be replaced.
 
     `find` makes a module of a kind, in the worker process.
     """
@@ -105,14 +105,18 @@ class WorkerPool:
     ) -> None:
         self._find = find
         self._kind = kind
-        self._settings = settings
+        self.settings = settings  # of workers that start from now on
         self._size = size
         self._on_restart = on_restart
         self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
         self._workers: set[_Worker] = set()
         self._starts: set[asyncio.Task[None]] = set()
         self._ending = False
+        self._asked = 0  # by so many at once
+        self._quiet = asyncio.Event()  # by nobody
+        self._quiet.set()
         self.ready = asyncio.Event()  # a first worker has loaded its model
+        self.problem = ""  # why the last one that failed to load it did
 
     async def __aenter__(self) -> Self:
         for _ in range(self._size):
@@ -135,6 +139,20 @@ class WorkerPool:
 
     async def classify(self, event: Event, deadline_s: float) -> Opinion:
         """The model's opinion within `deadline_s`, waiting included. Raises WorkerTimeoutError, WorkerCrashedError."""
+        self._asked += 1
+        self._quiet.clear()
+        try:
+            return await self._classify(event, deadline_s)
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._quiet.set()
+
+    async def drain(self) -> None:
+        """Wait until nobody asks: no longer than the deadline of the last who asked."""
+        await self._quiet.wait()
+
+    async def _classify(self, event: Event, deadline_s: float) -> Opinion:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s):
@@ -175,7 +193,7 @@ class WorkerPool:
         """Start one worker and wait for its model, again and again until it stands."""
         attempt = 0
         while True:
-            worker = _Worker(self._find, self._kind, self._settings)
+            worker = _Worker(self._find, self._kind, self.settings)
             self._workers.add(worker)
             try:
                 problem = await worker.receive(LOAD_TIMEOUT_S)
@@ -189,6 +207,7 @@ class WorkerPool:
                 self.ready.set()
                 return
             self._discard(worker)
+            self.problem = problem
             pause_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
             attempt += 1
             _log.error("escalator %s does not start: %s; next try in %.0f s", self._kind, problem, pause_s)

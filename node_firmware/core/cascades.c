@@ -1,61 +1,20 @@
-/* A node's cascades: from images in flash to those that listen, and from what they hear to events. */
-#include "node/node.h"
+/* A node's cascades, from what they hear to events. */
+#include <string.h>
+
+#include "models.h"
 #include "node_parts.h"
-#include "session.h"
 
-uint32_t node_image_offset(const node_config_t *config, const node_flash_t *flash, unsigned image)
-{
-    return SESSION_SECTORS * flash->sector_size + (image - 1) * config->image_bytes;
-}
-
-const uint8_t *node_image_data(const node_t *n, unsigned image)
-{
-    const node_flash_t *const flash = &n->port->flash;
-    return flash->map(flash->context, node_image_offset(n->config, flash, image));
-}
-
-static bool is_empty(const uint8_t *image)
-{
-    for (unsigned i = 0; i < IMAGE_HEADER_BYTES; i++) {
-        if (image[i] != 0xff) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static int add_cascade(node_t *n, const char *name, const uint8_t *model, sense_t *sense)
+int node_add_cascade(node_t *n, const char *name, const uint8_t model[NODE_MODEL_BYTES])
 {
     if (n->cascade_count == NODE_MAX_CASCADES) {
         return NODE_E_FULL;
     }
-    n->cascades[n->cascade_count] = (node_cascade_t){name, model, sense};
+    node_cascade_t *const cascade = &n->cascades[n->cascade_count];
+    *cascade = (node_cascade_t){.runs = true};
+    strncat(cascade->name, name, NODE_MAX_ID);
+    memcpy(cascade->model, model, sizeof cascade->model);
+    settings_apply(n, n->cascade_count);
     return (int)n->cascade_count++;
-}
-
-int node_load(node_t *n, unsigned image, sense_t *sense, const sense_memory_t *memory)
-{
-    if (image < 1 || image > n->config->images) {
-        return NODE_E_ARGUMENT;
-    }
-    node_image_t *const slot = &n->images[image - 1];
-    const uint8_t *const data = node_image_data(n, image);
-    if (is_empty(data)) {
-        return NODE_E_IMAGE;
-    }
-    int status = image_parse(&sense->image, data, n->config->image_bytes);
-    if (status != NODE_OK) {
-        slot->rejected = "image";
-        return status;
-    }
-    slot->parsed = &sense->image;
-    status = sense_open(sense, memory, &slot->rejected);
-    return status == NODE_OK ? add_cascade(n, sense->image.cascade, sense->image.sha256, sense) : status;
-}
-
-int node_add_cascade(node_t *n, const char *name, const uint8_t *model)
-{
-    return add_cascade(n, name, model, NULL);
 }
 
 static void send_outcome(node_t *n, unsigned index, sense_outcome_t outcome, uint32_t now_ms)
@@ -94,15 +53,13 @@ static int feed_cascade(node_t *n, unsigned index, const int16_t *samples, size_
     return NODE_OK;
 }
 
-int node_feed(node_t *n, front_end_kind_t sensor, const int16_t *samples, size_t count, uint32_t now_ms)
+void node_feed(node_t *n, front_end_kind_t sensor, const int16_t *samples, size_t count, uint32_t now_ms)
 {
-    int status = NODE_OK;
     for (unsigned i = 0; i < n->cascade_count; i++) {
-        const sense_t *const sense = n->cascades[i].sense;
-        if (sense != NULL && sense->image.front_end.kind == sensor) {
-            const int fed = feed_cascade(n, i, samples, count, now_ms);
-            status = fed < 0 ? fed : status;
+        const node_cascade_t *const cascade = &n->cascades[i];
+        if (cascade->sense != NULL && cascade->runs && cascade->on && cascade->sense->image.front_end.kind == sensor &&
+            feed_cascade(n, i, samples, count, now_ms) != NODE_OK) {
+            models_failed(n, i);
         }
     }
-    return status;
 }

@@ -305,6 +305,12 @@ void cbor_put_text(cbor_writer_t *w, const char *text)
     put(w, (const uint8_t *)text, strlen(text));
 }
 
+void cbor_put_span(cbor_writer_t *w, span_t text)
+{
+    put_head(w, TEXT, text.size);
+    put(w, text.data, text.size);
+}
+
 void cbor_put_bytes_head(cbor_writer_t *w, uint32_t size)
 {
     put_head(w, BYTES, size);

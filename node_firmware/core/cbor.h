@@ -43,6 +43,7 @@ void cbor_put_int(cbor_writer_t *w, int64_t value);
 void cbor_put_bool(cbor_writer_t *w, bool value);
 void cbor_put_float(cbor_writer_t *w, float value);
 void cbor_put_text(cbor_writer_t *w, const char *text);
+void cbor_put_span(cbor_writer_t *w, span_t text);
 void cbor_put_bytes(cbor_writer_t *w, const uint8_t *data, uint32_t size);
 void cbor_put_bytes_head(cbor_writer_t *w, uint32_t size); /* the bytes themselves come from elsewhere */
 void cbor_put_array(cbor_writer_t *w, uint32_t count);

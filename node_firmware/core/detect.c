@@ -5,12 +5,17 @@
 
 #define LARGEST_ERROR 1e30f /* keeps sums and quotients finite, whatever a model puts out */
 
-int detect_init(detect_t *d, const detect_config_t *config)
+bool detect_accepts(const detect_config_t *config)
 {
     const float largest = config->rule == DETECT_AVERAGE ? 1.0f : LARGEST_ERROR;
-    if ((config->rule != DETECT_AVERAGE && config->rule != DETECT_ERROR) || !(config->cutoff > 0) ||
-        config->cutoff > largest || config->window == 0 || config->window > DETECT_MAX_WINDOW ||
-        config->audit_mean_s > UINT32_MAX / 1000) {
+    return (config->rule == DETECT_AVERAGE || config->rule == DETECT_ERROR) && config->cutoff > 0 &&
+           config->cutoff <= largest && config->window != 0 && config->window <= DETECT_MAX_WINDOW &&
+           config->audit_mean_s <= UINT32_MAX / 1000;
+}
+
+int detect_init(detect_t *d, const detect_config_t *config)
+{
+    if (!detect_accepts(config)) {
         return -1;
     }
     memset(d, 0, sizeof *d);

@@ -1,8 +1,9 @@
-/* What a node is told: verdicts, and which gateways are there. */
+/* What a node is told: verdicts, SMP requests, and which gateways are there. */
 #include <string.h>
 
 #include "message.h"
 #include "node_parts.h"
+#include "smp.h"
 
 #define TEXT_BYTES 257 /* the longest action or label of a verdict: 64 characters, in UTF-8, with its end */
 
@@ -74,15 +75,35 @@ static void take_gateway_state(node_t *n, const char *name, size_t name_size, co
     }
 }
 
-void node_take(node_t *n, const char *topic, const uint8_t *data, size_t size)
+/* One that comes before the last answer is out gets none: its sender has not waited. */
+static void take_request(node_t *n, const uint8_t *data, size_t size)
+{
+    if (n->answering) {
+        n->counts.unanswered++;
+        return;
+    }
+    node_publish_answer(n, smp_answer(n, data, size, n->answer, sizeof n->answer));
+}
+
+static bool ends_with(const char *topic, const char *tail)
+{
+    const size_t length = strlen(topic), size = strlen(tail);
+    return length > size && strcmp(topic + length - size, tail) == 0;
+}
+
+void node_take(node_t *n, const char *topic, const uint8_t *data, size_t size, bool whole)
 {
     static const char state[] = "/state";
-    const size_t prefix = sizeof TOPIC_GATEWAY - 1, length = strlen(topic), tail = sizeof state - 1;
-    if (strncmp(topic, TOPIC_GATEWAY, prefix) == 0 && length > prefix + tail &&
-        strcmp(topic + length - tail, state) == 0) {
-        take_gateway_state(n, topic + prefix, length - prefix - tail, data, size);
-    } else if (strncmp(topic, TOPIC_DOWN, sizeof TOPIC_DOWN - 1) ==
-               0) { /* the filter says that it is this node's verdict */
+    const size_t prefix = sizeof TOPIC_GATEWAY - 1, length = strlen(topic);
+    const bool down =
+        strncmp(topic, TOPIC_DOWN, sizeof TOPIC_DOWN - 1) == 0; /* the filters say that it is this node's */
+    if (down && ends_with(topic, "/smp")) {
+        take_request(n, data, size); /* also a piece of one: its header is enough for a refusal */
+    } else if (!whole) {
+        n->counts.refused++;
+    } else if (down) {
         take_verdict(n, data, size);
+    } else if (strncmp(topic, TOPIC_GATEWAY, prefix) == 0 && ends_with(topic + prefix, state)) {
+        take_gateway_state(n, topic + prefix, length - prefix - (sizeof state - 1), data, size);
     }
 }

@@ -8,8 +8,8 @@
 #define IMAGE_VERSION_BYTES 24 /* 255.255.65535+4294967295 */
 #define IMAGE_KEY_BYTES     32 /* Ed25519 */
 
-/* Why an image is refused: the words of docs/nodelink.md, in its order; the last ones are said of slots only. The numbers are in
- * flash: none is ever changed. */
+/* Why an image is refused: the words of docs/nodelink.md, in its order; the last ones are said of slots only. The
+ * numbers are in flash: none is ever changed. */
 typedef enum image_fault {
     FAULT_NONE,
     FAULT_SIZE,
@@ -50,8 +50,9 @@ typedef struct image {
 } image_t;
 
 const char *image_fault_name(image_fault_t fault); /* the word; NULL for FAULT_NONE */
-/* Reads the image that is all of `data`. Spans point into it. image_parse() also checks its SHA-256: for bytes that were not
- * checked before. Which faults they find: up to FAULT_DIGEST, and FAULT_FRONT_END and FAULT_DECISION where these do not decode. */
+/* Reads the image that is all of `data`. Spans point into it. image_parse() also checks its SHA-256: for bytes that
+ * were not checked before. Which faults they find: up to FAULT_DIGEST, and FAULT_FRONT_END and FAULT_DECISION where
+ * these do not decode. */
 NODE_MUST_USE image_fault_t image_read(image_t *image, const uint8_t *data, uint32_t size);
 NODE_MUST_USE image_fault_t image_parse(image_t *image, const uint8_t *data, uint32_t size);
 

@@ -53,16 +53,23 @@ size_t state_encode(uint8_t *out, size_t capacity, const char *state, uint32_t s
 
 static void put_slot(cbor_writer_t *w, const slot_info_t *slot)
 {
-    cbor_put_map(w, 4 + (slot->cascade != NULL ? 5U : 0U) + (slot->rejected != NULL ? 1U : 0U));
+    const bool known = slot->sha256 != NULL, read = slot->cascade != NULL;
+    cbor_put_map(w, 4 + (read ? 3U : 0U) + (known ? 2U : 0U) + (slot->rejected != NULL ? 1U : 0U));
     put_uint(w, 0, slot->image);
     put_uint(w, 1, slot->slot);
     put_text(w, 2, slot->state);
     put_uint(w, 3, slot->capacity_bytes);
-    if (slot->cascade != NULL) {
+    if (read) {
         put_text(w, 4, slot->cascade);
+    }
+    if (known) {
         put_bytes(w, 5, slot->sha256, 32);
+    }
+    if (read) {
         put_text(w, 6, slot->version);
         put_uint(w, 7, slot->counter);
+    }
+    if (known) {
         put_uint(w, 8, slot->size_bytes);
     }
     if (slot->rejected != NULL) {

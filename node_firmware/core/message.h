@@ -10,8 +10,9 @@
 typedef struct slot_info {
     uint32_t image, slot, capacity_bytes;
     const char *state;
-    const char *cascade; /* NULL where the slot holds no image that could be read; then the next four are not sent */
-    const uint8_t *sha256;
+    const char
+        *cascade; /* NULL where the slot holds no image that can be read; then version and counter are not sent */
+    const uint8_t *sha256; /* NULL where nothing is known of what it holds; then the size is not sent */
     const char *version;
     uint32_t counter, size_bytes;
     const char *rejected; /* why, or NULL */

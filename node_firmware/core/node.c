@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "message.h"
+#include "models.h"
 #include "node_parts.h"
 #include "session.h"
+#include "smp.h"
 
 void node_say(const node_t *n, const char *line)
 {
@@ -75,6 +77,9 @@ int node_event(node_t *n, const node_event_t *event, uint32_t now_ms)
         return NODE_E_ARGUMENT;
     }
     const node_cascade_t *const cascade = &n->cascades[event->cascade];
+    if (!cascade->runs || !cascade->on) {
+        return NODE_E_STATE;
+    }
     const event_stamp_t stamp = {
         .seq = n->seq++, .session = n->session, .t_ms = n->clock_ms, .cascade = cascade->name, .model = cascade->model};
     uint8_t head[NODE_HEAD_BYTES];
@@ -102,16 +107,13 @@ int node_event(node_t *n, const node_event_t *event, uint32_t now_ms)
 static void on_received(void *context, const mqtt_piece_t *piece)
 {
     node_t *const n = context;
-    const bool last = piece->offset + piece->size == piece->total;
-    if (piece->total > sizeof n->received) {
-        n->counts.refused += last ? 1 : 0;
-        return;
+    const size_t room = piece->offset < sizeof n->received ? sizeof n->received - piece->offset : 0;
+    if (piece->size != 0 && room != 0) {
+        memcpy(n->received + piece->offset, piece->data, piece->size < room ? piece->size : room);
     }
-    if (piece->size != 0) {
-        memcpy(n->received + piece->offset, piece->data, piece->size);
-    }
-    if (last) {
-        node_take(n, piece->topic, n->received, piece->total);
+    if (piece->offset + piece->size == piece->total) {
+        const bool whole = piece->total <= sizeof n->received;
+        node_take(n, piece->topic, n->received, whole ? piece->total : sizeof n->received, whole);
     }
 }
 
@@ -121,9 +123,10 @@ static void on_connected(void *context, bool session_present)
 {
     node_t *const n = context;
     (void)session_present; /* subscribing again does no harm, and brings the retained states again */
-    const mqtt_filter_t filters[] = {{TOPIC_DOWN, n->config->id, "/verdict"}, {TOPIC_GATEWAY, "+", "/state"}};
+    const mqtt_filter_t filters[] = {
+        {TOPIC_DOWN, n->config->id, "/verdict"}, {TOPIC_DOWN, n->config->id, "/smp"}, {TOPIC_GATEWAY, "+", "/state"}};
     n->phase = PHASE_INFO;
-    if (mqtt_subscribe(&n->mqtt, filters, 2) != NODE_OK) {
+    if (mqtt_subscribe(&n->mqtt, filters, sizeof filters / sizeof *filters) != NODE_OK) {
         node_say(n, "no room to subscribe"); /* cannot happen: the control buffer is empty after CONNECT */
     }
 }
@@ -136,6 +139,10 @@ static void on_subscribed(void *context)
 static void on_published(void *context, uint32_t token)
 {
     node_t *const n = context;
+    if (token == OWN_ANSWER) {
+        n->answering = false;
+        return;
+    }
     if (token != OWN_MESSAGE) {
         n->in_flight--;
         n->counts.acknowledged++;
@@ -155,24 +162,33 @@ static void on_published(void *context, uint32_t token)
     }
 }
 
+/* The next message of the node's own, where one is due. */
+static void publish_own(node_t *n)
+{
+    if (n->stopping && n->phase < PHASE_GOODBYE) {
+        n->phase = PHASE_GOODBYE;
+        node_publish_state(n, "disconnected");
+    } else if (n->phase == PHASE_INFO || (n->phase == PHASE_READY && n->info_changed)) {
+        n->info_changed = false;
+        node_publish_info(n);
+    } else if (n->phase == PHASE_STATE) {
+        node_publish_state(n, "ready");
+    } else if (n->phase == PHASE_READY && n->clock_ms >= n->vitals_due_ms) {
+        const uint32_t interval_ms = settings_get(n, SETTING_VITALS_S, 0) * 1000;
+        /* between half and the whole of the interval: a fleet that was switched on at once does not stay in step */
+        n->vitals_due_ms = n->clock_ms + interval_ms / 2 + n->port->random(n->port->context) % (interval_ms / 2 + 1);
+        node_publish_vitals(n);
+    }
+}
+
 /* Does what can be done now. */
 static void advance(node_t *n)
 {
     if (n->mqtt.link != MQTT_UP) {
         return;
     }
-    if (!n->busy && n->stopping && n->phase < PHASE_GOODBYE) {
-        n->phase = PHASE_GOODBYE;
-        node_publish_state(n, "disconnected");
-    } else if (!n->busy && n->phase == PHASE_INFO) {
-        node_publish_info(n);
-    } else if (!n->busy && n->phase == PHASE_STATE) {
-        node_publish_state(n, "ready");
-    } else if (!n->busy && n->phase == PHASE_READY && n->clock_ms >= n->vitals_due_ms) {
-        const uint32_t interval_ms = n->config->vitals_s * UINT32_C(1000);
-        /* between half and the whole of the interval: a fleet that was switched on at once does not stay in step */
-        n->vitals_due_ms = n->clock_ms + interval_ms / 2 + n->port->random(n->port->context) % (interval_ms / 2 + 1);
-        node_publish_vitals(n);
+    if (!n->busy) {
+        publish_own(n);
     }
     if (n->phase == PHASE_READY && !n->stopping && n->gateway_count != 0) {
         publish_events(n);
@@ -225,16 +241,39 @@ void node_transmitted(node_t *n, size_t size, uint32_t now_ms)
     advance(n);
 }
 
+static int sooner(int wait_ms, uint64_t other_ms)
+{
+    return other_ms < (uint64_t)wait_ms ? (int)other_ms : wait_ms;
+}
+
 int node_step(node_t *n, uint32_t now_ms)
 {
     tick(n, now_ms);
-    advance(n);
-    const int keepalive_ms = mqtt_step(&n->mqtt, now_ms);
-    if (keepalive_ms < 0 || n->phase != PHASE_READY || n->busy) {
-        return keepalive_ms;
+    if (n->reset_due_ms != 0 && n->clock_ms >= n->reset_due_ms) {
+        n->port->reset(n->port->context);
     }
-    const uint64_t vitals_ms = n->vitals_due_ms > n->clock_ms ? n->vitals_due_ms - n->clock_ms : 0;
-    return vitals_ms < (uint64_t)keepalive_ms ? (int)vitals_ms : keepalive_ms;
+    const uint64_t trial_ms = models_step(n);
+    advance(n);
+    int wait_ms = mqtt_step(&n->mqtt, now_ms);
+    if (wait_ms < 0) {
+        return wait_ms;
+    }
+    wait_ms = sooner(wait_ms, trial_ms);
+    if (n->reset_due_ms != 0) {
+        wait_ms = sooner(wait_ms, n->reset_due_ms - n->clock_ms);
+    }
+    if (n->phase == PHASE_READY && !n->busy) {
+        wait_ms = sooner(wait_ms, n->vitals_due_ms > n->clock_ms ? n->vitals_due_ms - n->clock_ms : 0);
+    }
+    return wait_ms;
+}
+
+size_t node_manage(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity, uint32_t now_ms)
+{
+    tick(n, now_ms);
+    const size_t answered = smp_answer(n, request, size, answer, capacity);
+    advance(n);
+    return answered;
 }
 
 bool node_ready(const node_t *n)
@@ -265,10 +304,11 @@ int node_init(node_t *n, const node_config_t *config, const node_port_t *port, u
 {
     static const mqtt_handler_t handler = {on_connected, on_subscribed, on_received, on_published};
     const node_flash_t *const flash = &port->flash;
-    memset(n, 0, sizeof *n);
-    const uint32_t begin = node_image_offset(config, flash, config->images + 1);
+    memset(n, 0, offsetof(node_t, message));
+    const uint32_t models = (SESSION_SECTORS + JOURNAL_SECTORS) * flash->sector_size;
+    const uint32_t begin = models + models_bytes(config, flash);
     if (!valid_id(config->id) || config->keepalive_s == 0 || config->vitals_s == 0 ||
-        config->images > NODE_MAX_CASCADES || begin >= flash->size) {
+        config->images > NODE_MAX_CASCADES || (config->images != 0 && config->trial_s == 0) || begin >= flash->size) {
         return NODE_E_ARGUMENT;
     }
     n->config = config;
@@ -278,6 +318,12 @@ int node_init(node_t *n, const node_config_t *config, const node_port_t *port, u
     strcat(n->up, config->id);
     strcat(n->up, "/");
     mqtt_init(&n->mqtt, &handler, n);
-    const int status = session_next(flash, &n->session);
+    int status = session_next(flash, &n->session);
+    if (status == NODE_OK) {
+        status = settings_load(n);
+    }
+    if (status == NODE_OK) {
+        status = models_open(n, models);
+    }
     return status == NODE_OK ? queue_open(&n->queue, flash, begin, flash->size - begin) : status;
 }

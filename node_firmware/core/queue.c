@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "crc32.h"
+#include "nor.h"
 
 #define MAGIC UINT32_C(0x31514e4c)
-#define UNIT  16U /* programmed as one; a multiple of every program_size */
+#define UNIT  NOR_UNIT
 #define NONE  UINT32_MAX
 
 typedef struct header {
@@ -27,50 +28,43 @@ static uint32_t round_up(uint32_t value, uint32_t unit)
     return (value + unit - 1) / unit * unit;
 }
 
-static const uint8_t *map(const queue_t *q, uint32_t at)
-{
-    return q->flash->map(q->flash->context, q->base + at);
-}
-
 static int program(const queue_t *q, uint32_t at, const void *data, uint32_t size)
 {
-    return q->flash->program(q->flash->context, q->base + at, data, size) == 0 ? NODE_OK : NODE_E_FLASH;
+    return nor_program(q->flash, q->base + at, data, size);
 }
 
 static bool read_header(const queue_t *q, uint32_t at, header_t *header)
 {
-    if (q->size - at < QUEUE_RECORD_BYTES) {
-        return false;
-    }
-    memcpy(header, map(q, at), sizeof *header);
-    return header->magic == MAGIC && header->crc == node_crc32(0, header, offsetof(header_t, crc)) &&
+    return q->size - at >= QUEUE_RECORD_BYTES && nor_read(q->flash, q->base + at, header, sizeof *header) == NODE_OK &&
+           header->magic == MAGIC && header->crc == node_crc32(0, header, offsetof(header_t, crc)) &&
            header->size <= q->size - at - QUEUE_RECORD_BYTES;
 }
 
-static bool committed(const queue_t *q, uint32_t at)
+static bool read_commit(const queue_t *q, uint32_t at, commit_t *commit)
 {
-    commit_t commit;
-    memcpy(&commit, map(q, at + UNIT), sizeof commit);
-    return commit.crc == ~commit.inverse;
+    return nor_read(q->flash, q->base + at + UNIT, commit, sizeof *commit) == NODE_OK &&
+           commit->crc == ~commit->inverse;
 }
 
 static bool intact(const queue_t *q, uint32_t at, uint32_t size)
 {
     commit_t commit;
-    memcpy(&commit, map(q, at + UNIT), sizeof commit);
-    return commit.crc == node_crc32(0, map(q, at + QUEUE_RECORD_BYTES), size);
+    uint32_t crc;
+    return read_commit(q, at, &commit) && nor_crc(q->flash, q->base + at + QUEUE_RECORD_BYTES, size, &crc) == NODE_OK &&
+           crc == commit.crc;
 }
 
 /* A done unit that was cut short counts: the acknowledgement had come. */
 static bool done(const queue_t *q, uint32_t at)
 {
-    const uint8_t *const unit = map(q, at + 2 * UNIT);
-    for (unsigned i = 0; i < UNIT; i++) {
-        if (unit[i] != 0xff) {
-            return true;
-        }
-    }
-    return false;
+    return !nor_erased(q->flash, q->base + at + 2 * UNIT, UNIT);
+}
+
+/* Committed and not done. */
+static bool waits(const queue_t *q, uint32_t at)
+{
+    commit_t commit;
+    return read_commit(q, at, &commit) && !done(q, at);
 }
 
 static int mark_done(const queue_t *q, uint32_t at)
@@ -87,7 +81,8 @@ static uint32_t record_end(const queue_t *q, uint32_t at, uint32_t size)
     return record <= sector(q) ? at + record : round_up(at + record, sector(q));
 }
 
-/* The next committed record in order of age behind the one at `at` that is not done; NONE where the ring ends first. */
+/* The next record to be sent behind the one at `at`, in order of age; NONE where the ring ends first. Those of this
+ * boot were read back when they were written. */
 static uint32_t following(const queue_t *q, uint32_t at)
 {
     const uint32_t start = at;
@@ -104,41 +99,33 @@ static uint32_t following(const queue_t *q, uint32_t at)
             return NONE;
         }
         there = read_header(q, at, &header);
-        if (there && committed(q, at) && !done(q, at)) {
+        if (there && waits(q, at) && ((int32_t)(header.id - q->first_id) >= 0 || intact(q, at, header.size))) {
             return at;
         }
     }
     return NONE;
 }
 
-/* Takes in the records of one run of sectors; returns the sector behind it. */
-static int scan_run(queue_t *q, uint32_t *at, uint32_t *oldest_id)
+/* Takes in the records of one run of sectors; returns the sector behind it. What does not hold is passed over and left
+ * as it is: it may lie in a sector whose erase was cut short. */
+static uint32_t scan_run(queue_t *q, uint32_t start, uint32_t *oldest_id)
 {
-    const uint32_t start = *at;
     header_t header;
-    while (*at < q->size && (*at == start || *at % sector(q) != 0) && read_header(q, *at, &header)) {
-        const uint32_t record = *at;
-        *at = record_end(q, record, header.size);
+    uint32_t at = start;
+    while (at < q->size && (at == start || at % sector(q) != 0) && read_header(q, at, &header)) {
+        const uint32_t record = at;
+        at = record_end(q, record, header.size);
         if ((int32_t)(header.id - q->next_id) >= 0) {
             q->next_id = header.id + 1;
-            q->head = *at;
+            q->head = at;
         }
-        if (!committed(q, record) || done(q, record)) {
-            continue;
-        }
-        if (!intact(q, record, header.size)) { /* flash that forgets: never send it */
-            if (mark_done(q, record) != NODE_OK) {
-                return NODE_E_FLASH;
-            }
-            continue;
-        }
-        if (q->waiting++ == 0 || (int32_t)(header.id - *oldest_id) < 0) {
+        if (waits(q, record) && intact(q, record, header.size) &&
+            (q->waiting++ == 0 || (int32_t)(header.id - *oldest_id) < 0)) {
             *oldest_id = header.id;
             q->oldest = record;
         }
     }
-    *at = *at == start ? start + sector(q) : round_up(*at, sector(q));
-    return NODE_OK;
+    return at == start ? start + sector(q) : round_up(at, sector(q));
 }
 
 int queue_open(queue_t *q, const node_flash_t *flash, uint32_t base, uint32_t size)
@@ -150,11 +137,9 @@ int queue_open(queue_t *q, const node_flash_t *flash, uint32_t base, uint32_t si
     }
     uint32_t oldest_id = 0;
     for (uint32_t at = 0; at < size;) {
-        const int status = scan_run(q, &at, &oldest_id);
-        if (status != NODE_OK) {
-            return status;
-        }
+        at = scan_run(q, at, &oldest_id);
     }
+    q->first_id = q->next_id;
     q->head = round_up(q->head, sector(q)) % size;
     queue_rewind(q);
     return NODE_OK;
@@ -178,8 +163,7 @@ static int reclaim(queue_t *q, uint32_t start, uint32_t end)
         q->dropped++;
         q->next = q->oldest = following(q, q->oldest);
     }
-    const int status = q->flash->erase(q->flash->context, q->base + start, end - start);
-    return status == 0 ? NODE_OK : NODE_E_FLASH;
+    return nor_erase(q->flash, q->base + start, end - start);
 }
 
 /* Makes `head` the start of erased sectors for a record of `size` bytes. */
@@ -294,7 +278,7 @@ bool queue_next(queue_t *q, uint32_t *record, const uint8_t **payload, uint32_t 
         return false;
     }
     *record = q->next;
-    *payload = map(q, q->next + QUEUE_RECORD_BYTES);
+    *payload = q->flash->map(q->flash->context, q->base + q->next + QUEUE_RECORD_BYTES);
     *size = header.size;
     q->unsent--;
     q->next = following(q, q->next);

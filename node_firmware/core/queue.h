@@ -20,10 +20,10 @@ typedef struct queue {
     uint32_t head;   /* where the next record goes; where it is no sector start, the rest of that sector is erased */
     uint32_t oldest; /* record, where waiting != 0 */
     uint32_t next;   /* record that queue_next() will hand out, where unsent != 0 */
-    uint32_t next_id;
-    uint32_t waiting; /* records that are not done */
-    uint32_t unsent;  /* of them, not handed out yet */
-    uint32_t dropped; /* records that gave way to newer ones since queue_open() */
+    uint32_t next_id, first_id; /* first_id: of this boot */
+    uint32_t waiting;           /* records that are not done */
+    uint32_t unsent;            /* of them, not handed out yet */
+    uint32_t dropped;           /* records that gave way to newer ones since queue_open() */
 } queue_t;
 
 typedef struct queue_piece {
@@ -31,7 +31,7 @@ typedef struct queue_piece {
     uint32_t size;
 } queue_piece_t;
 
-/* Finds what is there; any content of the flash will do. */
+/* Finds what is there, and writes nothing; any content of the flash will do. */
 NODE_MUST_USE int queue_open(queue_t *q, const node_flash_t *flash, uint32_t base, uint32_t size);
 /* Once it returned 0 the record is safe. NODE_E_FULL where only records that are handed out could give way;
  * NODE_E_ARGUMENT where the ring is too small for it. */

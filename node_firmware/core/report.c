@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "message.h"
+#include "models.h"
 #include "node_parts.h"
 
 static void publish_own(node_t *n, const char *tail, size_t size, uint8_t qos)
@@ -24,22 +25,32 @@ void node_publish_state(node_t *n, const char *state)
     publish_own(n, "state", state_encode(n->message, sizeof n->message, state, n->session), 1);
 }
 
-static void describe_image(const node_t *n, unsigned image, slot_info_t *slot)
+void node_publish_answer(node_t *n, size_t size)
 {
-    const node_image_t *const found = &n->images[image - 1];
-    const image_t *const parsed = found->parsed;
-    *slot = (slot_info_t){.image = image,
-                          .state = found->rejected != NULL ? "rejected"
-                                   : parsed != NULL        ? "confirmed"
-                                                           : "empty",
-                          .capacity_bytes = n->config->image_bytes,
-                          .rejected = found->rejected};
-    if (parsed != NULL) {
-        slot->cascade = parsed->cascade;
-        slot->sha256 = parsed->sha256;
-        slot->version = parsed->version;
-        slot->counter = parsed->counter;
-        slot->size_bytes = parsed->size;
+    const mqtt_publish_t publish = {
+        .prefix = n->up, .tail = "smp", .payload = n->answer, .size = (uint32_t)size, .token = OWN_ANSWER};
+    n->answering = size != 0 && mqtt_publish(&n->mqtt, &publish) == NODE_OK;
+}
+
+/* `image` takes what is read of it, and must stay as long as `info`. */
+static void describe_slot(const node_t *n, unsigned number, unsigned slot, image_t *image, slot_info_t *info)
+{
+    const node_model_t *const m = &n->models[number - 1];
+    const slot_t *const s = &m->slots.slot[slot];
+    *info = (slot_info_t){.image = number,
+                          .slot = slot,
+                          .state = slot_state_name((slot_state_t)s->state),
+                          .capacity_bytes = m->slots.capacity,
+                          .rejected = s->state == SLOT_REJECTED ? image_fault_name((image_fault_t)s->fault) : NULL};
+    if (s->state == SLOT_RECEIVING) {
+        info->sha256 = s->upload;
+        info->size_bytes = s->received;
+    } else if (models_read(m, slot, image)) {
+        info->cascade = image->cascade;
+        info->sha256 = image->sha256;
+        info->version = image->version;
+        info->counter = image->counter;
+        info->size_bytes = image->size;
     }
 }
 
@@ -48,9 +59,10 @@ void node_publish_info(node_t *n)
     static const char *const front_ends[] = {"audio", "vibration"};
     const node_config_t *const config = n->config;
     uint8_t operators[32];
-    slot_info_t slots[NODE_MAX_CASCADES];
-    for (unsigned i = 0; i < config->images; i++) {
-        describe_image(n, i + 1, &slots[i]);
+    slot_info_t slots[NODE_MAX_CASCADES * SLOTS];
+    image_t read[NODE_MAX_CASCADES * SLOTS];
+    for (unsigned i = 0; i < config->images * SLOTS; i++) {
+        describe_slot(n, i / SLOTS + 1, i % SLOTS, &read[i], &slots[i]);
     }
     const info_t info = {.session = n->session,
                          .hardware = config->hardware,
@@ -60,18 +72,18 @@ void node_publish_info(node_t *n)
                          .operators = operators,
                          .operators_bytes = (uint32_t)nn_operators(operators, sizeof operators),
                          .arena_bytes = config->arena_bytes,
-                         .vitals_interval_s = config->vitals_s,
+                         .vitals_interval_s = settings_get(n, SETTING_VITALS_S, 0),
                          .front_ends = front_ends,
                          .front_end_count = 2,
                          .slots = slots,
-                         .slot_count = config->images};
+                         .slot_count = config->images * SLOTS};
     publish_own(n, "info", info_encode(n->message, sizeof n->message, &info), 1);
 }
 
 static void describe_cascade(const node_cascade_t *cascade, cascade_vitals_t *vitals)
 {
     *vitals = (cascade_vitals_t){.cascade = cascade->name, .model = cascade->model};
-    if (cascade->sense != NULL) {
+    if (cascade->sense != NULL && cascade->runs) {
         score_stats_t *const stats = &cascade->sense->detect.stats;
         vitals->invokes = cascade->sense->invokes;
         vitals->invoke_us = cascade->sense->invoke_us;

@@ -26,13 +26,11 @@ uint32_t sense_ring_bytes(const image_t *image)
     return clip_bytes(image, ms) + ADPCM_BLOCK;
 }
 
-static bool open_audio(sense_t *s)
+static bool audio_fits(const front_end_t *f)
 {
-    const front_end_t *f = &s->image.front_end;
-    audio_frontend_init(&s->front_end.audio);
-    return f->rate_hz == AUDIO_RATE_HZ && f->window * f->rate_hz == AUDIO_WINDOW * 1000U &&
-           f->step * f->rate_hz == AUDIO_STEP * 1000U && f->channels == AUDIO_CHANNELS && f->low_hz == 125 &&
-           f->high_hz == 7500;
+    return f->rate_hz == AUDIO_RATE_HZ && f->window == AUDIO_WINDOW * 1000 / AUDIO_RATE_HZ &&
+           f->step == AUDIO_STEP * 1000 / AUDIO_RATE_HZ && f->channels == AUDIO_CHANNELS && f->low_hz == 125 &&
+           f->high_hz == 7500 && f->normalisation.size == 0;
 }
 
 static int16_t get_i16(const uint8_t *at)
@@ -40,70 +38,99 @@ static int16_t get_i16(const uint8_t *at)
     return (int16_t)(at[0] | at[1] << 8);
 }
 
-static bool open_vibration(sense_t *s)
+/* False where the front end has a number that the configuration cannot hold. */
+static bool configure_vibration(vibration_config_t *config, const front_end_t *f)
 {
-    const front_end_t *f = &s->image.front_end;
     if (f->window != FFT_SIZE || f->step > UINT16_MAX || f->channels > VIBRATION_MAX_BANDS || f->low_hz > UINT16_MAX ||
         f->high_hz > UINT16_MAX || f->normalisation.size != 4 * f->channels) {
         return false;
     }
-    vibration_config_t config = {.rate_hz = f->rate_hz,
-                                 .frames = (uint16_t)f->step,
-                                 .bands = (uint16_t)f->channels,
-                                 .low_hz = (uint16_t)f->low_hz,
-                                 .high_hz = (uint16_t)f->high_hz};
+    *config = (vibration_config_t){.rate_hz = f->rate_hz,
+                                   .frames = (uint16_t)f->step,
+                                   .bands = (uint16_t)f->channels,
+                                   .low_hz = (uint16_t)f->low_hz,
+                                   .high_hz = (uint16_t)f->high_hz};
     for (uint32_t i = 0; i < f->channels; i++) {
-        config.offset[i] = get_i16(f->normalisation.data + 4 * i);
-        config.gain[i] = get_i16(f->normalisation.data + 4 * i + 2);
+        config->offset[i] = get_i16(f->normalisation.data + 4 * i);
+        config->gain[i] = get_i16(f->normalisation.data + 4 * i + 2);
     }
-    return vibration_frontend_init(&s->front_end.vibration, &config) == 0;
+    return true;
+}
+
+image_fault_t sense_check(const image_t *image, uint32_t ring_bytes)
+{
+    vibration_config_t config;
+    const front_end_t *const f = &image->front_end;
+    const bool fits = f->kind == FRONT_END_AUDIO
+                          ? audio_fits(f)
+                          : configure_vibration(&config, f) && vibration_frontend_accepts(&config);
+    if (!fits) {
+        return FAULT_FRONT_END;
+    }
+    return detect_accepts(&image->decision.detect) && ring_bytes >= sense_ring_bytes(image) ? FAULT_NONE
+                                                                                            : FAULT_DECISION;
 }
 
 /* Whether the model takes whole feature rows and gives what the decision rule needs. */
-static bool tensors_fit(sense_t *s)
+static bool tensors_fit(const nn_t *nn, const image_t *image)
 {
-    nn_tensor_t in, out;
-    if (nn_input(&s->nn, 0, &in) != NN_OK || nn_output(&s->nn, 0, &out) != NN_OK || in.type != NN_INT8 ||
-        in.size == 0 || in.size > sizeof s->input || in.size % s->image.front_end.channels != 0) {
+    nn_tensor_t in, out, another;
+    if (nn_input(nn, 0, &in) != NN_OK || nn_output(nn, 0, &out) != NN_OK || nn_input(nn, 1, &another) == NN_OK ||
+        in.type != NN_INT8 || in.size == 0 || in.size > SENSE_INPUT_BYTES || in.size % image->front_end.channels != 0) {
         return false;
     }
-    s->input_bytes = (uint16_t)in.size;
-    if (s->image.decision.detect.rule == DETECT_ERROR) {
+    if (image->decision.detect.rule == DETECT_ERROR) {
         return out.type == NN_INT8 && out.size == in.size;
     }
     return (out.type == NN_UINT8 || out.type == NN_INT8) && out.size == 1;
 }
 
-int sense_open(sense_t *s, const sense_memory_t *memory, const char **why)
+image_fault_t sense_open_model(nn_t *nn, const image_t *image, uint8_t *arena, uint32_t arena_bytes)
 {
-    const image_t *image = &s->image;
-    s->filled = 0;
-    s->samples = s->invoke_us = s->invokes = 0;
-    s->following = false;
-    if (!(image->front_end.kind == FRONT_END_AUDIO ? open_audio(s) : open_vibration(s))) {
-        *why = "front end";
-        return NODE_E_IMAGE;
+    switch (nn_open(nn, image->payload.data, image->payload.size, arena, arena_bytes)) {
+    case NN_OK:
+        return tensors_fit(nn, image) ? FAULT_NONE : FAULT_MODEL;
+    case NN_E_ARENA:
+        return FAULT_ARENA;
+    case NN_E_OPERATOR:
+        return FAULT_OPERATORS;
+    default:
+        return FAULT_MODEL;
     }
-    if (detect_init(&s->detect, &image->decision.detect) != 0) {
-        *why = "decision";
-        return NODE_E_IMAGE;
+}
+
+/* After sense_check(), which it cannot contradict. */
+static bool init_front_end(sense_t *s)
+{
+    vibration_config_t config;
+    if (s->image.front_end.kind == FRONT_END_AUDIO) {
+        audio_frontend_init(&s->front_end.audio);
+        return true;
     }
-    if (memory->ring_bytes < sense_ring_bytes(image)) {
-        *why = "clip";
-        return NODE_E_IMAGE;
+    return configure_vibration(&config, &s->image.front_end) &&
+           vibration_frontend_init(&s->front_end.vibration, &config) == 0;
+}
+
+image_fault_t sense_open(sense_t *s, const sense_memory_t *memory)
+{
+    const image_t *const image = &s->image;
+    nn_tensor_t input;
+    image_fault_t fault = sense_check(image, memory->ring_bytes);
+    if (fault == FAULT_NONE) {
+        fault = sense_open_model(&s->nn, image, memory->arena, memory->arena_bytes);
+    }
+    if (fault != FAULT_NONE) {
+        return fault;
+    }
+    if (!init_front_end(s) || detect_init(&s->detect, &image->decision.detect) != 0 ||
+        nn_input(&s->nn, 0, &input) != NN_OK) {
+        return FAULT_FRONT_END;
     }
     clip_init(&s->clip, clip_kind(image), memory->ring, memory->ring_bytes);
-    const nn_status_t status =
-        nn_open(&s->nn, image->payload.data, image->payload.size, memory->arena, memory->arena_bytes);
-    if (status != NN_OK) {
-        *why = nn_status_name(status);
-        return NODE_E_IMAGE;
-    }
-    if (!tensors_fit(s)) {
-        *why = "tensors";
-        return NODE_E_IMAGE;
-    }
-    return NODE_OK;
+    s->input_bytes = (uint16_t)input.size;
+    s->filled = 0;
+    s->following = false;
+    return FAULT_NONE;
 }
 
 /* Feeds the front end up to its next row, which goes to the end of `input`. */

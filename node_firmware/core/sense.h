@@ -39,8 +39,15 @@ typedef struct sense_memory {
 
 /* How large the clip's ring must be for what the image's decision asks for. */
 uint32_t sense_ring_bytes(const image_t *image);
-/* Makes `s`, whose image has been parsed, ready for samples. On NODE_E_IMAGE `*why` says what is wrong with it. */
-NODE_MUST_USE int sense_open(sense_t *s, const sense_memory_t *memory, const char **why);
+/* Whether this build has what front end and decision ask for: FAULT_FRONT_END, FAULT_DECISION; `ring_bytes`: for the
+ * clip. */
+NODE_MUST_USE image_fault_t sense_check(const image_t *image, uint32_t ring_bytes);
+/* Opens the image's model, and sees that it fits to front end and decision: FAULT_ARENA, FAULT_OPERATORS, FAULT_MODEL.
+ */
+NODE_MUST_USE image_fault_t sense_open_model(nn_t *nn, const image_t *image, uint8_t *arena, uint32_t arena_bytes);
+/* Makes `s`, whose image has been read, ready for samples, or says with the faults of both what is wrong with it. What
+ * is counted since the start goes on: `s` was zero before its first model. */
+NODE_MUST_USE image_fault_t sense_open(sense_t *s, const sense_memory_t *memory);
 /* Takes samples until something comes of them; returns how many. NODE_E_IMAGE where the model failed. */
 NODE_MUST_USE int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port_t *port,
                              sense_outcome_t *outcome);

@@ -1,5 +1,6 @@
-/* smp: the server of MCUmgr's Simple Management Protocol, version 2 (docs/nodelink.md, "Management"). One whole frame in, one whole
- * frame out, whatever carries them: an 8-byte big-endian header and a CBOR map. A refusal is an answer with (group, rc). */
+/* smp: the server of MCUmgr's Simple Management Protocol, version 2 (docs/nodelink.md, "Management"). One whole frame
+ * in, one whole frame out, whatever carries them: an 8-byte big-endian header and a CBOR map. A refusal is an answer
+ * with (group, rc). */
 #ifndef NODE_SMP_H
 #define NODE_SMP_H
 

@@ -1,4 +1,5 @@
-/* verify: whether a parsed image may run here: who signed it, whether it fits, and whether it computes what it should. */
+/* verify: whether a parsed image may run here: who signed it, whether it fits, and whether it computes what it should.
+ */
 #ifndef NODE_VERIFY_H
 #define NODE_VERIFY_H
 
@@ -15,7 +16,8 @@ typedef struct verify_policy {
 } verify_policy_t;
 
 /* Ed25519 (RFC 8032) of `signature` over `message`; false where it is wrong. */
-bool verify_signature(const uint8_t signature[64], const uint8_t key[IMAGE_KEY_BYTES], const uint8_t *message, size_t size);
+bool verify_signature(const uint8_t signature[64], const uint8_t key[IMAGE_KEY_BYTES], const uint8_t *message,
+                      size_t size);
 /* FAULT_KEY and FAULT_SIGNATURE: enough for an image that was admitted before, at every boot. */
 NODE_MUST_USE image_fault_t verify_origin(const image_t *image, const verify_policy_t *policy);
 /* Everything from FAULT_KEY to FAULT_DECISION, in the order of image_fault_t. */

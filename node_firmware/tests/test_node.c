@@ -6,6 +6,8 @@
 
 #include "flash.h"
 #include "message.h"
+#include "session.h"
+#include "smp.h"
 #include "test.h"
 
 #define SECTOR  256
@@ -13,6 +15,7 @@
 #define UP      "nodelink/1/up/n-1/"
 #define GATEWAY "nodelink/1/gateway/g1/state"
 #define VERDICT "nodelink/1/down/n-1/verdict"
+#define REQUEST "nodelink/1/down/n-1/smp"
 
 static flash_t flash;
 static node_t node;
@@ -96,7 +99,7 @@ static size_t hear(const uint8_t *data, size_t there)
         answer((const uint8_t[]){0x20, 2, 0, 0}, 4);
     } else if (data[0] == 0x82) {
         strcat(heard, "SUBSCRIBE ");
-        answer((const uint8_t[]){0x90, 4, body[0], body[1], 1, 1}, 6);
+        answer((const uint8_t[]){0x90, 5, body[0], body[1], 1, 1, 1}, 7);
     } else if (data[0] == 0xe0) {
         strcat(heard, "DISCONNECT ");
     }
@@ -134,11 +137,18 @@ static void expect(const char *words)
 
 static void deliver(const char *topic, const uint8_t *payload, size_t size)
 {
-    uint8_t packet[256] = {0x30, 0, 0, (uint8_t)strlen(topic)};
-    memcpy(packet + 4, topic, strlen(topic));
-    memcpy(packet + 4 + strlen(topic), payload, size);
-    packet[1] = (uint8_t)(2 + strlen(topic) + size);
-    answer(packet, 2U + packet[1]);
+    static uint8_t packet[2 * NODE_RECEIVE_BYTES] = {0x30};
+    const size_t topic_size = strlen(topic), length = 2 + topic_size + size;
+    packet[1] = (uint8_t)(length % 128 | 128); /* MQTT's lengths have as many bytes as they like */
+    packet[2] = (uint8_t)(length / 128 % 128 | 128);
+    packet[3] = (uint8_t)(length / 128 / 128);
+    packet[4] = 0;
+    packet[5] = (uint8_t)topic_size;
+    memcpy(packet + 6, topic, topic_size);
+    if (size != 0) {
+        memcpy(packet + 6 + topic_size, payload, size);
+    }
+    answer(packet, 4 + length);
 }
 
 static void gateway(bool online)
@@ -205,7 +215,7 @@ static int setup(void **state)
     now_ms = UINT32_MAX - 5000; /* wraps soon */
     acks = 1000;
     heard[0] = acted[0] = '\0';
-    flash_init(&flash, 2 * SECTOR + QUEUE);
+    flash_init(&flash, (SESSION_SECTORS + JOURNAL_SECTORS) * SECTOR + QUEUE);
     boot();
     return 0;
 }
@@ -352,6 +362,55 @@ static void test_vitals_in_time(void **state)
     expect("vitals ");
 }
 
+static const uint8_t echo[] = {8 | 2, 0, 0, 5, 0, 0, 1, 0, 0xa1, 0x61, 'd', 0x61, '!'};
+
+static void test_requests_are_answered(void **state)
+{
+    (void)state;
+    online();
+    deliver(REQUEST, echo, sizeof echo);
+    deliver(REQUEST, echo, sizeof echo); /* nobody asks twice before there is an answer */
+    expect("smp ");
+    assert_int_equal(node.counts.unanswered, 1);
+    deliver(REQUEST, echo, sizeof echo);
+    node_link_down(&node, now_ms); /* its answer is gone, too */
+    assert_int_equal(node_link_up(&node, now_ms), NODE_OK);
+    expect("CONNECT SUBSCRIBE infor stater ");
+    deliver(REQUEST, echo, sizeof echo);
+    expect("smp ");
+    assert_int_equal(node.counts.unanswered, 1);
+    deliver(REQUEST, echo, 7); /* no frame at all */
+    expect("");
+    deliver(REQUEST, echo, sizeof echo);
+    expect("smp ");
+}
+
+static void test_messages_that_are_too_large(void **state)
+{
+    (void)state;
+    static uint8_t large[NODE_RECEIVE_BYTES + 1];
+    memcpy(large, echo, sizeof echo);
+    online();
+    deliver(VERDICT, large, sizeof large);
+    assert_int_equal(node.counts.refused, 1);
+    expect("");
+    deliver(REQUEST, large, sizeof large); /* a request is refused with an answer */
+    expect("smp ");
+    assert_int_equal(node.answer[SMP_HEADER_BYTES + 4], 3);
+}
+
+static void test_what_changes_is_told(void **state)
+{
+    (void)state;
+    static const uint8_t vitals_5s[] = {8 | 2, 0,    0,   24,  0,   3,   1,   0,   0xa2, 0x64, 'n',
+                                        'a',   'm',  'e', 104, 'v', 'i', 't', 'a', 'l',  's',  '_',
+                                        's',   0x63, 'v', 'a', 'l', 68,  5,   0,   0,    0};
+    online();
+    deliver(REQUEST, vitals_5s, sizeof vitals_5s);
+    expect("smp infor vitals ");
+    assert_int_equal(node_step(&node, now_ms), 2504); /* half of 5 s, and the port's random number */
+}
+
 static void test_several_gateways(void **state)
 {
     (void)state;
@@ -390,6 +449,9 @@ int main(void)
         cmocka_unit_test_setup(test_full_flash_drops_the_oldest, setup),
         cmocka_unit_test_setup(test_full_flash_while_events_are_in_flight, setup),
         cmocka_unit_test_setup(test_vitals_in_time, setup),
+        cmocka_unit_test_setup(test_requests_are_answered, setup),
+        cmocka_unit_test_setup(test_messages_that_are_too_large, setup),
+        cmocka_unit_test_setup(test_what_changes_is_told, setup),
         cmocka_unit_test_setup(test_several_gateways, setup),
         cmocka_unit_test_setup(test_configurations_that_cannot_be, setup),
     };

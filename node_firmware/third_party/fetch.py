@@ -38,7 +38,7 @@ def from_pypi(requirement: str, folder: Path) -> Path:
 
 
 def unpack(archive: Path, keep: list[str], target: Path) -> None:
-    """Extract the kept folders of `archive` below `target`."""
+    """Extract what is kept of `archive` below `target`."""
     with tarfile.open(archive) as tar:
         for member in tar:
             inner = member.name.partition("/")[2]

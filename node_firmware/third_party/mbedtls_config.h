@@ -4,5 +4,8 @@
 
 #define MBEDTLS_SHA256_C
 #define MBEDTLS_SHA256_SMALLER /* 0.8 KB of unrolled rounds is worth more than the time of one check per image */
+#define MBEDTLS_SHA512_C       /* for Ed25519 */
+#define MBEDTLS_SHA512_SMALLER
+#define MBEDTLS_SHA512_NO_SHA384
 
 #endif

@@ -37,15 +37,9 @@ static int32_t log2_q8(uint64_t x)
     return result;
 }
 
-int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *config)
+/* Cuts the spectrum into bands; false where there are more bands than bins. */
+static bool find_bands(uint16_t first_bin[VIBRATION_MAX_BANDS + 1], const vibration_config_t *config)
 {
-    if (config->rate_hz == 0 || config->rate_hz > 1000000 || config->frames == 0 || config->frames > MAX_FRAMES ||
-        config->bands == 0 || config->bands > VIBRATION_MAX_BANDS || config->low_hz == 0 ||
-        config->low_hz >= config->high_hz || 2u * config->high_hz > config->rate_hz) {
-        return -1;
-    }
-    memset(fe, 0, sizeof *fe);
-    fe->config = *config;
     int32_t low = log2_q8((uint64_t)config->low_hz * FFT_SIZE);
     int32_t span = log2_q8((uint64_t)config->high_hz * FFT_SIZE) - low;
     uint32_t bin = 1;
@@ -55,11 +49,34 @@ int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *
             bin++;
         }
         if (bin > BINS) {
-            return -1;
+            return false;
         }
-        fe->first_bin[i] = (uint16_t)bin;
+        first_bin[i] = (uint16_t)bin;
     }
-    return 0;
+    return true;
+}
+
+static bool in_range(const vibration_config_t *config)
+{
+    return config->rate_hz != 0 && config->rate_hz <= 1000000 && config->frames != 0 && config->frames <= MAX_FRAMES &&
+           config->bands != 0 && config->bands <= VIBRATION_MAX_BANDS && config->low_hz != 0 &&
+           config->low_hz < config->high_hz && 2u * config->high_hz <= config->rate_hz;
+}
+
+bool vibration_frontend_accepts(const vibration_config_t *config)
+{
+    uint16_t first_bin[VIBRATION_MAX_BANDS + 1];
+    return in_range(config) && find_bands(first_bin, config);
+}
+
+int vibration_frontend_init(vibration_frontend_t *fe, const vibration_config_t *config)
+{
+    if (!in_range(config)) {
+        return -1;
+    }
+    memset(fe, 0, sizeof *fe);
+    fe->config = *config;
+    return find_bands(fe->first_bin, config) ? 0 : -1;
 }
 
 /* x * 2^shift, rounded. */

@@ -43,14 +43,20 @@ static nn_status_t open_outputs(build_t *b)
     return NN_OK;
 }
 
-/* Old files have the operator's code in a byte, newer ones in an int32; the larger one counts. */
+/* Old files have an operator's code in a byte, newer ones in an int32; the larger one counts. */
+static int32_t code_at(build_t *b, uint32_t index)
+{
+    const uint32_t table = fb_table_at(&b->fb, b->codes, index);
+    const int32_t old = (int8_t)fb_u8(&b->fb, table, CODE_DEPRECATED_BUILTIN, 0);
+    const int32_t new = fb_i32(&b->fb, table, CODE_BUILTIN, 0);
+    return new > old ? new : old;
+}
+
 static const operator_kind_t *find_kind(build_t *b, uint32_t op_table)
 {
-    const uint32_t code = fb_table_at(&b->fb, b->codes, (uint32_t)fb_i32(&b->fb, op_table, OPERATOR_CODE, 0));
-    const int32_t old = (int8_t)fb_u8(&b->fb, code, CODE_DEPRECATED_BUILTIN, 0);
-    const int32_t new = fb_i32(&b->fb, code, CODE_BUILTIN, 0);
+    const int32_t code = code_at(b, (uint32_t)fb_i32(&b->fb, op_table, OPERATOR_CODE, 0));
     for (uint8_t i = 0; i < nn_operator_count && !b->fb.bad; i++) {
-        if (nn_operator_table[i].code == (new > old ? new : old)) {
+        if (nn_operator_table[i].code == code) {
             return &nn_operator_table[i];
         }
     }
@@ -154,18 +160,38 @@ static nn_status_t open_variables(build_t *b)
     return NN_OK;
 }
 
+static nn_status_t open_file(build_t *b)
+{
+    const uint32_t model = fb_root(&b->fb, TFLITE_IDENTIFIER);
+    NEED(!b->fb.bad, NN_E_MODEL);
+    NEED(fb_i32(&b->fb, model, MODEL_VERSION, 0) == TFLITE_VERSION, NN_E_VERSION);
+    b->codes = fb_vector(&b->fb, model, MODEL_OPERATOR_CODES, 4);
+    b->subgraphs = fb_vector(&b->fb, model, MODEL_SUBGRAPHS, 4);
+    b->buffers = fb_vector(&b->fb, model, MODEL_BUFFERS, 4);
+    NEED(!b->fb.bad, NN_E_MODEL);
+    return NN_OK;
+}
+
+nn_status_t nn_model_operators(const uint8_t *model, size_t model_size, uint8_t *bitmap, size_t capacity)
+{
+    NEED(model_size <= INT32_MAX, NN_E_LIMIT);
+    build_t b = {.fb = {.data = model, .size = (uint32_t)model_size}};
+    TRY(open_file(&b));
+    NEED(b.codes.count != 0, NN_E_MODEL);
+    memset(bitmap, 0, capacity);
+    for (uint32_t i = 0; i < b.codes.count; i++) {
+        const int32_t code = code_at(&b, i);
+        NEED(!b.fb.bad && code >= 0 && (size_t)code / 8 < capacity, NN_E_MODEL);
+        bitmap[code / 8] = (uint8_t)(bitmap[code / 8] | 1U << code % 8);
+    }
+    return NN_OK;
+}
+
 nn_status_t graph_open(nn_t *nn)
 {
     build_t b = {.nn = nn, .fb = {.data = nn->model, .size = (uint32_t)nn->model_size}};
     b.tail = (uint32_t)nn->arena_size;
-    const uint32_t model = fb_root(&b.fb, TFLITE_IDENTIFIER);
-    NEED(!b.fb.bad, NN_E_MODEL);
-    NEED(fb_i32(&b.fb, model, MODEL_VERSION, 0) == TFLITE_VERSION, NN_E_VERSION);
-    b.codes = fb_vector(&b.fb, model, MODEL_OPERATOR_CODES, 4);
-    b.subgraphs = fb_vector(&b.fb, model, MODEL_SUBGRAPHS, 4);
-    b.buffers = fb_vector(&b.fb, model, MODEL_BUFFERS, 4);
-    NEED(!b.fb.bad, NN_E_MODEL);
-
+    TRY(open_file(&b));
     nn->graph = build_alloc(&b, sizeof *nn->graph);
     NEED(nn->graph != NULL, NN_E_ARENA);
     nn->graph->buffers = b.buffers;

@@ -6,8 +6,9 @@
 #define NODE_MAX_GATEWAYS     4    /* online at the same time and told apart */
 #define NODE_MAX_RECENT       16   /* events whose verdict can still be acted on */
 #define NODE_EVENTS_IN_FLIGHT 4    /* sent and not yet acknowledged */
-#define NODE_MESSAGE_BYTES    1024 /* the largest of info and vitals */
-#define NODE_RECEIVE_BYTES    640  /* the largest message that is read: a verdict with two texts of 64 characters */
+#define NODE_MESSAGE_BYTES    1536 /* the largest of info and vitals */
+#define NODE_RECEIVE_BYTES    4352 /* the largest message that is read: an SMP request with 4 KB of an image */
+#define NODE_ANSWER_BYTES     1536 /* the largest SMP answer over MQTT: the state of every slot */
 #define NODE_HEAD_BYTES       192  /* an event without its window's data */
 #define NODE_MAX_PAYLOAD      98304
 #define NODE_MAX_WINDOW       65536

@@ -39,6 +39,7 @@ typedef struct detect {
     score_stats_t stats;
 } detect_t;
 
+bool detect_accepts(const detect_config_t *config); /* it is in range */
 /* 0, or -1 where the configuration is out of range. */
 __attribute__((warn_unused_result)) int detect_init(detect_t *d, const detect_config_t *config);
 /* `value`: AVERAGE: the uint8 probability, 0..255; ERROR: the mean squared reconstruction error. `random`: 32 fresh

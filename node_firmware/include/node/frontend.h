@@ -54,6 +54,7 @@ typedef struct vibration_frontend {
     uint16_t first_bin[VIBRATION_MAX_BANDS + 1];
 } vibration_frontend_t;
 
+bool vibration_frontend_accepts(const vibration_config_t *config); /* it is in range */
 /* 0, or -1 where the configuration is out of range. */
 __attribute__((warn_unused_result)) int vibration_frontend_init(vibration_frontend_t *fe,
                                                                 const vibration_config_t *config);

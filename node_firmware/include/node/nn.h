@@ -74,6 +74,8 @@ NN_MUST_USE nn_status_t nn_reset(nn_t *nn);
 /* Bit n is set where BuiltinOperator n is supported; least significant bit of byte 0 first. Returns the bytes written
  * (<= capacity). */
 size_t nn_operators(uint8_t *bitmap, size_t capacity);
+/* The same of a model: the operators that its file lists, to all of `bitmap`. NN_E_MODEL where one is beyond it. */
+NN_MUST_USE nn_status_t nn_model_operators(const uint8_t *model, size_t model_size, uint8_t *bitmap, size_t capacity);
 const char *nn_status_name(nn_status_t status);
 
 #endif

@@ -7,6 +7,7 @@
  *   node_transmit() has bytes                      -> send them, node_transmitted()
  *   the socket closed, or a call returned < 0      -> node_link_down()
  *   a sensor has samples                           -> node_feed()
+ *   an SMP request came another way than by MQTT   -> node_manage()
  *   otherwise, and when node_step()'s time is over -> node_step()
  *
  * All calls come from one thread. `now_ms` is any monotonic millisecond counter; it may wrap. */
@@ -38,7 +39,7 @@ typedef struct node_port {
     void (*log)(void *context, const char *line); /* may be NULL */
     void (*action)(void *context, const char *cascade, const char *action,
                    const char *label); /* a verdict is carried out */
-    void (*reset)(void *context); /* restarts the node, does not return; may be NULL */
+    void (*reset)(void *context);      /* restarts the node, does not return; may be NULL */
     void *context;
 } node_port_t;
 

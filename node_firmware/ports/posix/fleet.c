@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <signal.h>
@@ -14,11 +15,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "key.h"
 #include "posix.h"
+#include "session.h"
 
-#define SECTOR_BYTES      512
-#define MIN_QUEUE_BYTES   3072 /* with the session log, one page of memory for a node that has little to say */
-#define QUEUED_EVENTS     4    /* that find place in a node's flash, at least */
+#define SECTOR_BYTES      512  /* of a fleet without images: one page of memory for a node that has little to say */
+#define IMAGE_SECTOR      4096 /* with images: a page each */
+#define IMAGE_BYTES       (64 * 1024)
+#define ARENA_BYTES       (256 * 1024)
+#define MIN_QUEUE_BYTES   2048
+#define QUEUED_EVENTS     4 /* that find place in a node's flash, at least */
 #define PORTS_PER_ADDRESS 20000
 #define MAX_JOINING       64 /* at the same time: what overflows mosquitto's listen queue of 100 waits a second */
 #define STEP_MS           20
@@ -36,14 +42,18 @@ typedef struct member {
 } member_t;
 
 typedef struct fleet {
-    const char *prefix, *broker, *cascade;
+    const char *prefix, *broker, *cascade, *image, *flash;
+    uint8_t key[1][IMAGE_KEY_BYTES];
+    unsigned key_count;
+    uint8_t *image_data; /* NULL: nodes without an image */
+    uint32_t image_size;
     unsigned count;
     double event_rate, duration_s; /* events/s of the whole fleet */
     uint32_t window_bytes;
     uint16_t vitals_s;
     struct sockaddr_in address;
     member_t *members;
-    uint8_t *window;
+    uint8_t *window, *arena; /* arena: for the self-tests of all, one at a time */
     int epoll;
     unsigned joining, online;
     uint64_t start_us, online_us;
@@ -183,9 +193,25 @@ static void member_event(fleet_t *fleet, member_t *m, uint32_t events, uint64_t 
 
 /* ---- the fleet ---- */
 
+/* Every member has the image as its image 1, and takes another by SMP. It thinks elsewhere: its events are made up. */
+static void install(fleet_t *fleet, member_t *m)
+{
+    const sense_memory_t memory = {
+        .arena = fleet->arena, .arena_bytes = ARENA_BYTES, .ring_bytes = NODE_MAX_WINDOW + ADPCM_BLOCK};
+    int status = node_load(&m->node, 1, NULL, &memory);
+    if (status == NODE_OK) {
+        status = node_provision(&m->node, 1, fleet->image_data, fleet->image_size);
+    }
+    if (status != NODE_OK) {
+        const image_fault_t fault = (image_fault_t)m->node.models[0].slots.slot[0].fault;
+        die("%s: the image: %s", m->id, fault != FAULT_NONE ? image_fault_name(fault) : "flash");
+    }
+}
+
 static void init_member(fleet_t *fleet, member_t *m, uint8_t *flash, uint32_t flash_bytes)
 {
     static const uint8_t model[NODE_MODEL_BYTES] = "fleet-01";
+    const bool images = fleet->image_data != NULL;
     snprintf(m->id, sizeof m->id, "%s%u", fleet->prefix, (unsigned)(m - fleet->members));
     m->fd = -1;
     m->flash = (flash_memory_t){.bytes = flash, .size = flash_bytes};
@@ -194,13 +220,24 @@ static void init_member(fleet_t *fleet, member_t *m, uint8_t *flash, uint32_t fl
                                 .board = "posix",
                                 .firmware = NODE_VERSION,
                                 .reset_reason = "power-on",
+                                .keys = (const uint8_t(*)[IMAGE_KEY_BYTES])fleet->key,
+                                .key_count = fleet->key_count,
+                                .images = images ? 1 : 0,
+                                .image_bytes = IMAGE_BYTES,
+                                .arena_bytes = images ? ARENA_BYTES : 0,
+                                .trial_s = 3600,
                                 .keepalive_s = 60,
                                 .vitals_s = fleet->vitals_s};
-    m->port = (node_port_t){
-        .flash = flash_driver(&m->flash, SECTOR_BYTES), .random = port_random, .micros = port_micros, .context = fleet};
+    m->port = (node_port_t){.flash = flash_driver(&m->flash, images ? IMAGE_SECTOR : SECTOR_BYTES),
+                            .random = port_random,
+                            .micros = port_micros,
+                            .context = fleet};
     if (node_init(&m->node, &m->config, &m->port, to_ms(fleet->start_us)) != NODE_OK ||
-        node_add_cascade(&m->node, fleet->cascade, model) != 0) {
+        (!images && node_add_cascade(&m->node, fleet->cascade, model) != 0)) {
         die("%s: not a node's name, or not a cascade's", m->id);
+    }
+    if (images) {
+        install(fleet, m);
     }
 }
 
@@ -216,29 +253,62 @@ static void raise_file_limit(rlim_t files)
     }
 }
 
+static uint32_t flash_bytes(const fleet_t *fleet)
+{
+    const uint32_t sector = fleet->image_data != NULL ? IMAGE_SECTOR : SECTOR_BYTES;
+    const uint32_t record = (QUEUE_RECORD_BYTES + NODE_HEAD_BYTES + fleet->window_bytes) / sector + 1;
+    const uint32_t queue = QUEUED_EVENTS * record * sector;
+    const uint32_t images = fleet->image_data != NULL ? JOURNAL_SECTORS * sector + SLOTS * IMAGE_BYTES : 0;
+    return (SESSION_SECTORS + JOURNAL_SECTORS) * sector + images + (queue < MIN_QUEUE_BYTES ? MIN_QUEUE_BYTES : queue);
+}
+
+/* The flash of all, of which most is never written: it costs neither memory nor, in a file, disk. What was never
+ * written is zero and not 0xff, but a node takes any flash. */
+static uint8_t *map_flash(const char *path, size_t size)
+{
+    int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (path != NULL) {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        flags = MAP_SHARED;
+        if (fd < 0 || ftruncate(fd, (off_t)size) != 0) {
+            die("%s: %s", path, strerror(errno));
+        }
+    }
+    uint8_t *const flash = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (flash == MAP_FAILED) {
+        die("no memory for %zu bytes of flash", size);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    madvise(flash, size, MADV_NOHUGEPAGE);
+    return flash;
+}
+
 static void start(fleet_t *fleet)
 {
     raise_file_limit(fleet->count + 64);
-    const uint32_t record = (QUEUE_RECORD_BYTES + NODE_HEAD_BYTES + fleet->window_bytes) / SECTOR_BYTES + 1;
-    const uint32_t wanted = QUEUED_EVENTS * record * SECTOR_BYTES;
-    const uint32_t flash_bytes = 2 * SECTOR_BYTES + (wanted < MIN_QUEUE_BYTES ? MIN_QUEUE_BYTES : wanted);
-    const size_t all = (size_t)fleet->count * flash_bytes;
-    uint8_t *const flash = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (fleet->image != NULL) {
+        fleet->image_data = malloc(IMAGE_BYTES);
+        fleet->image_size = (uint32_t)read_file(fleet->image, fleet->image_data, IMAGE_BYTES);
+        fleet->arena = aligned_alloc(NN_ALIGNMENT, ARENA_BYTES);
+    }
+    const uint32_t bytes = flash_bytes(fleet);
+    uint8_t *const flash = map_flash(fleet->flash, (size_t)fleet->count * bytes);
     fleet->members = calloc(fleet->count, sizeof *fleet->members);
     fleet->window = malloc(fleet->window_bytes + 1);
     fleet->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (flash == MAP_FAILED || fleet->members == NULL || fleet->window == NULL || fleet->epoll < 0) {
+    if (fleet->members == NULL || fleet->window == NULL || fleet->epoll < 0) {
         die("no memory for %u nodes", fleet->count);
     }
-    madvise(flash, all, MADV_NOHUGEPAGE); /* most of it is never written */
     for (uint32_t i = 0; i < fleet->window_bytes; i++) {
         fleet->window[i] = (uint8_t)next_random(fleet);
     }
     fleet->start_us = clock_us();
     for (unsigned i = 0; i < fleet->count; i++) {
-        init_member(fleet, &fleet->members[i], flash + (size_t)i * flash_bytes, flash_bytes);
+        init_member(fleet, &fleet->members[i], flash + (size_t)i * bytes, bytes);
     }
-    fprintf(stderr, "%u nodes, %zu bytes each and %u of flash\n", fleet->count, sizeof(member_t), flash_bytes);
+    fprintf(stderr, "%u nodes, %zu bytes each and %u of flash\n", fleet->count, sizeof(member_t), bytes);
     fleet->start_us = clock_us();
 }
 
@@ -348,17 +418,25 @@ static void finish(fleet_t *fleet)
     }
     printf("{\"nodes\": %u, \"online\": %u, \"online_ms\": %u, \"events\": %llu, \"acknowledged\": %llu, "
            "\"verdicts\": %llu, \"late\": %llu, \"refused\": %llu, \"lost\": %llu, \"dropped\": %llu, \"waiting\": "
-           "%llu}\n",
+           "%llu, ",
            fleet->count, online, fleet->online_us != 0 ? to_ms(fleet->online_us - fleet->start_us) : 0,
            TOTAL(fleet, counts.events), TOTAL(fleet, counts.acknowledged), TOTAL(fleet, counts.verdicts),
            TOTAL(fleet, counts.late), TOTAL(fleet, counts.refused), TOTAL(fleet, counts.lost),
            TOTAL(fleet, queue.dropped), TOTAL(fleet, queue.waiting));
+    printf("\"uploads\": %llu, \"resumed\": %llu, \"verified\": %llu, \"rejected\": %llu, \"tests\": %llu, "
+           "\"confirms\": %llu, \"reverts\": %llu, \"repeated\": %llu}\n",
+           TOTAL(fleet, counts.uploads), TOTAL(fleet, counts.resumed), TOTAL(fleet, counts.verified),
+           TOTAL(fleet, counts.rejected), TOTAL(fleet, counts.tests), TOTAL(fleet, counts.confirms),
+           TOTAL(fleet, counts.reverts), TOTAL(fleet, counts.repeated));
 }
 
 static void usage(void)
 {
     die("usage: gateway-fleet --broker HOST:PORT [--count N] [--prefix TEXT] [--cascade NAME] [--event-rate PER_S]\n"
         "                     [--window-bytes B] [--vitals-s S] [--duration S]\n"
+        "                     [--image FILE --key FILE [--flash FILE]]\n"
+        "With an image every node has it installed, and takes others over SMP. --flash keeps the flash of all in one "
+        "file.\n"
         "The event rate is that of the whole fleet; the duration begins when all nodes are online.");
 }
 
@@ -374,15 +452,13 @@ static double number(const char *text, double least, double most)
 
 static void parse_options(fleet_t *fleet, int argc, char **argv)
 {
-    static const struct option options[] = {{"broker", required_argument, NULL, 'b'},
-                                            {"count", required_argument, NULL, 'n'},
-                                            {"prefix", required_argument, NULL, 'p'},
-                                            {"cascade", required_argument, NULL, 'c'},
-                                            {"event-rate", required_argument, NULL, 'r'},
-                                            {"vitals-s", required_argument, NULL, 'v'},
-                                            {"window-bytes", required_argument, NULL, 'w'},
-                                            {"duration", required_argument, NULL, 'd'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"broker", required_argument, NULL, 'b'},       {"count", required_argument, NULL, 'n'},
+        {"prefix", required_argument, NULL, 'p'},       {"cascade", required_argument, NULL, 'c'},
+        {"event-rate", required_argument, NULL, 'r'},   {"vitals-s", required_argument, NULL, 'v'},
+        {"window-bytes", required_argument, NULL, 'w'}, {"duration", required_argument, NULL, 'd'},
+        {"image", required_argument, NULL, 'm'},        {"key", required_argument, NULL, 'k'},
+        {"flash", required_argument, NULL, 'f'},        {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
         case 'b':
@@ -409,11 +485,21 @@ static void parse_options(fleet_t *fleet, int argc, char **argv)
         case 'd':
             fleet->duration_s = number(optarg, 0, 1e9);
             break;
+        case 'm':
+            fleet->image = optarg;
+            break;
+        case 'k':
+            read_key(optarg, fleet->key[0]);
+            fleet->key_count = 1;
+            break;
+        case 'f':
+            fleet->flash = optarg;
+            break;
         default:
             usage();
         }
     }
-    if (optind != argc || fleet->broker == NULL) {
+    if (optind != argc || fleet->broker == NULL || (fleet->image == NULL) != (fleet->key_count == 0)) {
         usage();
     }
 }

@@ -1,7 +1,6 @@
 /* gateway-node: one node as a process. Its flash is a file, its sensors are files or pipes. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,11 +11,16 @@
 
 #include "input.h"
 #include "options.h"
+#include "udp.h"
 
 #define SECTOR_BYTES 4096
 #define QUEUE_BYTES  (1024 * 1024)
-#define DRAIN_MS     10000 /* --exit-at-end: how long events may still wait for a gateway */
-#define FAST_BACKLOG 8     /* --fast: events that may wait before the sensor does */
+/* session and settings, the images with their journals, the queue */
+#define FLASH_BYTES                                                                                                    \
+    ((4 + NODE_MAX_CASCADES * JOURNAL_SECTORS) * SECTOR_BYTES + NODE_MAX_CASCADES * SLOTS * IMAGE_BYTES + QUEUE_BYTES)
+#define RESET_REASON "GATEWAY_NODE_RESET_REASON" /* in the environment, from one life of the process to the next */
+#define DRAIN_MS     10000                       /* --exit-at-end: how long events may still wait for a gateway */
+#define FAST_BACKLOG 8                           /* --fast: events that may wait before the sensor does */
 
 typedef struct host {
     options_t options;
@@ -26,7 +30,9 @@ typedef struct host {
     sense_t senses[NODE_MAX_CASCADES];
     input_t inputs[MAX_INPUTS];
     struct sockaddr_in broker;
-    int fd; /* -1: no link */
+    char **arguments;
+    int fd;     /* -1: no link */
+    int smp_fd; /* -1: no SMP over UDP */
     bool dialling, online;
     uint64_t retry_us, start_us, ended_us;
     uint32_t retry_ms;
@@ -69,30 +75,17 @@ static void port_action(void *context, const char *cascade, const char *action, 
     fprintf(stderr, "%s: %s: action %s (%s)\n", host->options.config.id, cascade, action, label);
 }
 
-/* ---- start ---- */
-
-/* Puts the image file into its place, where that is empty. */
-static void provision(host_t *host, unsigned image, const char *path)
+/* As a board's reset: nothing but the flash outlives it. */
+static void port_reset(void *context)
 {
-    const node_flash_t *const flash = &host->port.flash;
-    const uint32_t at = node_image_offset(&host->options.config, flash, image);
-    static uint8_t bytes[IMAGE_BYTES];
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t size = fd >= 0 ? read(fd, bytes, sizeof bytes) : -1;
-    uint8_t more;
-    if (size <= 0 || read(fd, &more, 1) != 0) {
-        die("%s: %s", path, size > 0 ? "larger than its place in flash" : strerror(errno));
-    }
-    close(fd);
-    if (flash->map(flash->context, at)[0] != 0xff) {
-        return;
-    }
-    const uint32_t padded = ((uint32_t)size + FLASH_PROGRAM_BYTES - 1) / FLASH_PROGRAM_BYTES * FLASH_PROGRAM_BYTES;
-    memset(bytes + size, 0xff, padded - (uint32_t)size);
-    if (flash->erase(flash->context, at, IMAGE_BYTES) != 0 || flash->program(flash->context, at, bytes, padded) != 0) {
-        die("%s: flash", path);
-    }
+    const host_t *const host = context;
+    fprintf(stderr, "%s: reset\n", host->options.config.id);
+    setenv(RESET_REASON, "software", 1);
+    execv("/proc/self/exe", host->arguments);
+    die("reset: %s", strerror(errno));
 }
+
+/* ---- start ---- */
 
 static void *allocate(size_t size)
 {
@@ -103,33 +96,30 @@ static void *allocate(size_t size)
     return memory;
 }
 
-/* A microcontroller has fixed arrays here; a host asks the image how much it needs. */
+/* A microcontroller has fixed arrays here. */
 static void load(host_t *host, unsigned image)
 {
-    image_t parsed;
-    sense_memory_t memory = {0};
-    const uint8_t *const data = node_image_data(&host->node, image);
-    if (data[0] == 0xff) {
-        return;
+    const sense_memory_t memory = {.arena = allocate(IMAGE_BYTES),
+                                   .arena_bytes = IMAGE_BYTES,
+                                   .ring = allocate(NODE_MAX_WINDOW + ADPCM_BLOCK),
+                                   .ring_bytes = NODE_MAX_WINDOW + ADPCM_BLOCK};
+    static uint8_t bytes[IMAGE_BYTES];
+    int status = node_load(&host->node, image, &host->senses[image - 1], &memory);
+    if (status == NODE_OK && image <= host->options.image_count) {
+        const size_t size = read_file(host->options.images[image - 1], bytes, sizeof bytes);
+        status = node_provision(&host->node, image, bytes, (uint32_t)size);
     }
-    if (image_parse(&parsed, data, IMAGE_BYTES) == NODE_OK && parsed.arena_bytes <= host->options.config.arena_bytes) {
-        memory.arena_bytes = parsed.arena_bytes;
-        memory.ring_bytes = sense_ring_bytes(&parsed);
-        memory.arena = allocate(memory.arena_bytes);
-        memory.ring = allocate(memory.ring_bytes);
-    }
-    if (node_load(&host->node, image, &host->senses[image - 1], &memory) < 0) {
-        const char *const why = host->node.images[image - 1].rejected;
-        fprintf(stderr, "%s: image %u rejected: %s\n", host->options.config.id, image, why != NULL ? why : "?");
+    if (status != NODE_OK && status != NODE_E_IMAGE) { /* a rejected image is reported, and another may come */
+        die("%s: image %u: %d", host->options.config.id, image, status);
     }
 }
 
 static uint32_t model_rate_hz(const host_t *host, front_end_kind_t sensor)
 {
     for (unsigned i = 0; i < host->node.cascade_count; i++) {
-        const front_end_t *const front_end = &host->node.cascades[i].sense->image.front_end;
-        if (front_end->kind == sensor) {
-            return front_end->rate_hz;
+        const node_cascade_t *const cascade = &host->node.cascades[i];
+        if (cascade->runs && cascade->sense->image.front_end.kind == sensor) {
+            return cascade->sense->image.front_end.rate_hz;
         }
     }
     return 0;
@@ -143,10 +133,9 @@ static void open_inputs(host_t *host)
         input_open(input, spec);
         input->loops = host->options.loop;
         const uint32_t rate_hz = model_rate_hz(host, input->sensor);
-        if (rate_hz == 0 || (input->rate_hz != 0 && input->rate_hz != rate_hz)) {
+        if (rate_hz != 0 && input->rate_hz != 0 && input->rate_hz != rate_hz) {
             die("%s has %u Hz, and the models want %u", spec, input->rate_hz, rate_hz);
         }
-        input->rate_hz = rate_hz;
     }
 }
 
@@ -154,16 +143,15 @@ static void start(host_t *host)
 {
     host->broker = resolve(host->options.broker);
     host->fd = -1;
-    flash_map(&host->flash, host->options.flash, 2 * SECTOR_BYTES + NODE_MAX_CASCADES * IMAGE_BYTES + QUEUE_BYTES);
+    host->smp_fd = host->options.smp != NULL ? udp_open(host->options.smp) : -1;
+    flash_map(&host->flash, host->options.flash, FLASH_BYTES);
     host->port = (node_port_t){.flash = flash_driver(&host->flash, SECTOR_BYTES),
                                .random = port_random,
                                .micros = port_micros,
                                .log = port_log,
                                .action = port_action,
+                               .reset = port_reset,
                                .context = host};
-    for (unsigned i = 0; i < host->options.image_count; i++) {
-        provision(host, i + 1, host->options.images[i]);
-    }
     const int status = node_init(&host->node, &host->options.config, &host->port, now_ms());
     if (status != NODE_OK) {
         die("%s: node_init %d", host->options.config.id, status);
@@ -270,10 +258,13 @@ static void feed(host_t *host)
     bool ended = true;
     for (unsigned i = 0; i < host->options.input_count; i++) {
         input_t *const input = &host->inputs[i];
-        const size_t wanted = input->ended ? 0 : due(host, input);
+        if (input->rate_hz == 0) {
+            input->rate_hz = model_rate_hz(host, input->sensor); /* none yet: it waits for a model */
+        }
+        const size_t wanted = input->ended || input->rate_hz == 0 ? 0 : due(host, input);
         const size_t count = wanted != 0 ? input_read(input, samples, wanted) : 0;
-        if (count != 0 && node_feed(&host->node, input->sensor, samples, count, now_ms()) < 0) {
-            die("%s: a model failed", host->options.config.id);
+        if (count != 0) {
+            node_feed(&host->node, input->sensor, samples, count, now_ms());
         }
         ended = ended && input->ended;
     }
@@ -297,19 +288,27 @@ static bool finished(const host_t *host)
 /* Sleeps until something happens, at most `most_ms`. */
 static void wait_for_work(host_t *host, int most_ms)
 {
-    struct pollfd fds[1 + MAX_INPUTS];
+    struct pollfd fds[2 + MAX_INPUTS];
     const uint8_t *data;
     const bool writes = host->fd >= 0 && (host->dialling || node_transmit(&host->node, &data) != 0);
     fds[0] = (struct pollfd){.fd = host->fd, .events = (short)(POLLIN | (writes ? POLLOUT : 0))};
+    fds[1] = (struct pollfd){.fd = host->smp_fd, .events = POLLIN};
     for (unsigned i = 0; i < host->options.input_count; i++) {
         const input_t *const input = &host->inputs[i];
-        fds[1 + i] = (struct pollfd){.fd = input->paced || input->ended ? -1 : input->fd, .events = POLLIN};
+        const bool waits = !input->paced && !input->ended && input->rate_hz != 0;
+        fds[2 + i] = (struct pollfd){.fd = waits ? input->fd : -1, .events = POLLIN};
         if (input->paced && !input->ended) {
             most_ms = host->options.speed == 0 ? 0 : most_ms < 10 ? most_ms : 10;
         }
     }
-    if (poll(fds, 1 + host->options.input_count, most_ms) > 0 && fds[0].revents != 0) {
+    if (poll(fds, 2 + host->options.input_count, most_ms) <= 0) {
+        return;
+    }
+    if (fds[0].revents != 0) {
         receive(host, fds[0].revents);
+    }
+    if (fds[1].revents != 0) {
+        udp_serve(host->smp_fd, &host->node, now_ms());
     }
 }
 
@@ -347,7 +346,10 @@ static void run(host_t *host)
 int main(int argc, char **argv)
 {
     static host_t host;
+    host.arguments = argv;
     parse_options(&host.options, argc, argv);
+    const char *const reason = getenv(RESET_REASON);
+    host.options.config.reset_reason = reason != NULL ? reason : "power-on";
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);

@@ -4,24 +4,34 @@
 #include <getopt.h>
 #include <stdlib.h>
 
+#include "key.h"
 #include "posix.h"
 
 static void usage(void)
 {
-    die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--image FILE]... [--input SENSOR:PATH]...\n"
-        "                    [--user NAME --password WORD] [--vitals-s S] [--keepalive-s S]\n"
-        "                    [--speed X | --fast] [--loop | --exit-at-end]\n"
+    die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--key FILE]... [--image FILE]...\n"
+        "                    [--input SENSOR:PATH]... [--smp [ADDRESS:]PORT] [--user NAME --password WORD]\n"
+        "                    [--vitals-s S] [--trial-s S] [--keepalive-s S] [--speed X | --fast]\n"
+        "                    [--loop | --exit-at-end]\n"
         "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
-        "An image goes into its place in flash where that is empty; later starts find it there.");
+        "Images are installed where no other runs yet, if one of the keys signed them. SMP's standard port is 1337.");
 }
 
 static uint16_t seconds(const char *text)
 {
     const long value = strtol(text, NULL, 10);
     if (value < 1 || value > UINT16_MAX) {
-        die("%s is not a number of seconds", text);
+        die("%s is not a number of seconds from 1 to %u", text, UINT16_MAX);
     }
     return (uint16_t)value;
+}
+
+static void add_key(options_t *o, const char *path)
+{
+    if (o->config.key_count == MAX_KEYS) {
+        die("%s: too many keys", path);
+    }
+    read_key(path, o->keys[o->config.key_count++]);
 }
 
 static void add(const char **list, unsigned *count, unsigned most, const char *value)
@@ -43,6 +53,15 @@ static void parse_option(options_t *o, int option)
         break;
     case 'f':
         o->flash = optarg;
+        break;
+    case 'K':
+        add_key(o, optarg);
+        break;
+    case 'S':
+        o->smp = optarg;
+        break;
+    case 't':
+        o->config.trial_s = seconds(optarg);
         break;
     case 'm':
         add(o->images, &o->image_count, NODE_MAX_CASCADES, optarg);
@@ -84,14 +103,23 @@ static void parse_option(options_t *o, int option)
 
 void parse_options(options_t *o, int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"id", required_argument, NULL, 'i'},       {"broker", required_argument, NULL, 'b'},
-        {"flash", required_argument, NULL, 'f'},    {"image", required_argument, NULL, 'm'},
-        {"input", required_argument, NULL, 's'},    {"user", required_argument, NULL, 'u'},
-        {"password", required_argument, NULL, 'p'}, {"vitals-s", required_argument, NULL, 'v'},
-        {"speed", required_argument, NULL, 'x'},    {"keepalive-s", required_argument, NULL, 'k'},
-        {"fast", no_argument, NULL, 'X'},           {"exit-at-end", no_argument, NULL, 'e'},
-        {"loop", no_argument, NULL, 'l'},           {NULL, 0, NULL, 0}};
+    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
+                                                 {"broker", required_argument, NULL, 'b'},
+                                                 {"flash", required_argument, NULL, 'f'},
+                                                 {"key", required_argument, NULL, 'K'},
+                                                 {"image", required_argument, NULL, 'm'},
+                                                 {"smp", required_argument, NULL, 'S'},
+                                                 {"trial-s", required_argument, NULL, 't'},
+                                                 {"input", required_argument, NULL, 's'},
+                                                 {"user", required_argument, NULL, 'u'},
+                                                 {"password", required_argument, NULL, 'p'},
+                                                 {"vitals-s", required_argument, NULL, 'v'},
+                                                 {"speed", required_argument, NULL, 'x'},
+                                                 {"keepalive-s", required_argument, NULL, 'k'},
+                                                 {"fast", no_argument, NULL, 'X'},
+                                                 {"exit-at-end", no_argument, NULL, 'e'},
+                                                 {"loop", no_argument, NULL, 'l'},
+                                                 {NULL, 0, NULL, 0}};
     o->speed = 1;
     o->config = (node_config_t){.hardware = "posix",
                                 .board = "posix",
@@ -100,6 +128,8 @@ void parse_options(options_t *o, int argc, char **argv)
                                 .images = NODE_MAX_CASCADES,
                                 .image_bytes = IMAGE_BYTES,
                                 .arena_bytes = IMAGE_BYTES,
+                                .keys = (const uint8_t(*)[IMAGE_KEY_BYTES])o->keys,
+                                .trial_s = 3600,
                                 .keepalive_s = 30,
                                 .vitals_s = 60};
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {

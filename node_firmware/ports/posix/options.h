@@ -6,10 +6,13 @@
 
 #define IMAGE_BYTES (256 * 1024)
 #define MAX_INPUTS  4
+#define MAX_KEYS    4
 
 typedef struct options {
     node_config_t config;
     const char *broker, *flash;
+    const char *smp; /* [ADDRESS:]PORT, or NULL */
+    uint8_t keys[MAX_KEYS][IMAGE_KEY_BYTES];
     const char *images[NODE_MAX_CASCADES], *inputs[MAX_INPUTS];
     unsigned image_count, input_count;
     double speed; /* of paced inputs; 0: as fast as it goes */

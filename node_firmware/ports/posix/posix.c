@@ -91,6 +91,18 @@ bool dialled(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
 }
 
+size_t read_file(const char *path, uint8_t *bytes, size_t capacity)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t size = fd >= 0 ? read(fd, bytes, capacity) : -1;
+    uint8_t more;
+    if (size <= 0 || read(fd, &more, 1) != 0) {
+        die("%s: %s", path, size > 0 ? "too large" : size == 0 ? "empty" : strerror(errno));
+    }
+    close(fd);
+    return (size_t)size;
+}
+
 void flash_map(flash_memory_t *memory, const char *path, uint32_t size)
 {
     int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -143,6 +155,16 @@ static int flash_program(void *context, uint32_t offset, const void *data, uint3
     return 0;
 }
 
+static int flash_read(void *context, uint32_t offset, void *data, uint32_t size)
+{
+    const flash_memory_t *const memory = context;
+    if (offset > memory->size || size > memory->size - offset) {
+        return -1;
+    }
+    memcpy(data, memory->bytes + offset, size);
+    return 0;
+}
+
 static const uint8_t *flash_at(void *context, uint32_t offset)
 {
     return ((const flash_memory_t *)context)->bytes + offset;
@@ -155,6 +177,7 @@ node_flash_t flash_driver(flash_memory_t *memory, uint32_t sector_size)
                           .size = memory->size,
                           .erase = flash_erase,
                           .program = flash_program,
+                          .read = flash_read,
                           .map = flash_at,
                           .context = memory};
 }

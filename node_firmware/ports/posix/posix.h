@@ -22,6 +22,8 @@ struct sockaddr_in resolve(const char *host_port);
 int dial(const struct sockaddr_in *address, in_addr_t source);
 /* Whether a socket that has become writable is connected. */
 bool dialled(int fd);
+/* The whole file; ends the program where it cannot be read, is empty or larger than `capacity`. */
+size_t read_file(const char *path, uint8_t *bytes, size_t capacity);
 /* Maps `path`, made where it is missing and filled with 0xff up to `size`; an anonymous mapping where it is NULL. */
 void flash_map(flash_memory_t *memory, const char *path, uint32_t size);
 /* The driver: it refuses what NOR cannot do, so that a mistake of the core is seen here. */

@@ -1,0 +1,336 @@
+"""`gatewayctl rollout`: starts rollouts, shows them and gives orders, which the daemon carries out, also later when it does not run."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from gatewayd import bundle, signing
+from gatewayd.config import Config
+from gatewayd.core import rollout, sealed, targets
+from gatewayd.core.image import Image
+from gatewayd.core.rollout import Command, CommandError, Rollout, Rules
+from gatewayd.core.targets import Candidate, Selector, TargetError
+from gatewayd.core.update import BAD, SETTLED, State, Update
+from gatewayd.errors import CascadeError, ConfigError, StoreError
+from gatewayd.ledger import Ledger, Note, StoredRollout
+from gatewayd.store import Store
+
+_LATELY_S = 7 * 86_400.0  # whose events choose the canary
+_STALE_S = 60.0  # the daemon explains an open rollout more often
+_MOST_ROWS = 20  # of nodes, in a table that must fit the screen
+_MOST_NAMES = 12  # in a line
+_COLUMNS: dict[str, Collection[State]] = {
+    "waiting": {State.WAITING},
+    "sending": {State.ADMITTED, State.UPLOADING, State.VERIFIED},
+    "on trial": {State.TRIAL, State.JUDGING, State.CONFIRMING},
+    "confirmed": {State.CONFIRMED},
+    "went wrong": {State.REVERTING, *BAD},
+}
+
+
+# ---- start
+
+
+def start(config: Config, path: Path, wanted: Mapping[str, list[str]], sizes: str, rules: Rules, *, yes: bool, as_json: bool) -> None:
+    """Verify a bundle, choose its nodes and their groups, and after a yes keep all that for the daemon.
+
+    Raises CascadeError, CommandError, ConfigError, StoreError, TargetError; then nothing is kept.
+    """
+    if not all(math.isfinite(number) for number in rules if isinstance(number, float)):
+        raise typer.BadParameter("nan is not a number")
+    data = _read(path)
+    opened = bundle.parse_bundle(data, _keys(config), str(path))
+    image = opened.image
+    with _ledger(config) as (store, ledger):
+        _refuse_second(ledger, image.cascade)
+        now_s = time.time()
+        groups, left_out = _groups(store, ledger, image, Selector(image.cascade, **wanted), sizes, now_s)
+        if not as_json:
+            _show_plan(image, groups, left_out)
+        if not yes:
+            typer.confirm("Start it?", abort=True, err=True)
+        draft = Rollout("", image.cascade, image.version, image.sha256, image.size_bytes, groups, rules)
+        bundle_sha256 = _keep(data, config.bundles)
+        upload_sha256 = hashlib.sha256(opened.members[bundle.NODE_IMAGE]).digest()
+        added = ledger.add(draft, bundle_sha256, upload_sha256, time.time())
+    if as_json:
+        typer.echo(json.dumps({"id": added.id, "bundle_sha256": bundle_sha256, "groups": groups, "left_out": left_out}))
+    else:
+        typer.echo(f"rollout {added.id} is in gatewayd's hands; `gatewayctl rollout watch {added.id}` shows how it goes")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(sealed.MAX_BYTES + 1)
+    except OSError as error:
+        raise CascadeError(f"bundle: {error}") from error
+
+
+def _keys(config: Config) -> Any:
+    if not config.cascades.keys:
+        raise ConfigError("cascades.keys: no public key is trusted, so no bundle is; name the file that `gatewayctl keys make` made (.pub)")
+    return signing.keyring(config.cascades.keys)
+
+
+def _refuse_second(ledger: Ledger, cascade: str) -> None:
+    """Says early what Ledger.add says in the end."""
+    for stored in ledger.open_rollouts():
+        if stored.rollout.cascade == cascade:
+            state = stored.rollout.state.replace("_", " ")
+            raise CommandError(f"rollout {stored.rollout.id} of {cascade} is {state}: it must end first")
+
+
+def _groups(
+    store: Store, ledger: Ledger, image: Image, selector: Selector, sizes: str, now_s: float
+) -> tuple[tuple[tuple[str, ...], ...], dict[str, str]]:
+    """Node ids by group, and those left out with the reason why."""
+    candidates = [Candidate(node.id, node.enrolled, node.last_seen_s, node.info, node.labels) for node in store.nodes()]
+    meant = targets.select(candidates, selector)
+    left_out = {node.id: reason for node in meant if node.info and (reason := targets.unfit(image, node.info))}
+    fit = [node for node in meant if node.id not in left_out]
+    if not fit:
+        raise TargetError(f"no node is left: {_reasons(left_out)}")
+    judged: Counter[str] = Counter()
+    for _, cell in ledger.cells(selector.cascade, now_s - _LATELY_S, now_s):
+        judged[cell.node] += cell.escalated + cell.audits
+    return targets.split(targets.in_turn(fit, judged, now_s), sizes), left_out
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    of = {reason: [node for node, why in left_out.items() if why == reason] for reason in dict.fromkeys(left_out.values())}
+    return "; ".join(f"{reason}: {_few(nodes)}" for reason, nodes in of.items())
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _show_plan(image: Image, groups: tuple[tuple[str, ...], ...], left_out: Mapping[str, str]) -> None:
+    typer.echo(f"{image.cascade} {image.version}, {image.size_bytes:,} bytes, to {sum(map(len, groups))} nodes:")
+    for number, names in enumerate(groups, 1):
+        typer.echo(f"  group {number}: {_few(names)}")
+    if left_out:
+        typer.echo(f"left out, {_reasons(left_out)}")
+
+
+def _keep(data: bytes, folder: Path) -> str:
+    """Put a bundle's file under its SHA-256, where it survives a power cut whole. Raises StoreError."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    partial = folder / f".{sha256}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.rename(folder / f"{sha256}.bundle")
+        for above in (folder, folder.parent):  # the folder may be new too
+            descriptor = os.open(above, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"bundle not kept: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return sha256
+
+
+# ---- orders
+
+
+def give_order(config: Config, id_: str, command: Command, because: str) -> None:
+    """Have the daemon carry out `command`. Raises CommandError where the rollout cannot take it, StoreError."""
+    cause = " ".join(because.split()) or "operator"
+    with _ledger(config) as (_, ledger):
+        expected = _stored(ledger, id_).rollout
+        for order in ledger.orders():
+            if order.rollout_id == expected.id:
+                with contextlib.suppress(CommandError):
+                    expected = rollout.command(expected, order.command, order.at_s)
+        now_s = time.time()
+        rollout.command(expected, command, now_s)
+        if command is Command.ROLL_BACK:
+            _refuse_older(ledger, expected)
+        ledger.order(expected.id, command, cause, now_s)
+    typer.echo(f"rollout {expected.id} is to {command.replace('_', ' ')}; `gatewayctl rollout explain {expected.id}` tells when it does")
+
+
+def _refuse_older(ledger: Ledger, one: Rollout) -> None:
+    """Nodes keep what they ran before the newest image, and nothing older."""
+    for stored in ledger.rollouts():
+        newer = stored.rollout
+        if newer.cascade == one.cascade and int(newer.id) > int(one.id) and newer.state is not rollout.State.ROLLED_BACK:
+            raise CommandError(f"rollout {newer.id} of {newer.cascade} came after it: that one can be rolled back")
+
+
+# ---- what is known
+
+
+def show_list(config: Config, *, as_json: bool) -> None:
+    """Print every rollout. Raises StoreError."""
+    with _ledger(config) as (_, ledger):
+        every, counts = ledger.rollouts(), ledger.counts()
+    if as_json:
+        for stored in every:
+            typer.echo(json.dumps(_plain(stored)))
+        return
+    table = Table("id", "since", "cascade", "version", "state", "group", "nodes", *_COLUMNS, "because")
+    for stored in every:
+        one = stored.rollout
+        of = counts.get(one.id, Counter())
+        table.add_row(
+            one.id,
+            _when(stored.created_s),
+            one.cascade,
+            one.version,
+            one.state.replace("_", " "),
+            f"{one.group + 1} of {len(one.groups)}",
+            str(of.total()),
+            *_tally(of),
+            escape(one.cause),
+        )
+    Console().print(table)
+
+
+def show_status(config: Config, id_: str, *, as_json: bool) -> None:
+    """Print how far a rollout and each of its nodes is. Raises CommandError, StoreError."""
+    with _ledger(config) as (_, ledger):
+        stored = _stored(ledger, id_)
+        updates = ledger.updates(stored.rollout.id)
+    if as_json:
+        typer.echo(json.dumps({**_plain(stored), "updates": [_plain_update(one) for one in updates.values()]}))
+        return
+    Console(soft_wrap=True).print(_picture(stored, updates, list(updates.values())))
+
+
+def watch(config: Config, id_: str) -> None:
+    """Show how a rollout goes until it has ended, or Ctrl-C. Raises CommandError, StoreError; exits with 1 where it was not done."""
+    with _ledger(config) as (_, ledger), contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False) as live:
+        while True:
+            stored = _stored(ledger, id_)
+            updates = ledger.updates(stored.rollout.id)
+            moving = [one for one in updates.values() if one.state not in (State.WAITING, State.CONFIRMED)]
+            live.update(
+                _picture(stored, updates, sorted(moving, key=lambda one: (one.state in SETTLED, one.node))[:_MOST_ROWS]), refresh=True
+            )
+            if stored.closed:
+                break
+            time.sleep(1)
+        raise typer.Exit(0 if stored.rollout.state is rollout.State.DONE else 1)
+
+
+def show_explanation(config: Config, id_: str, *, as_json: bool) -> None:
+    """Print why a rollout moved, waits or stopped, and its history. Raises CommandError, StoreError."""
+    with _ledger(config) as (_, ledger):
+        stored = _stored(ledger, id_)
+        explanation, history = ledger.explanation(stored.rollout.id), ledger.history(stored.rollout.id)
+    if as_json:
+        now = explanation._asdict() if explanation else None
+        typer.echo(json.dumps({"id": stored.rollout.id, "explanation": now, "history": [note._asdict() for note in history]}))
+        return
+    typer.echo(_explained(explanation, closed=stored.closed))
+    if history:
+        typer.echo("\nhistory")
+    for note in history:
+        typer.echo(f"{_when(note.at_s)}  {note.text.replace(chr(10), chr(10) + ' ' * 21)}")
+
+
+def _explained(explanation: Note | None, *, closed: bool) -> str:
+    if explanation is None:
+        return "gatewayd has not looked at it yet: is it running?"
+    age_s = max(0.0, time.time() - explanation.at_s)
+    doubt = ": is gatewayd running?" if age_s > _STALE_S and not closed else ""
+    return f"{explanation.text}\n(as of {_span(age_s)} ago{doubt})"
+
+
+# ---- pictures
+
+
+def _picture(stored: StoredRollout, updates: Mapping[str, Update], shown: Collection[Update]) -> RenderableType:
+    """The rollout, its groups, and the updates that are to be `shown`."""
+    one = stored.rollout
+    state = f"{one.state.replace('_', ' ')}, group {one.group + 1} of {len(one.groups)}"
+    since = f", for {_span(time.time() - one.since_s)}" if one.since_s else ": gatewayd has not taken it up yet"
+    head = f"rollout {one.id}: {one.cascade} {one.version}: [bold]{state}[/]{since}" + (
+        f"\nbecause: {escape(one.cause)}" if one.cause else ""
+    )
+    groups = Table("group", "nodes", *_COLUMNS)
+    for number, names in enumerate(one.groups, 1):
+        groups.add_row(str(number), str(len(names)), *_tally(Counter(updates[name].state for name in names)))
+    if not shown:
+        return Group(head, groups)
+    number_of = {name: str(number) for number, names in enumerate(one.groups, 1) for name in names}
+    nodes = Table("group", "node", "state", "sent", "since", "why")
+    for each in sorted(shown, key=lambda each: int(number_of[each.node])):
+        words = each.state.replace("_", " ") + (", asleep" if each.asleep else "")
+        nodes.add_row(number_of[each.node], each.node, words, _sent(each), _when(each.since_s), escape(each.reason))
+    return Group(head, groups, nodes)
+
+
+def _sent(one: Update) -> str:
+    return f"{one.offset_bytes / one.size_bytes:.0%}" if one.offset_bytes else ""
+
+
+def _tally(counts: Counter[State]) -> list[str]:
+    return [str(sum(counts[state] for state in states) or "") for states in _COLUMNS.values()]
+
+
+def _plain(stored: StoredRollout) -> dict[str, Any]:
+    one = stored.rollout
+    return {
+        **one._asdict(),
+        "sha256": one.sha256.hex(),
+        "rules": one.rules._asdict(),
+        "bundle_sha256": stored.bundle_sha256,
+        "created_s": stored.created_s,
+        "closed": stored.closed,
+    }
+
+
+def _plain_update(one: Update) -> dict[str, Any]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in one._asdict().items()}
+
+
+def _when(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+
+
+def _span(seconds: float) -> str:
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:.1f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+# ---- the store
+
+
+@contextlib.contextmanager
+def _ledger(config: Config) -> Iterator[tuple[Store, Ledger]]:
+    with Store(config.store, config.store_url) as store:
+        yield store, Ledger(store)
+
+
+def _stored(ledger: Ledger, id_: str) -> StoredRollout:
+    stored = ledger.rollout(id_)
+    if stored is None:
+        raise CommandError(f"there is no rollout {id_!r}; `gatewayctl rollout list` shows those there are")
+    return stored
