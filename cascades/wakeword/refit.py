@@ -1,8 +1,8 @@
 """Fits the last layer of the node's model to the voices of corpus.toml's table train: `python -m cascades.wakeword.refit`, some minutes.
 
-The model that ships is for everybody. What is minimised here is the error of what this cascade's node makes of it: in each utterance the
-highest mean of `window` probabilities, against the cutoff. The bias is then chosen so that the node both hears more wake words and takes less
-else for one. Written is `refit.npz`, which `make demo` rolls out.
+The model that ships is for everybody. What is minimised here is the error of what this cascade's node makes of it: in each
+utterance the highest mean of `window` probabilities, against the cutoff. The bias is then chosen so that the node both hears more
+wake words and takes less else for one. Written is `refit.npz`, which `make demo` rolls out.
 """
 
 from collections.abc import Sequence
