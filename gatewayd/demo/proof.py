@@ -1,10 +1,13 @@
 """Whether the demo did what it is for: what the store holds, against what really happened on the stage."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from gatewayd.core.rollout import Rollout
+from gatewayd.core.update import State, Update
 from gatewayd.demo.stage import Sensor
 from gatewayd.records import StoredEvent
 
@@ -53,6 +56,23 @@ def shortfalls(outcome: Mapping[str, Any], nodes: int) -> list[str]:
         (outcome["escalation_overhead_p50_ms"] is not None, "the overhead was measured"),
     )
     return [what for held, what in expected if not held]
+
+
+def rolled_out(one: Rollout, updates: Collection[Update], running: Collection[str], seconds: float) -> dict[str, Any]:
+    """How a rollout ended; `running` are the nodes that say that they run its model."""
+    states = Counter(update.state for update in updates)
+    return {
+        "id": one.id,
+        "version": one.version,
+        "state": one.state.value,
+        "group": one.group + 1,
+        "because": one.cause,
+        "gate": "pass" if one.cleared else "hold",
+        "attempted": sum(update.started_s is not None for update in updates),
+        "confirmed": states[State.CONFIRMED],
+        "running_it": len(running),
+        "seconds": round(seconds),
+    }
 
 
 def _overheads_s(events: Iterable[StoredEvent], answer_s: Mapping[tuple[str, int, int], float]) -> list[float]:

@@ -1,16 +1,22 @@
-"""What the demo shows while it runs: a row for each node, made from what passes the broker."""
+"""What the demo shows while it runs: a row for each node, made from what passes the broker, and how a rollout goes."""
 
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import aiomqtt
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from gatewayd.core import wire
-from gatewayd.core.types import Event, NodeState, Reason, State, Verdict
+from gatewayd.core.rollout import Rollout
+from gatewayd.core.types import Basis, Event, Info, Message, NodeState, Reason, Slot, SlotState, State, Verdict
+from gatewayd.core.update import Update
 from gatewayd.demo.stage import Sensor
 from gatewayd.errors import DecodeError
+from gatewayd.transports.mqtt import ROOT
 
 _WHY = {Reason.TRIGGER: "suspects", Reason.AUDIT: "audit", Reason.FOLLOW: "recorded"}
 
@@ -28,7 +34,7 @@ class _Row:
 class Show:
     """Follows the broker's messages. `answer_s` maps (node, session, seq) to the seconds between an event and its verdict."""
 
-    def __init__(self, sensors: list[Sensor], address: str) -> None:
+    def __init__(self, sensors: Sequence[Sensor], address: str) -> None:
         self._sensors = sensors
         self._rows = {sensor.node: _Row() for sensor in sensors}
         self._address = address
@@ -36,16 +42,32 @@ class Show:
         self.answer_s: dict[tuple[str, int, int], float] = {}
         self.ready: set[str] = set()
 
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    async def follow(self, port: int) -> None:
+        """Take in what passes the broker until cancelled."""
+        async with aiomqtt.Client("127.0.0.1", port, identifier="demo-show") as client:
+            for direction in ("up", "down"):
+                await client.subscribe(f"{ROOT}/{direction}/#", qos=0)
+            async for message in client.messages:
+                _, _, direction, node, tail = message.topic.value.split("/")
+                self.message(direction, node, tail, bytes(message.payload))
+
     def message(self, direction: str, node: str, tail: str, payload: bytes) -> None:
         """Take in what passed the broker."""
-        row = self._rows.get(node)
-        if row is None:
+        if node not in self._rows or tail == "smp":
             return
         try:
             said = wire.decode(tail, payload) if direction == "up" else wire.decode_as(Verdict, payload)
         except DecodeError:
             return
-        now_s = time.monotonic()
+        self._take(node, said)
+
+    def _take(self, node: str, said: Message | Verdict) -> None:
+        row, now_s = self._rows[node], time.monotonic()
         if isinstance(said, State):
             row.state = said.state.value
             (self.ready.add if said.state is NodeState.READY else self.ready.discard)(node)
@@ -64,10 +86,65 @@ class Show:
 
     def __rich__(self) -> Group:
         """The picture of now."""
-        seconds = time.monotonic() - self._began
         table = Table("node", "state", "what happens there", "node", "gateway", "action", "ms", expand=True)
         for sensor in self._sensors:
             row = self._rows[sensor.node]
             latency = "" if row.latency_ms is None else f"{row.latency_ms:.0f}"
-            table.add_row(sensor.node, row.state, sensor.now(seconds), row.noticed, row.verdict, row.action, latency)
-        return Group(table, Text(f"{seconds:4.0f} s   metrics: {self._address}/metrics   health: {self._address}/healthz   Ctrl-C ends it"))
+            table.add_row(sensor.node, row.state, sensor.now(self.seconds), row.noticed, row.verdict, row.action, latency)
+        return Group(table, self._footer())
+
+    def _footer(self) -> Text:
+        return Text(f"{self.seconds:4.0f} s   metrics: {self._address}/metrics   health: {self._address}/healthz   Ctrl-C ends it")
+
+
+class RolloutShow(Show):
+    """Which model of a cascade runs where, how often the gateway agreed with it, and how its rollout goes."""
+
+    def __init__(self, sensors: Sequence[Sensor], address: str, cascade: str) -> None:
+        super().__init__(sensors, address)
+        self._cascade = cascade
+        self.running: dict[str, Slot] = {}  # node -> the slot that runs
+        self._asked: dict[tuple[str, int, int], bytes] = {}  # (node, session, seq) of a trigger -> the model that fired
+        self._judged: Counter[tuple[str, bytes]] = Counter()  # (node, model) -> triggers that the gateway judged
+        self._agreed: Counter[tuple[str, bytes]] = Counter()
+        self._updates: Mapping[str, Update] = {}
+        self._stands = ""
+        self._words = "the nodes run what they came with"
+        self._history: list[str] = []
+
+    def _take(self, node: str, said: Message | Verdict) -> None:
+        super()._take(node, said)
+        if isinstance(said, Info):
+            slots = {slot.state: slot for slot in said.slots if slot.cascade == self._cascade}
+            if slot := slots.get(SlotState.TEST) or slots.get(SlotState.CONFIRMED):
+                self.running[node] = slot
+        elif isinstance(said, Event) and said.cascade == self._cascade and said.reason is Reason.TRIGGER:
+            self._asked[node, said.session, said.seq] = said.model
+        elif isinstance(said, Verdict) and (model := self._asked.pop((node, said.session, said.seq), b"")):
+            self._judged[node, model] += said.basis is Basis.GATEWAY
+            self._agreed[node, model] += said.basis is Basis.GATEWAY and said.accepted
+
+    def rollout(self, one: Rollout, updates: Mapping[str, Update], words: str) -> None:
+        """Take in how a rollout is now, and the gateway's `words` on it."""
+        self._updates, self._words = updates, words
+        stands = f"{one.version} {one.state.replace('_', ' ')}, group {one.group + 1} of {len(one.groups)}"
+        if stands != self._stands:
+            self._stands = stands
+            self._history.append(f"{self.seconds:4.0f} s  {stands}{f': {one.cause}' if one.cause else ''}")
+
+    def __rich__(self) -> Group:
+        """The picture of now."""
+        table = Table("node", "model", "update", "agreed", "node", "gateway", "action", expand=True)
+        for sensor in self._sensors:
+            row, slot, update = self._rows[sensor.node], self.running.get(sensor.node), self._updates.get(sensor.node)
+            key = sensor.node, (slot.sha256 or b"")[:8] if slot else b""
+            table.add_row(
+                sensor.node,
+                slot.version if slot else "…",
+                update.state.replace("_", " ") if update else "",
+                f"{self._agreed[key]} of {self._judged[key]}",
+                row.noticed,
+                row.verdict,
+                row.action,
+            )
+        return Group(table, Text("\n".join(self._history)), Text(self._words, "dim"), self._footer())

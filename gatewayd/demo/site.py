@@ -7,12 +7,14 @@ import shutil
 import signal
 import socket
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from gatewayd.errors import ConfigError
 
 START_TIMEOUT_S = 30.0
+_HEALTH_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 15.0
 _ROOT = Path(__file__).resolve().parents[2]
 BROKER_FILES = _ROOT / "deploy" / "mosquitto"
@@ -105,6 +107,27 @@ async def gateway(folder: Path, mqtt_port: int, http_port: int, settings: str = 
     async with process([sys.executable, "-m", "gatewayd.cli", "run", "-c", config], log) as running:
         await listening(http_port, running, log)
         yield running
+
+
+async def fetch(url: str) -> str:
+    """What our own gateway on the loopback answers. Raises OSError."""
+
+    def get() -> str:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- see above
+            text: str = answer.read().decode()
+            return text
+
+    return await asyncio.to_thread(get)
+
+
+async def healthy(address: str) -> None:
+    """Wait until the gateway says that it is whole. Raises TimeoutError."""
+    async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+        while True:
+            with contextlib.suppress(OSError):  # 503 is one too
+                await fetch(f"{address}/healthz")
+                return
+            await asyncio.sleep(0.2)
 
 
 def write_config(folder: Path, mqtt_port: int, http_port: int, settings: str = "") -> Path:

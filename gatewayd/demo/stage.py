@@ -18,8 +18,8 @@ _FAILING = "press"
 _FAILS_AT_S = 12
 _STAGGER_S = 1.5  # the rooms' scripts run side by side, each a little later than the one before
 _GAP_S = 0.6  # between wake word and command
-_LEVEL = 5_000.0  # RMS of speech; the room's own noise is 30 dB below
-_VOICES = (
+LEVEL = 5_000.0  # RMS of speech; the room's own noise is 30 dB below
+VOICES = (
     *("espeak-ng:en-us+f2", "espeak-ng:en-gb+m2", "espeak-ng:en-gb-x-rp+f4", "espeak-ng:en-us+m4"),
     *("espeak-ng:en-gb+Annie", "espeak-ng:en-us+benjamin", "espeak-ng:en-gb-x-rp+m6", "espeak-ng:en-us+linda"),
 )
@@ -74,9 +74,9 @@ def _room(folder: Path, index: int, room: str) -> Sensor:
     )
     rng = np.random.default_rng(index)
     rate = speech.RATE_HZ
-    sound = speech.noise("pink", SECONDS * rate, rng) * _LEVEL * 10 ** (-30 / 20)
+    sound = speech.noise("pink", SECONDS * rate, rng) * LEVEL * 10 ** (-30 / 20)
     for number, line in enumerate(lines):
-        voice = _VOICES[(index + 3 * number) % len(_VOICES)]
+        voice = VOICES[(index + 3 * number) % len(VOICES)]
         heard = _say(line.text, voice, rng)
         at = round(line.at_s * rate)
         sound[at : at + len(heard)] += heard
@@ -87,11 +87,11 @@ def _room(folder: Path, index: int, room: str) -> Sensor:
 
 def _say(text: str, voice: str, rng: np.random.Generator) -> NDArray[np.float64]:
     if text == "(clatter)":
-        return speech.noise("clicks", 3 * speech.RATE_HZ, rng) * _LEVEL
+        return speech.noise("clicks", 3 * speech.RATE_HZ, rng) * LEVEL
     pieces = [speech.say(piece.strip(), voice).astype(float) for piece in text.split(",")]
     gap = np.zeros(round(_GAP_S * speech.RATE_HZ))
     whole = np.concatenate([part for piece in pieces for part in (piece, gap)])
-    return np.asarray(whole * _LEVEL / np.sqrt(np.mean(np.square(np.concatenate(pieces)))))
+    return np.asarray(whole * LEVEL / np.sqrt(np.mean(np.square(np.concatenate(pieces)))))
 
 
 def _motor(folder: Path, index: int, motor: str) -> Sensor:

@@ -29,7 +29,8 @@ static void open_wav(input_t *input, const char *path)
         const uint32_t size = get_u32(chunk + 4);
         off_t skip = size + (size & 1);
         if (memcmp(chunk, "data", 4) == 0) {
-            input->bytes_left = size;
+            input->bytes = input->bytes_left = size;
+            input->start = lseek(input->fd, 0, SEEK_CUR);
             input->channels = get_u16(format + 2);
             input->rate_hz = get_u32(format + 4);
             if (get_u16(format + 14) != 16 || input->channels < 1 || 2 * input->channels > sizeof input->partial) {
@@ -85,8 +86,17 @@ void input_open(input_t *input, const char *spec)
     }
 }
 
+static void rewind_wav(input_t *input)
+{
+    if (input->loops && input->bytes_left == 0 && lseek(input->fd, input->start, SEEK_SET) == input->start) {
+        input->bytes_left = input->bytes;
+        input->partial_bytes = 0;
+    }
+}
+
 size_t input_read(input_t *input, int16_t *samples, size_t count)
 {
+    rewind_wav(input);
     uint8_t bytes[INPUT_MAX_SAMPLES * sizeof(int16_t)];
     const size_t frame = input->channels * sizeof(int16_t);
     size_t wanted = count < INPUT_MAX_SAMPLES ? count * frame : sizeof bytes;

@@ -2,6 +2,8 @@
 #ifndef INPUT_H
 #define INPUT_H
 
+#include <sys/types.h>
+
 #include "posix.h"
 
 #define INPUT_MAX_SAMPLES 1600 /* in one input_read() */
@@ -11,9 +13,11 @@ typedef struct input {
     int fd;
     bool paced; /* a file, which has no time of its own */
     bool ended;
+    bool loops;        /* a WAV file begins anew at its end */
+    off_t start;       /* of a WAV file's samples */
     uint32_t rate_hz;  /* of a WAV file; else 0: whatever the model wants */
     unsigned channels; /* the first is used */
-    uint64_t bytes_left;
+    uint64_t bytes, bytes_left;
     uint64_t fed;        /* samples */
     uint8_t partial[64]; /* a frame that came in pieces */
     unsigned partial_bytes;

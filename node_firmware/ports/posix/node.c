@@ -131,6 +131,7 @@ static void open_inputs(host_t *host)
         input_t *const input = &host->inputs[i];
         const char *const spec = host->options.inputs[i];
         input_open(input, spec);
+        input->loops = host->options.loop;
         const uint32_t rate_hz = model_rate_hz(host, input->sensor);
         if (rate_hz != 0 && input->rate_hz != 0 && input->rate_hz != rate_hz) {
             die("%s has %u Hz, and the models want %u", spec, input->rate_hz, rate_hz);

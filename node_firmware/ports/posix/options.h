@@ -16,7 +16,7 @@ typedef struct options {
     const char *images[NODE_MAX_CASCADES], *inputs[MAX_INPUTS];
     unsigned image_count, input_count;
     double speed; /* of paced inputs; 0: as fast as it goes */
-    bool exit_at_end;
+    bool exit_at_end, loop;
 } options_t;
 
 /* Ends the program where they make no sense. */
