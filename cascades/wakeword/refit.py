@@ -19,6 +19,7 @@ from cascades.wakeword.node_sim import features, triggers
 from gatewayd import bundle
 
 STEPS, BATCH, RATE, DECAY = 400, 512, 0.02, 3e-4  # DECAY pulls towards the weights that ship
+SPENT = 0.25  # of what is won, on hearing more phrases; the rest on taking less else for one
 
 Floats = NDArray[np.float32]
 
@@ -94,7 +95,7 @@ def fires(heard: Heard, layer: Layer, cutoff: float, window: int) -> NDArray[np.
 
 
 def better(layer: Layer, old: Layer, heard: Heard, cutoff: float, window: int) -> Layer:
-    """`layer` with the bias half-way between hearing as many phrases as `old` and taking as much else for one."""
+    """`layer` with a bias between that with which it hears as many phrases as `old`, and that with which it takes as much else for one."""
     before, biases = fires(heard, old, cutoff, window), []
     for kind in (heard.phrase, ~heard.phrase):
         low, high = layer.bias - 6, layer.bias + 6
@@ -103,7 +104,7 @@ def better(layer: Layer, old: Layer, heard: Heard, cutoff: float, window: int) -
             enough = fires(heard, layer._replace(bias=middle), cutoff, window)[kind].sum() >= before[kind].sum()
             low, high = (low, middle) if enough else (middle, high)
         biases.append(high)
-    return layer._replace(bias=sum(biases) / 2)
+    return layer._replace(bias=float(np.interp(SPENT, (0, 1), biases)))
 
 
 def main() -> None:
