@@ -65,7 +65,14 @@ async def run(config: Config) -> None:
         judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
         publisher = NodePublisher({mqtt.name: mqtt})
         rollouts = Rollouts(
-            registry=registry, ledger=ledger, shelf=shelf, judges=judges, folders=folders, publisher=publisher, metrics=metrics
+            registry=registry,
+            ledger=ledger,
+            shelf=shelf,
+            judges=judges,
+            folders=folders,
+            publisher=publisher,
+            metrics=metrics,
+            clock=_steady_clock(),
         )
         pipeline = Pipeline(
             registry=registry,
@@ -162,6 +169,12 @@ async def _remember_listening(listening: Listening, ledger: Ledger) -> None:
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Unix time as it was known now, and what has passed since: a Raspberry Pi may learn what day it is when it is up."""
+    offset_s = time.time() - time.monotonic()
+    return lambda: offset_s + time.monotonic()
 
 
 @contextlib.asynccontextmanager
