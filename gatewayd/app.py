@@ -6,6 +6,7 @@ SIGINT): no more frames are taken, escalations under way drain, the broker hears
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,7 @@ SHIPPED_CASCADES = Path(__file__).resolve().parents[1] / "cascades"
 _WATCHDOG_S = 10.0
 _LISTENING_S = 5.0
 _SWITCH_S = 0.0005  # a busy loop must not keep the store's thread from the interpreter: at 5 ms, the default, commits starve
+_GC_ALLOCATIONS = 20_000  # between two looks of the collector: a flood's messages have come and gone by then
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,14 @@ async def run(config: Config) -> None:
         judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
         publisher = NodePublisher({mqtt.name: mqtt})
         rollouts = Rollouts(
-            registry=registry, ledger=ledger, shelf=shelf, judges=judges, folders=folders, publisher=publisher, metrics=metrics
+            registry=registry,
+            ledger=ledger,
+            shelf=shelf,
+            judges=judges,
+            folders=folders,
+            publisher=publisher,
+            metrics=metrics,
+            clock=_steady_clock(),
         )
         pipeline = Pipeline(
             registry=registry,
@@ -101,6 +110,7 @@ async def run(config: Config) -> None:
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
         ]
         async with _task("read", pipeline.read(mqtt)) as reading:
+            _settle_memory()
             notify("READY=1")
             await _first(stopping, *working, reading)
             notify("STOPPING=1")
@@ -160,8 +170,21 @@ async def _remember_listening(listening: Listening, ledger: Ledger) -> None:
 # ---- processes, signals, systemd
 
 
+def _settle_memory() -> None:
+    """Spare the collector what stays for ever: it would walk all modules and nodes again and again while messages wait."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_ALLOCATIONS)
+
+
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Unix time as it was known now, and what has passed since: a Raspberry Pi may learn what day it is when it is up."""
+    offset_s = time.time() - time.monotonic()
+    return lambda: offset_s + time.monotonic()
 
 
 @contextlib.asynccontextmanager

@@ -81,6 +81,7 @@ class _Open:
 class Rollouts:
     """Drives every open rollout. `changed` and `managed` are the pipeline's: what a node said of itself, and over SMP.
 
+    `clock` is Unix time that only runs: a wall clock that is set must not make deadlines pass.
     `folders` are the cascades that came with the configuration: the gateway's halves where no bundle was ever rolled out.
     """
 
@@ -94,7 +95,7 @@ class Rollouts:
         folders: Mapping[str, Folder],
         publisher: Publisher,
         metrics: Metrics,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._ledger = ledger
@@ -338,10 +339,11 @@ class Rollouts:
     def _start_talks(self, one: _Open, talks: asyncio.TaskGroup, nodes: Mapping[str, rollout.Node], now_s: float) -> None:
         """With every node of which something is wanted, or that has told something else than was known of it."""
         heard, one.heard = one.heard, set()
+        busy = {name for other in self._open.values() for name in other.talks}  # a node may be in the rollouts of two cascades
         for name, state in one.updates.items():
             if not (self._wants(state, now_s) or (name in heard and self._differs(state, now_s))):
                 continue
-            if name not in one.talks and nodes[name].reachable and now_s >= one.retry_s.get(name, 0) and len(one.talks) < MOST_TALKS:
+            if name not in busy and nodes[name].reachable and now_s >= one.retry_s.get(name, 0) and len(one.talks) < MOST_TALKS:
                 one.talks[name] = talks.create_task(self._talk(one, name), name=f"update-{one.rollout.id}-{name}")
             elif name in heard:
                 one.heard.add(name)
@@ -456,6 +458,8 @@ class Rollouts:
                 reason = word
                 break
             await asyncio.sleep(_WORD_S)
+        if one.updates[node].state is not state.state:
+            return  # the rollout has other plans by now
         if (one.updates[node].state, Event.REFUSE) in update.TABLE:
             self._event(one, node, Event.REFUSE, reason=reason)
         else:
