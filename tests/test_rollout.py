@@ -230,5 +230,13 @@ def test_the_explanation_has_the_gates_numbers():
     assert "group: 1 judging; 1 of 1 must be confirmed" in words
 
 
+def test_nodes_that_were_called_off_before_their_turn_did_not_go_wrong_and_the_cause_is_told_once():
+    one = rollout(1, 3, state=State.ROLLED_BACK)._replace(cause="the gate has failed: 80% -> 40%")
+    state = nodes(one, U.ROLLED_BACK, n0=Node(U.ROLLED_BACK, started_s=1.0, reason=one.cause))
+    words = explain(one, state, HOLD, 9)
+    assert "all groups: 1 of 4 attempted, 1 went wrong (rolled_back: 1)" in words
+    assert words.count("80% -> 40%") == 1
+
+
 def test_the_diagram_in_the_docs_is_the_codes():
     assert f"```mermaid\n{mermaid()}```" in (Path(__file__).parents[1] / "docs" / "rollouts.md").read_text()

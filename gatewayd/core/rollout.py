@@ -240,17 +240,22 @@ def _broken(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict) -> str:
         return f"the gate has failed: {_gate_words(verdict, rules.margin)}"
     attempted, bad = _attempts(nodes.values())
     if attempted >= rules.min_attempted and wilson_lower(bad, attempted) > rules.error_limit:
-        return f"{bad} of {attempted} attempted nodes went wrong{_reasons(nodes)}: surely more than {rules.error_limit:.0%}"
+        return f"{bad} of {attempted} attempted nodes went wrong{_reasons(rollout, nodes)}: surely more than {rules.error_limit:.0%}"
     lost = _count(rollout, nodes, update.BAD)
     if not _enough(rollout, total - lost):
-        return f"{lost} of the {total} nodes of group {rollout.group + 1} went wrong{_reasons(nodes)}: success is out of reach"
+        return f"{lost} of the {total} nodes of group {rollout.group + 1} went wrong{_reasons(rollout, nodes)}: success is out of reach"
     return ""
 
 
 def _attempts(nodes: Iterable[Node]) -> tuple[int, int]:
-    """Attempted, and those of them that went wrong. A node that waits or sleeps is not attempted yet."""
-    states = [node.state for node in nodes if node.state is not _U.WAITING]
+    """How many were attempted, and how many of them went wrong."""
+    states = [node.state for node in _attempted(nodes)]
     return len(states), sum(state in update.BAD or state is _U.REVERTING for state in states)
+
+
+def _attempted(nodes: Iterable[Node]) -> list[Node]:
+    """A node that waits or sleeps is not attempted yet, and one that was called off while it did never is."""
+    return [node for node in nodes if node.state is not _U.WAITING and not (node.state is _U.ROLLED_BACK and node.started_s is None)]
 
 
 def wilson_lower(bad: int, total: int) -> float:
@@ -270,8 +275,10 @@ def _next_group(rollout: Rollout, now_s: float) -> Rollout:
     return _enter(rollout, State.RUNNING, now_s)._replace(group=rollout.group + 1, group_since_s=now_s)
 
 
-def _reasons(nodes: Nodes) -> str:
-    counts = Counter(node.reason or str(node.state) for node in nodes.values() if node.state in update.BAD)
+def _reasons(rollout: Rollout, nodes: Nodes) -> str:
+    """Of those that went wrong; the rollout's own cause is told elsewhere."""
+    bad = (node for node in _attempted(nodes.values()) if node.state in update.BAD)
+    counts = Counter(str(node.state) if node.reason in ("", rollout.cause) else node.reason for node in bad)
     return f" ({', '.join(f'{reason}: {count}' for reason, count in counts.most_common(3))})" if counts else ""
 
 
@@ -298,10 +305,11 @@ def explain(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
     place = f"{rollout.state.replace('_', ' ')}, group {rollout.group + 1} of {len(rollout.groups)}"
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     surely, limit = wilson_lower(bad, attempted), f"{rules.error_limit:.0%} from {rules.min_attempted} attempted on"
+    wrong = f"{bad} went wrong{_reasons(rollout, nodes)}: surely {surely:.0%}, the limit is {limit}"
     lines = [
         f"rollout {rollout.id} of {rollout.cascade} {rollout.version}: {place}, for {_span(now_s - rollout.since_s)}",
         f"group: {counts}; {_needed(rollout)} of {len(names)} must be confirmed",
-        f"all groups: {attempted} of {len(nodes)} attempted, {bad} went wrong{_reasons(nodes)}: surely {surely:.0%}, the limit is {limit}",
+        f"all groups: {attempted} of {len(nodes)} attempted, {wrong}",
     ]
     if rollout.cause:
         lines.append(f"because: {rollout.cause}")

@@ -17,12 +17,11 @@ from rich.console import Console
 from rich.live import Live
 
 from gatewayd import app, config, signing
-from gatewayd.core.rollout import Rollout
 from gatewayd.core.update import Update
 from gatewayd.demo import models, proof, site, stage, talk
 from gatewayd.demo.show import RolloutShow
 from gatewayd.errors import ConfigError
-from gatewayd.ledger import Ledger
+from gatewayd.ledger import Ledger, Note, StoredRollout
 from gatewayd.store import Store
 
 SPEED = 4
@@ -48,24 +47,26 @@ async def act(folder: Path, sensors: Sequence[stage.Sensor], motor: Path, key: P
     console.print(f"\nNow all twelve hear people talk, {SPEED} times as fast as they do. Making two more models for them ...")
     await asyncio.to_thread(folder.mkdir)
     nodes = [sensor.node for sensor in sensors]
+    healthy = next(sensor.wav for sensor in sensors if sensor.cascade != _CASCADE and not sensor.fails)
     made, said = await asyncio.gather(
         asyncio.to_thread(models.build, folder, signing.load_private(key)), asyncio.to_thread(talk.build, folder, nodes, _BUSY)
     )
     mqtt_port, http_port = site.free_port(), site.free_port()
     address = f"http://127.0.0.1:{http_port}"
     folders = json.dumps([str(made.folder), str(app.SHIPPED_CASCADES / "vibration")])
-    settings = f'[cascades]\nfolders = {folders}\nkeys = ["{key}.pub"]\n[escalation]\nqueue_size = {8 * len(sensors)}'
+    settings = f'[cascades]\nfolders = {folders}\nkeys = ["{key}.pub"]\n[escalation]\nqueue_size = {8 * len(sensors)}\nworkers = 2'
     async with AsyncExitStack() as running:
         await running.enter_async_context(site.broker(folder, mqtt_port))
         await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, settings))
         await site.healthy(address)
         show = RolloutShow(sensors, address, _CASCADE)
         watching = asyncio.get_running_loop().create_task(show.follow(mqtt_port))
+        running.callback(watching.cancel)
         for sensor in sensors:
             images, inputs = [made.image], [f"audio:{said[sensor.node]}"]
             if sensor.cascade != _CASCADE:
                 images.append(motor)
-                inputs.append(f"{sensor.cascade}:{sensor.wav}")
+                inputs.append(f"{sensor.cascade}:{healthy if sensor.fails else sensor.wav}")  # since the first act it was mended
             more = ("--key", f"{key}.pub", "--vitals-s", "2", "--speed", str(SPEED), "--loop")
             command = site.node_command(folder, sensor.node, mqtt_port, images, inputs, *more)
             await running.enter_async_context(site.process(command, folder / f"{sensor.node}.log"))
@@ -82,7 +83,6 @@ async def act(folder: Path, sensors: Sequence[stage.Sensor], motor: Path, key: P
         if not once:
             with Live(show, console=console, refresh_per_second=4):
                 await watching
-        watching.cancel()
     return outcome
 
 
@@ -98,21 +98,21 @@ async def _roll_out(place: _Site, bundle: Path) -> dict[str, Any]:
     began = time.monotonic()
     id_ = json.loads(await _gatewayctl(place, "start", str(bundle), *_RULES, "--yes", "--json"))["id"]
     while True:
-        one, updates, words, closed = await asyncio.to_thread(_look, place.ledger, id_)
-        place.show.rollout(one, updates, words)
+        stored, updates, history, words = await asyncio.to_thread(_look, place.ledger, id_)
+        place.show.rollout(id_, updates, history, words)
         seconds = time.monotonic() - began
-        if closed or seconds > _ROLLOUT_TIMEOUT_S:
+        if stored.closed or seconds > _ROLLOUT_TIMEOUT_S:
             break
         await asyncio.sleep(0.5)
-    running = [node for node, slot in place.show.running.items() if slot.sha256 == one.sha256]
-    return proof.rolled_out(one, updates.values(), running, seconds)
+    running = [node for node, slot in place.show.running.items() if slot.sha256 == stored.rollout.sha256]
+    return proof.rolled_out(stored.rollout, updates.values(), running, seconds)
 
 
-def _look(ledger: Ledger, id_: str) -> tuple[Rollout, dict[str, Update], str, bool]:
-    """A rollout, its updates, what the gateway says of it, and whether it has ended."""
+def _look(ledger: Ledger, id_: str) -> tuple[StoredRollout, dict[str, Update], list[Note], str]:
+    """A rollout, its updates, its history, and what the gateway says of it now."""
     stored, note = ledger.rollout(id_), ledger.explanation(id_)
     assert stored is not None
-    return stored.rollout, ledger.updates(id_), note.text if note else "", stored.closed
+    return stored, ledger.updates(id_), ledger.history(id_), note.text if note else ""
 
 
 async def _gatewayctl(place: _Site, verb: str, *words: str) -> str:

@@ -69,6 +69,7 @@ async def _main_job(folder: Path, sensors: list[stage.Sensor], images: dict[str,
         await site.healthy(address)
         show = Show(sensors, address)
         watching = asyncio.get_running_loop().create_task(show.follow(mqtt_port))
+        running.callback(watching.cancel)
         for sensor in sensors:
             inputs = [f"{'audio' if sensor.cascade == 'wakeword' else 'vibration'}:{sensor.wav}"]
             more = ("--key", f"{key}.pub", "--vitals-s", str(_VITALS_S))
@@ -76,7 +77,6 @@ async def _main_job(folder: Path, sensors: list[stage.Sensor], images: dict[str,
             await running.enter_async_context(site.process(command, folder / f"{sensor.node}.log"))
         with Live(show, console=console, refresh_per_second=4):
             await asyncio.wait([watching], timeout=stage.SECONDS + _SETTLE_S)
-        watching.cancel()
         return await _outcome(folder, sensors, show, address)
 
 

@@ -1,6 +1,5 @@
 """Whether the demo did what it is for: what the store holds, against what really happened on the stage."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,23 +53,32 @@ def shortfalls(outcome: Mapping[str, Any], nodes: int) -> list[str]:
         (outcome["lost"] == 0, "no event was lost"),
         (outcome["without_opinion"] == 0, "every escalation got its opinion"),
         (outcome["escalation_overhead_p50_ms"] is not None, "the overhead was measured"),
+        *_rollouts_expected(outcome["rollout_good"], outcome["rollout_bad"], nodes),
     )
     return [what for held, what in expected if not held]
 
 
+def _rollouts_expected(good: Mapping[str, Any], bad: Mapping[str, Any], nodes: int) -> Iterable[tuple[bool, str]]:
+    yield good["state"] == "done" and good["gate"] == "pass", "the gate let the better model pass"
+    yield good["confirmed"] == good["running_it"] == nodes, f"all {nodes} nodes run the better model"
+    yield bad["state"] == "rolled_back" and bad["gate"] == "fail", "the gate halted the spoilt model"
+    yield bad["group"] == 1 and 0 < bad["attempted"] <= bad["canaries"] < nodes, "only canaries tried the spoilt model"
+    yield bad["confirmed"] == bad["running_it"] == 0, "no node runs the spoilt model"
+
+
 def rolled_out(one: Rollout, updates: Collection[Update], running: Collection[str], seconds: float) -> dict[str, Any]:
     """How a rollout ended; `running` are the nodes that say that they run its model."""
-    states = Counter(update.state for update in updates)
     return {
         "id": one.id,
         "version": one.version,
         "state": one.state.value,
         "group": one.group + 1,
-        "because": one.cause,
-        "gate": "pass" if one.cleared else "hold",
+        "gate": "pass" if one.cleared else "fail" if one.cause.startswith("the gate has failed") else "hold",
+        "canaries": len(one.groups[0]),
         "attempted": sum(update.started_s is not None for update in updates),
-        "confirmed": states[State.CONFIRMED],
+        "confirmed": sum(update.state is State.CONFIRMED for update in updates),
         "running_it": len(running),
+        "because": one.cause,
         "seconds": round(seconds),
     }
 

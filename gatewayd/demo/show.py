@@ -1,5 +1,6 @@
 """What the demo shows while it runs: a row for each node, made from what passes the broker, and how a rollout goes."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gatewayd.core import wire
-from gatewayd.core.rollout import Rollout
 from gatewayd.core.types import Basis, Event, Info, Message, NodeState, Reason, Slot, SlotState, State, Verdict
 from gatewayd.core.update import Update
 from gatewayd.demo.stage import Sensor
 from gatewayd.errors import DecodeError
+from gatewayd.ledger import Note
 from gatewayd.transports.mqtt import ROOT
 
+_PLACE = re.compile(r"^(rollout .*), for ", re.MULTILINE)  # in what is told of a move
 _WHY = {Reason.TRIGGER: "suspects", Reason.AUDIT: "audit", Reason.FOLLOW: "recorded"}
 
 
@@ -94,7 +96,7 @@ class Show:
         return Group(table, self._footer())
 
     def _footer(self) -> Text:
-        return Text(f"{self.seconds:4.0f} s   metrics: {self._address}/metrics   health: {self._address}/healthz   Ctrl-C ends it")
+        return Text(f"{self.seconds:4.0f} s   {self._address}/metrics   {self._address}/healthz   Ctrl-C ends it")
 
 
 class RolloutShow(Show):
@@ -107,10 +109,10 @@ class RolloutShow(Show):
         self._asked: dict[tuple[str, int, int], bytes] = {}  # (node, session, seq) of a trigger -> the model that fired
         self._judged: Counter[tuple[str, bytes]] = Counter()  # (node, model) -> triggers that the gateway judged
         self._agreed: Counter[tuple[str, bytes]] = Counter()
+        self._began_unix_s = time.time()
         self._updates: Mapping[str, Update] = {}
-        self._stands = ""
-        self._words = "the nodes run what they came with"
-        self._history: list[str] = []
+        self._moves: dict[str, list[str]] = {}  # of each rollout
+        self._words = ""
 
     def _take(self, node: str, said: Message | Verdict) -> None:
         super()._take(node, said)
@@ -124,13 +126,12 @@ class RolloutShow(Show):
             self._judged[node, model] += said.basis is Basis.GATEWAY
             self._agreed[node, model] += said.basis is Basis.GATEWAY and said.accepted
 
-    def rollout(self, one: Rollout, updates: Mapping[str, Update], words: str) -> None:
-        """Take in how a rollout is now, and the gateway's `words` on it."""
-        self._updates, self._words = updates, words
-        stands = f"{one.version} {one.state.replace('_', ' ')}, group {one.group + 1} of {len(one.groups)}"
-        if stands != self._stands:
-            self._stands = stands
-            self._history.append(f"{self.seconds:4.0f} s  {stands}{f': {one.cause}' if one.cause else ''}")
+    def rollout(self, id_: str, updates: Mapping[str, Update], history: Sequence[Note], words: str) -> None:
+        """Take in how a rollout is now, where it has been, and what the gateway says of it."""
+        self._updates, self._words = updates, words.partition("\n")[2]
+        self._moves[id_] = [
+            f"{note.at_s - self._began_unix_s:4.0f} s  {match[1]}" for note in history if (match := _PLACE.search(note.text))
+        ]
 
     def __rich__(self) -> Group:
         """The picture of now."""
@@ -141,10 +142,11 @@ class RolloutShow(Show):
             table.add_row(
                 sensor.node,
                 slot.version if slot else "…",
-                update.state.replace("_", " ") if update else "",
+                update.state.replace("_", " ") if update and update.started_s else "",
                 f"{self._agreed[key]} of {self._judged[key]}",
                 row.noticed,
                 row.verdict,
                 row.action,
             )
-        return Group(table, Text("\n".join(self._history)), Text(self._words, "dim"), self._footer())
+        moves = [line for lines in self._moves.values() for line in lines]
+        return Group(table, *map(Text, moves), Text(self._words, "dim"), self._footer())

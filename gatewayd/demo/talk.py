@@ -16,13 +16,13 @@ from cascades.wakeword.corpus import DEV, PHRASE
 from gatewayd.demo.stage import LEVEL, VOICES
 
 _SECONDS = 120  # before a WAV begins anew
-_BUSY_S, _CALM_S = 3.0, 12.0  # from line to line
+_BUSY_S, _CALM_S = 3.0, 24.0  # from line to line
 _KINDS = ("phrase", "near", "phrase", "near", "talk")
 _TEXTS = {"phrase": [f"{PHRASE}, {after}" for after in DEV.after], "near": DEV.near, "talk": DEV.talk}
 
 
 def build(folder: Path, nodes: Sequence[str], busy: Collection[str]) -> dict[str, Path]:
-    """Write what each node hears into `folder`; where it is `busy` there are four times as many lines. Takes some ten seconds."""
+    """Write what each node hears into `folder`; where it is `busy` there are eight times as many lines. Takes some ten seconds."""
     every_s = [_BUSY_S if node in busy else _CALM_S for node in nodes]
     wavs = {node: folder / f"{node}-talk.wav" for node in nodes}
     with ThreadPoolExecutor() as pool:
