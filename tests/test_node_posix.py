@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from smpclient import SMPClient
 from smpclient.requests.image_management import ImageStatesWrite
 
+from cascades.vibration import simulator
 from gatewayd import bundle, signing
 from gatewayd.core import image as images
 from gatewayd.core import wire
@@ -175,6 +176,14 @@ async def test_events_verdicts_and_flash(place, image):
             await site.end(running)
             assert "wrong-session" not in place.log.read_text()
             assert "too-late" not in place.log.read_text()
+
+
+async def test_a_recording_that_is_heard_again_and_again(place, image):
+    wav = place.folder / "two-seconds.wav"
+    simulator.write_wav(wav, np.frombuffer(shaking(2, np.random.default_rng(1)), "<i2"))
+    async with place.up(), place.node("--image", image, "--input", f"vibration:{wav}", "--loop", "--speed", "20", "--vitals-s", "1"):
+        await place.wait_for(Vitals, lambda message: message.cascades[0].invokes > 12)  # two seconds are good for three
+        assert "inputs ended" not in place.log.read_text()
 
 
 async def test_a_verdict_that_asks_to_listen(place, image):

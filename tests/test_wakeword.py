@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import cascades.wakeword
-from cascades.wakeword import corpus, evaluate, train
+from cascades.wakeword import corpus, evaluate, refit, train
+from cascades.wakeword.last_layer import Layer, Model
 from cascades.wakeword.node_sim import Node, adpcm, clip_at, event, means, triggers
 from cascades.wakeword.speech import noise, read_wav, resample, say, to_int16, write_wav
 from gatewayd import bundle
@@ -145,6 +146,38 @@ def test_fit_finds_what_tells_the_classes_apart(monkeypatch):
     scores, held_out = np.array([head(clip) for clip in embeddings[300:]]), phrase[300:]
     assert np.median(scores[held_out]) > 0.5 > np.median(scores[~held_out])
     assert (scores[held_out][:, None] > scores[~held_out]).mean() > 0.9
+
+
+def test_a_model_with_its_own_last_layer_is_the_same_and_with_a_raised_bias_fires_sooner():
+    content = bundle.node_model(CASCADE)
+    samples = corpus.Utterance("okay nabu, good morning", VOICE, 7, phrase=True).record()
+    before = Node(content).trace(samples)
+    own = Model(content).layer()
+    assert np.abs(Node(Model(content).with_layer(own)).trace(samples).astype(int) - before).max() <= 1
+    raised = Node(Model(content).with_layer(own._replace(bias=own.bias + 4))).trace(samples)
+    assert triggers(raised, DECISION.cutoff, DECISION.window)[0] < triggers(before, DECISION.cutoff, DECISION.window)[0]
+
+
+def test_the_last_layers_inputs_are_what_it_computes_from():
+    utterance = corpus.Utterance("okay nabu, good morning", VOICE, 7, phrase=True)
+    (inputs,) = refit.hear([utterance])
+    content = bundle.node_model(CASCADE)
+    weights, bias = Model(content).layer()
+    computed = 255 / (1 + np.exp(-(inputs @ weights + bias)))
+    assert np.abs(computed - Node(content).trace(utterance.record())).max() < 4
+
+
+def test_a_refit_tells_better_what_the_layer_confused():
+    rng = np.random.default_rng(1)
+    phrase = np.arange(120) < 60
+    inputs = rng.normal(size=(120, 40, 8)).astype(np.float32)
+    inputs[phrase, 10:20, 0] += 3  # what tells them apart, of which the old layer knows little
+    heard = refit.Heard(inputs, np.full(120, 40), phrase)
+    old, rule = Layer(np.r_[0.3, np.full(7, 0.3)], -2.0), (0.3, 5)
+    new = refit.better(refit.fit(heard, old, *rule), old, heard, *rule)
+    before, after = refit.fires(heard, old, *rule), refit.fires(heard, new, *rule)
+    assert after[phrase].sum() >= before[phrase].sum()
+    assert after[~phrase].sum() < before[~phrase].sum()
 
 
 def test_adpcm_is_what_the_gateway_decodes():

@@ -68,7 +68,7 @@ def fit(heard: Heard, start: Layer, cutoff: float, window: int) -> Layer:
     importance = np.where(heard.phrase, 0.5 / share, 0.5 / (1 - share))
     pull = np.append(np.full(len(first) - 1, DECAY), 0)
     for step in range(STEPS):
-        rows = rng.choice(len(heard.phrase), BATCH, replace=False)
+        rows = rng.choice(len(heard.phrase), BATCH)
         inputs, each = heard.inputs[rows], np.arange(BATCH)[:, None]
         probability = 1 / (1 + np.exp(-(inputs @ p[:-1].astype(np.float32) + np.float32(p[-1]))))
         probability[np.arange(inputs.shape[1]) >= heard.strides[rows, None]] = 0
