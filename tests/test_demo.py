@@ -1,6 +1,8 @@
-"""The demo: the main job on real input, the accounting of it, and the broker for machines without mosquitto."""
+"""The demo: the main job on real input, two rollouts, the accounting of both, and the broker for machines without mosquitto."""
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,8 +10,17 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from rich.console import Console
 
-from gatewayd.demo import proof, site, stage
+from gatewayd import bundle, signing
+from gatewayd.core import wire
+from gatewayd.core.rollout import Rollout, Rules, State
+from gatewayd.core.types import Basis, Event, Info, Reason, Slot, SlotState, Verdict
+from gatewayd.core.update import State as Progress
+from gatewayd.core.update import Update
+from gatewayd.demo import models, proof, site, stage
+from gatewayd.demo.show import RolloutShow
+from gatewayd.ledger import Note
 from gatewayd.records import StoredEvent
 
 ROOT = Path(__file__).parent.parent
@@ -33,9 +44,22 @@ GOOD = [
 ]
 
 
+DONE = Rollout("1", "wakeword", "1.1.0", b"b" * 32, 9, (("kitchen",), ("press", "pump")), Rules(), State.DONE, group=1, cleared=True)
+BACK = DONE._replace(id="2", version="1.2.0", state=State.ROLLED_BACK, group=0, cleared=False, cause="the gate has failed: precision")
+NAMES = ("kitchen", "press", "pump")
+
+
+def updates(state, attempted=NAMES):
+    return [Update(name, b"b" * 32, 9, state, 0.0, started_s=5.0 if name in attempted else None) for name in NAMES]
+
+
+GOOD_END = proof.rolled_out(DONE, updates(Progress.CONFIRMED), NAMES, 80.4)
+BAD_END = proof.rolled_out(BACK, updates(Progress.ROLLED_BACK, ("kitchen",)), (), 12.0)
+
+
 def outcome(events, **more):
     counts = proof.account([KITCHEN, PRESS, PUMP], events, {("kitchen", 1, 0): 0.102})
-    return {"nodes": 3, "lost": 0, **counts, **more}
+    return {"nodes": 3, "lost": 0, **counts, "rollout_good": GOOD_END, "rollout_bad": BAD_END, **more}
 
 
 def test_a_good_run_is_proved_and_its_overhead_is_what_is_not_the_model():
@@ -57,11 +81,65 @@ def test_a_good_run_is_proved_and_its_overhead_is_what_is_not_the_model():
         (GOOD[:2] + GOOD[3:], {}, "suspicions were rejected"),
         (GOOD[:3] + GOOD[4:], {}, "audit samples were judged"),
         ([*GOOD, stored(seq=9, basis="timeout")], {}, "every escalation got its opinion"),
+        (GOOD, {"rollout_good": GOOD_END | {"gate": "hold"}}, "the gate let the better model pass"),
+        (GOOD, {"rollout_good": GOOD_END | {"running_it": 2}}, "all 3 nodes run the better model"),
+        (GOOD, {"rollout_bad": BAD_END | {"state": "paused"}}, "the gate halted the spoilt model"),
+        (GOOD, {"rollout_bad": BAD_END | {"attempted": 2}}, "only canaries tried the spoilt model"),
+        (GOOD, {"rollout_bad": BAD_END | {"running_it": 1}}, "no node runs the spoilt model"),
     ],
 )
 def test_what_is_missing_is_said(events, more, missing):
     (said,) = proof.shortfalls(outcome(events, **more), 3)
     assert missing in said
+
+
+def test_how_a_rollout_ended():
+    assert GOOD_END == {
+        "id": "1",
+        "version": "1.1.0",
+        "state": "done",
+        "group": 2,
+        "gate": "pass",
+        "canaries": 1,
+        "attempted": 3,
+        "confirmed": 3,
+        "running_it": 3,
+        "because": "",
+        "seconds": 80,
+    }
+    assert (BAD_END["gate"], BAD_END["attempted"], BAD_END["confirmed"]) == ("fail", 1, 0)
+
+
+def test_the_picture_tells_which_model_runs_where_and_how_often_the_gateway_agreed_with_it():
+    show = RolloutShow([KITCHEN, PUMP], "http://gateway", "wakeword")
+    old = Slot(1, 0, SlotState.CONFIRMED, 99, cascade="wakeword", sha256=b"a" * 32, version="1.0.0")
+    new = old._replace(slot=1, state=SlotState.TEST, sha256=b"b" * 32, version="1.1.0")
+    info = Info(1, "posix", "posix", "1", "power-on", b"", 9, ("audio",), 2, (old, new))
+    show.message("up", "kitchen", "info", wire.encode(info))
+    for seq, (accepted, basis) in enumerate([(True, Basis.GATEWAY), (False, Basis.GATEWAY), (True, Basis.TIMEOUT)]):
+        show.message("up", "kitchen", "event", wire.encode(Event(seq, 1, "wakeword", b"b" * 8, 0.3, 0, 0, Reason.TRIGGER)))
+        show.message("down", "kitchen", "verdict", wire.encode(Verdict(seq, 1, accepted, "okay_nabu", 0.9, "", 9, basis)))
+    moved = Note(show.began_unix_s + 7, "start\nrollout 1 of wakeword 1.1.0: soaking, group 1 of 2, for 0 s\ngroup: 1 judging")
+    show.rollout("1", {"kitchen": updates(Progress.JUDGING)[0]}, [moved], "rollout 1\nbecause: of this")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(show)
+    said = console.export_text()
+    assert show.running["kitchen"] == new
+    assert re.search("kitchen +│ 1.1.0 +│ judging +│ 1 of 2 ", said)
+    assert "7 s  rollout 1 of wakeword 1.1.0: soaking, group 1 of 2\n" in said
+    assert "because: of this" in said
+
+
+@pytest.mark.slow
+def test_the_models_differ_in_their_networks_alone_and_are_all_signed(tmp_path):
+    signing.make(tmp_path / "key.pem")
+    made = models.build(tmp_path, signing.load_private(tmp_path / "key.pem"))
+    keys = signing.keyring([tmp_path / "key.pem.pub"])
+    better, spoilt = (bundle.open_bundle(path, keys) for path in (made.better, made.spoilt))
+    assert (better.image.version, spoilt.image.version) == (models.BETTER, models.SPOILT)
+    assert better.image.payload != spoilt.image.payload
+    for part in ("cascade", "arena_bytes", "operators", "front_end", "decision", "counter"):
+        assert getattr(better.image, part) == getattr(spoilt.image, part)
 
 
 async def test_without_mosquitto_another_broker_carries_whole_windows(tmp_path, monkeypatch):
@@ -76,11 +154,16 @@ async def test_without_mosquitto_another_broker_carries_whole_windows(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_demo_proves_the_whole_path(host_build):
     done = subprocess.run(
-        [sys.executable, "-m", "gatewayd.cli", "demo", "--once"], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-m", "gatewayd.cli", "demo", "--once"], cwd=ROOT, capture_output=True, text=True, timeout=560, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["nodes"] == 12
     assert result["commands"] <= result["commands_spoken"] == 16
+    good, bad = result["rollout_good"], result["rollout_bad"]
+    assert (good["state"], good["gate"], good["confirmed"], good["running_it"]) == ("done", "pass", 12, 12)
+    assert (bad["state"], bad["gate"], bad["attempted"], bad["confirmed"], bad["running_it"]) == ("rolled_back", "fail", 4, 0, 0)
+    assert "precision" in bad["because"]

@@ -109,7 +109,7 @@ class RolloutShow(Show):
         self._asked: dict[tuple[str, int, int], bytes] = {}  # (node, session, seq) of a trigger -> the model that fired
         self._judged: Counter[tuple[str, bytes]] = Counter()  # (node, model) -> triggers that the gateway judged
         self._agreed: Counter[tuple[str, bytes]] = Counter()
-        self._began_unix_s = time.time()
+        self.began_unix_s = time.time()
         self._updates: Mapping[str, Update] = {}
         self._moves: dict[str, list[str]] = {}  # of each rollout
         self._words = ""
@@ -130,7 +130,7 @@ class RolloutShow(Show):
         """Take in how a rollout is now, where it has been, and what the gateway says of it."""
         self._updates, self._words = updates, words.partition("\n")[2]
         self._moves[id_] = [
-            f"{note.at_s - self._began_unix_s:4.0f} s  {match[1]}" for note in history if (match := _PLACE.search(note.text))
+            f"{note.at_s - self.began_unix_s:4.0f} s  {match[1]}" for note in history if (match := _PLACE.search(note.text))
         ]
 
     def __rich__(self) -> Group:
