@@ -80,7 +80,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "ALTER TABLE nodes ADD COLUMN labels TEXT NOT NULL DEFAULT ''",
-        "CREATE INDEX events_judged ON events (cascade, arrived_s) WHERE basis = 'gateway'",
+        "CREATE INDEX events_judged ON events (cascade, arrived_s) WHERE basis <> 'node'",
         """CREATE TABLE rollouts (
             id {id}, created_s DOUBLE PRECISION NOT NULL, bundle_sha256 TEXT NOT NULL, cascade TEXT NOT NULL, version TEXT NOT NULL,
             sha256 {bytes} NOT NULL, size_bytes BIGINT NOT NULL, groups TEXT NOT NULL, rules TEXT NOT NULL,

@@ -242,19 +242,28 @@ class Ledger:
 
 @cache
 def _cells_sql(dialect: str) -> TextClause:
-    """The index on events is partial: the basis must stand in the statement for the planner to see that it fits."""
+    """Where the gateway had no time to judge every trigger, the model counts as having listened as much less: else it would look deaf.
+
+    The index on events is partial: its condition must stand in the statement for the planner to see that it fits.
+    """
     hour = {"sqlite": "CAST(arrived_s / 3600 AS INTEGER)", "postgresql": "CAST(floor(arrived_s / 3600) AS BIGINT)"}[dialect]
-    trigger, audit = "reason = 'trigger'", "reason = 'audit'"
-    whens = {"escalated": trigger, "agreed": f"{trigger} AND accepted", "audits": audit, "missed": f"{audit} AND accepted"}
+    whens = {
+        "triggers": "reason = 'trigger'",
+        "escalated": "reason = 'trigger' AND basis = 'gateway'",
+        "agreed": "reason = 'trigger' AND basis = 'gateway' AND accepted",
+        "audits": "reason = 'audit' AND basis = 'gateway'",
+        "missed": "reason = 'audit' AND basis = 'gateway' AND accepted",
+    }
     counts = ", ".join(f"CASE WHEN {when} THEN 1 ELSE 0 END AS {name}" for name, when in whens.items())
+    judged = "CASE WHEN sum(triggers) = 0 THEN 1.0 ELSE 1.0 * sum(escalated) / sum(triggers) END"
     return text(  # nothing in it comes from outside
-        f"SELECT model, node, hour, sum(escalated), sum(agreed), sum(audits), sum(missed), sum(seconds) FROM ("  # noqa: S608
+        f"SELECT model, node, hour, sum(escalated), sum(agreed), sum(audits), sum(missed), sum(seconds) * {judged} FROM ("  # noqa: S608
         f"SELECT events.model, events.node, {hour} AS hour, {counts}, 0.0 AS seconds"
-        " FROM events CROSS JOIN listened WHERE basis = 'gateway' AND reason IN ('trigger', 'audit')"
+        " FROM events CROSS JOIN listened WHERE basis <> 'node' AND reason IN ('trigger', 'audit')"
         " AND events.cascade = :cascade AND arrived_s >= :since_s AND arrived_s < :until_s"
         f" AND listened.hour = {hour} AND listened.cascade = :cascade AND listened.node = events.node AND listened.model = events.model"
         " AND arrived_s BETWEEN first_s AND last_s"
-        " UNION ALL SELECT model, node, hour, 0, 0, 0, 0, seconds"
+        " UNION ALL SELECT model, node, hour, 0, 0, 0, 0, 0, seconds"
         " FROM listened WHERE hour >= :first AND hour < :last AND cascade = :cascade"
         ") AS parts GROUP BY model, node, hour ORDER BY model, node, hour"
     )

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
 from gatewayd import cli
 
+hypothesis.settings.register_profile("gatewayd", deadline=None)  # a machine that is busy fails no test
+hypothesis.settings.load_profile("gatewayd")
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "host"
 

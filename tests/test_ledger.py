@@ -313,7 +313,7 @@ async def test_cells_count_what_the_gateway_judged_and_the_time_listened(ledger)
         judged(21, HOUR, node="cellar"),
         judged(22, HOUR + 1),
         judged(23, HOUR, reason=Reason.FOLLOW),
-        *(judged(30 + n, HOUR, basis=basis) for n, basis in enumerate(basis for basis in Basis if basis is not Basis.GATEWAY)),
+        judged(30, HOUR, basis=Basis.NODE),
         judged(40, HOUR, cascade="vibration"),
         judged(41, HOUR)._replace(verdict=None, opinion=None),
     )
@@ -327,6 +327,16 @@ async def test_cells_count_what_the_gateway_judged_and_the_time_listened(ledger)
     ]
     assert ledger.cells("nothing", HOUR * 3_600, (HOUR + 2) * 3_600) == []
     assert all(type(count) is int for _, cell in ledger.cells("wakeword", 0, NOW_S) for count in cell[1:6])
+
+
+async def test_what_the_gateway_had_no_time_to_judge_is_no_silence(ledger):
+    """Of four triggers it judged one: the rates are those of a quarter of the time."""
+    unjudged = (Basis.OVERLOAD, Basis.TIMEOUT, Basis.FAILED)
+    await append(ledger._store, judged(1, HOUR), *(judged(10 + n, HOUR, basis=basis) for n, basis in enumerate(unjudged)))
+    await append(ledger._store, *(judged(20 + n, HOUR + 1, basis=basis) for n, basis in enumerate(unjudged)))
+    ledger.listen(listened(("kitchen", OLD, HOUR, 800.0), ("kitchen", OLD, HOUR + 1, 800.0)))
+    cells = [cell for _, cell in ledger.cells("wakeword", 0, NOW_S)]
+    assert cells == [Cell("kitchen", HOUR, 1, 1, 0, 0, 200.0), Cell("kitchen", HOUR + 1, 0, 0, 0, 0, 0.0)]
 
 
 async def test_what_comes_before_or_after_the_time_that_reports_cover_waits_for_them(ledger):

@@ -12,8 +12,8 @@ NOON_S = 3_600.0 * HOUR
 A, B = b"model-a.", b"model-b."
 
 
-def work(invokes, model=A, cascade="wakeword"):
-    return CascadeVitals(cascade, model, invokes, 0, 0, 0, 0.0, 0.0, (0,) * 8)
+def work(invokes, model=A, cascade="wakeword", heard_ms=None):
+    return CascadeVitals(cascade, model, invokes, 0, 0, 0, 0.0, 0.0, (0,) * 8, heard_ms)
 
 
 def vitals(t_s, *cascades, session=1):
@@ -43,6 +43,13 @@ def heard(*reports, interval_s=60, unix_s=NOON_S + 1_800):
         (vitals(10, work(5)), vitals(140, work(6)), 120),  # a gap is not listening
         (vitals(10, work(5)), vitals(9e12, work(6)), 120),
         (vitals(10, work(5), work(5)), vitals(70, work(6), work(7)), 60),  # twice the same cascade
+        # A node's own account of what its sensor brought counts, whatever the clocks say:
+        (vitals(10, work(5, heard_ms=1_000)), vitals(70, work(6, heard_ms=241_000)), 240),
+        (vitals(10, work(5, heard_ms=1_000)), vitals(70, work(6, heard_ms=31_000)), 30),
+        (vitals(10, work(5, heard_ms=1_000)), vitals(140, work(6, heard_ms=131_000)), 130),
+        (vitals(10, work(5, heard_ms=1_000)), vitals(70, work(6, heard_ms=0)), 0),
+        (vitals(10, work(5, heard_ms=1_000)), vitals(70, work(6, heard_ms=2**60)), 86_400),
+        (vitals(10, work(5)), vitals(70, work(6, heard_ms=31_000)), 60),
     ],
 )
 def test_between_two_reports(before, after, seconds):

@@ -84,6 +84,7 @@ class CascadeVitalsC(c.Structure):
         ("invokes", c.c_uint32),
         ("arena_bytes", c.c_uint32),
         ("invoke_us", c.c_uint64),
+        ("listened_ms", c.c_uint64),
         ("scores", Scores),
     )
 
@@ -306,21 +307,28 @@ def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_lis
 
 
 @given(
-    u32, u32, u32, u32, u63, st.lists(st.tuples(name, model, u32, u64, u32, u32, f32, st.lists(u32, min_size=8, max_size=8)), max_size=4)
+    u32,
+    u32,
+    u32,
+    u32,
+    u63,
+    st.lists(st.tuples(name, model, u32, u64, u64, u32, u32, f32, st.lists(u32, min_size=8, max_size=8)), max_size=4),
 )
 def test_vitals(node, session, queued, dropped, uptime_s, t_ms, cascades):
     array = (CascadeVitalsC * len(cascades))(
         *(
-            CascadeVitalsC(cascade.encode(), ident, invokes, arena, us, Scores(count, mean, 2.0 * (count % 1000), (c.c_uint32 * 8)(*bins)))
-            for cascade, ident, invokes, us, arena, count, mean, bins in cascades
+            CascadeVitalsC(
+                cascade.encode(), ident, invokes, arena, us, heard, Scores(count, mean, 2.0 * (count % 1000), (c.c_uint32 * 8)(*bins))
+            )
+            for cascade, ident, invokes, us, heard, arena, count, mean, bins in cascades
         )
     )
     payload = encode(node.vitals_encode, c.byref(VitalsC(session, queued, dropped, uptime_s, t_ms, array, len(cascades))))
     found = wire.decode("vitals", payload)
     assert found[:5] == (session, uptime_s, t_ms, queued, dropped)
-    for got, (cascade, ident, invokes, us, arena, count, mean, bins) in zip(found.cascades, cascades, strict=True):
+    for got, (cascade, ident, invokes, us, heard, arena, count, mean, bins) in zip(found.cascades, cascades, strict=True):
         variance = pytest.approx(2.0 * (count % 1000) / count, rel=1e-6) if count else 0
-        assert got == CascadeVitals(cascade, ident, invokes, us, arena, count, mean, variance, tuple(bins))
+        assert got == CascadeVitals(cascade, ident, invokes, us, arena, count, mean, variance, tuple(bins), heard or None)
 
 
 windows = st.builds(

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from gatewayd.core.types import CascadeVitals, Vitals
 
 _HOUR_S = 3_600
-_LONGEST_INTERVALS = 2  # between two reports; what is longer is a gap, and nobody knows what the node did in it
+_LONGEST_INTERVALS = 2  # between two reports; what is longer is a gap, and nobody knows what a node did in it that does not say
+_LONGEST_S = 86_400.0  # that a node is believed to have listened between two reports
 
 
 class Listener(NamedTuple):
@@ -48,24 +49,32 @@ class Listening:
         old, room = _by_name(before), True
         for name, work in _by_name(vitals).items():
             if name in old and old[name].model == work.model and old[name].invokes < work.invokes:
-                room = self._add(node, work, elapsed_s, start_s, unix_s) and room
+                heard_s = _heard_s(old[name], work)
+                room = self._add(node, work, elapsed_s if heard_s is None else heard_s, start_s, unix_s) and room
         return room
 
-    def _add(self, node: str, work: CascadeVitals, elapsed_s: float, start_s: float, end_s: float) -> bool:
-        """Share `elapsed_s` out to the hours from `start_s` to `end_s`."""
+    def _add(self, node: str, work: CascadeVitals, seconds: float, start_s: float, end_s: float) -> bool:
+        """Share `seconds` out to the hours from `start_s` to `end_s`."""
         for hour, first_s, last_s in _hours(start_s, end_s):
             listener = Listener(node, work.cascade, work.model, hour)
             if listener not in self._times and len(self._times) >= self._max_listeners:
                 return False
-            seconds = elapsed_s * (last_s - first_s) / (end_s - start_s)
+            share_s = seconds * (last_s - first_s) / (end_s - start_s)
             sum_s, earliest_s, _ = self._times.get(listener, Listened(0.0, first_s, last_s))
-            self._times[listener] = Listened(sum_s + seconds, min(earliest_s, first_s), last_s)
+            self._times[listener] = Listened(sum_s + share_s, min(earliest_s, first_s), last_s)
         return True
 
     def take(self) -> Mapping[Listener, Listened]:
         """The times, which are then forgotten here."""
         taken, self._times = self._times, {}
         return taken
+
+
+def _heard_s(before: CascadeVitals, work: CascadeVitals) -> float | None:
+    """By the node's own account of its sensor's input; None where it gives none."""
+    if before.listened_ms is None or work.listened_ms is None:
+        return None
+    return min(max(0.0, (work.listened_ms - before.listened_ms) / 1_000), _LONGEST_S)
 
 
 def _hours(start_s: float, end_s: float) -> Iterator[tuple[int, float, float]]:

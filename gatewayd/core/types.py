@@ -134,6 +134,7 @@ class CascadeVitals(NamedTuple):
     mean: Finite
     variance: Finite
     histogram: Annotated[tuple[U32, ...], Field(min_length=8, max_length=8)]
+    listened_ms: U64 | None = None
 
 
 class Vitals(NamedTuple):

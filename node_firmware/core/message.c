@@ -103,7 +103,7 @@ size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
 static void put_cascade_vitals(cbor_writer_t *w, const cascade_vitals_t *cascade)
 {
     const score_stats_t *scores = &cascade->scores;
-    cbor_put_map(w, 9);
+    cbor_put_map(w, 9 + (cascade->listened_ms != 0 ? 1U : 0U));
     put_text(w, 0, cascade->cascade);
     put_bytes(w, 1, cascade->model, NODE_MODEL_BYTES);
     put_uint(w, 2, cascade->invokes);
@@ -115,6 +115,9 @@ static void put_cascade_vitals(cbor_writer_t *w, const cascade_vitals_t *cascade
     put_array(w, 8, SCORE_BINS);
     for (unsigned i = 0; i < SCORE_BINS; i++) {
         cbor_put_uint(w, scores->histogram[i]);
+    }
+    if (cascade->listened_ms != 0) {
+        put_uint(w, 9, cascade->listened_ms);
     }
 }
 

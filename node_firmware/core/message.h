@@ -33,7 +33,7 @@ typedef struct cascade_vitals {
     const char *cascade;
     const uint8_t *model;
     uint32_t invokes, arena_bytes;
-    uint64_t invoke_us;
+    uint64_t invoke_us, listened_ms; /* listened_ms: of its sensor's time; 0 is not sent */
     score_stats_t scores;
 } cascade_vitals_t;
 

@@ -87,6 +87,7 @@ static void describe_cascade(const node_cascade_t *cascade, cascade_vitals_t *vi
         score_stats_t *const stats = &cascade->sense->detect.stats;
         vitals->invokes = cascade->sense->invokes;
         vitals->invoke_us = cascade->sense->invoke_us;
+        vitals->listened_ms = cascade->sense->samples * 1000 / cascade->sense->image.front_end.rate_hz;
         vitals->arena_bytes = (uint32_t)cascade->sense->nn.arena_used;
         vitals->scores = *stats;
         memset(stats, 0, sizeof *stats);
