@@ -10,7 +10,7 @@ node: setup
 	@mkdir -p build && cmake -S node_firmware --preset host >build/cmake.log 2>&1 || (cat build/cmake.log; false)
 	@ninja -C build/host --quiet
 
-# Nodes, broker and gateway, and the main job on real input; ONCE=1 stops when it has proved itself.
+# Nodes, broker and gateway: the main job on real input, then a good and a bad rollout; ONCE=1 stops when it has proved itself.
 demo: node
 	@$(BIN)/gatewayctl demo $(if $(ONCE),--once)
 

@@ -119,14 +119,14 @@ def test_the_picture_tells_which_model_runs_where_and_how_often_the_gateway_agre
     for seq, (accepted, basis) in enumerate([(True, Basis.GATEWAY), (False, Basis.GATEWAY), (True, Basis.TIMEOUT)]):
         show.message("up", "kitchen", "event", wire.encode(Event(seq, 1, "wakeword", b"b" * 8, 0.3, 0, 0, Reason.TRIGGER)))
         show.message("down", "kitchen", "verdict", wire.encode(Verdict(seq, 1, accepted, "okay_nabu", 0.9, "", 9, basis)))
-    moved = Note(show.began_unix_s + 7, "start\nrollout 1 of wakeword 1.1.0: soaking, group 1 of 2, for 0 s\ngroup: 1 judging")
+    moved = Note(show.began_unix_s + 7, "start\nrollout 1 of wakeword 1.1.0: soaking, group 1 of 2, for 0 s\ngate: hold: too early")
     show.rollout("1", {"kitchen": updates(Progress.JUDGING)[0]}, [moved], "rollout 1\nbecause: of this")
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(show)
     said = console.export_text()
     assert show.running["kitchen"] == new
     assert re.search("kitchen +│ 1.1.0 +│ judging +│ 1 of 2 ", said)
-    assert "7 s  rollout 1 of wakeword 1.1.0: soaking, group 1 of 2\n" in said
+    assert "7 s  rollout 1 of wakeword 1.1.0: soaking, group 1 of 2, gate: hold\n" in said
     assert "because: of this" in said
 
 

@@ -19,7 +19,8 @@ from gatewayd.errors import DecodeError
 from gatewayd.ledger import Note
 from gatewayd.transports.mqtt import ROOT
 
-_PLACE = re.compile(r"^(rollout .*), for ", re.MULTILINE)  # in what is told of a move
+_PLACE = re.compile(r"^(rollout .*), for ", re.MULTILINE)  # in what is told of a move; and the gate's word
+_GATE = re.compile(r"^(gate: \w+)", re.MULTILINE)
 _WHY = {Reason.TRIGGER: "suspects", Reason.AUDIT: "audit", Reason.FOLLOW: "recorded"}
 
 
@@ -130,7 +131,9 @@ class RolloutShow(Show):
         """Take in how a rollout is now, where it has been, and what the gateway says of it."""
         self._updates, self._words = updates, words.partition("\n")[2]
         self._moves[id_] = [
-            f"{note.at_s - self.began_unix_s:4.0f} s  {match[1]}" for note in history if (match := _PLACE.search(note.text))
+            f"{note.at_s - self.began_unix_s:4.0f} s  {', '.join(place + _GATE.findall(note.text))}"
+            for note in history
+            if (place := _PLACE.findall(note.text))
         ]
 
     def __rich__(self) -> Group:
