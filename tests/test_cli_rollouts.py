@@ -17,6 +17,7 @@ from test_bundle import FOLDER
 from gatewayd import bundle, config
 from gatewayd.cli import duration, rollouts
 from gatewayd.core import rollout, update
+from gatewayd.core.listening import Listened, Listener
 from gatewayd.core.registry import Node
 from gatewayd.core.rollout import Command, Rules, State
 from gatewayd.core.types import Info, Slot, SlotState
@@ -234,12 +235,16 @@ def test_a_disk_that_refuses_keeps_nothing(run, site):
 
 
 def test_the_canary_is_the_node_that_is_known_best(run, site):
+    arrived_s = time.time() - 3_600
+    with ledger(site) as book:
+        covered = Listened(60.0, arrived_s - 30, arrived_s + 30)
+        book.listen({Listener(node, "vibration", b"\0", int(arrived_s // 3_600)): covered for node in ("m03", "m07")})
     with ledger(site) as book, book._store.writing() as connection:
         for seq, node in enumerate(["m07", "m07", "m03"]):
             connection.exec_driver_sql(
                 "INSERT INTO events (node, session, seq, arrived_s, cascade, model, score, label, t_ms, reason, accepted, basis, latency_s,"
                 " wait_s, model_s) VALUES (?, 1, ?, ?, 'vibration', x'00', 0.5, 0, 0, 'trigger', 1, 'gateway', 0, 0, 0)",
-                (node, seq, time.time() - 3_600),
+                (node, seq, arrived_s),
             )
     run("start", site / "good.bundle", "--yes", "--groups", "1,2,3,100%")
     with ledger(site) as book:
