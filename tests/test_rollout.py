@@ -240,3 +240,9 @@ def test_nodes_that_were_called_off_before_their_turn_did_not_go_wrong_and_the_c
 
 def test_the_diagram_in_the_docs_is_the_codes():
     assert f"```mermaid\n{mermaid()}```" in (Path(__file__).parents[1] / "docs" / "rollouts.md").read_text()
+
+
+def test_what_was_never_audited_is_said_to_be_so():
+    one = rollout(1, state=State.SOAKING)
+    audits = gate.Question("audits", 0.9, float("nan"), 1.0, 1.0)
+    assert "audits 90.0% -> none yet" in explain(one, nodes(one), gate.Verdict(gate.Answer.HOLD, 1, 5, 1.0, (audits,)), 1.0)

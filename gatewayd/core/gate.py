@@ -6,6 +6,7 @@ under "as good" with probability alpha at most (Ville's inequality), and its inv
 asked at any time. Counts are divided by their dispersion first: events that come in clumps count for what they are worth.
 """
 
+import math
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class Question(NamedTuple):
     """One comparison of new and old over the nodes and hours of the day that both know."""
 
     name: str
-    old: float  # precision, audits: share of agreement; detections, load: per hour
+    old: float  # precision, audits: share of agreement, nan while there is none; detections, load: per hour
     new: float
     worse: float  # e-value against "as good as before"
     fine: float  # e-value against "worse by the margin"; the gate passes when that of every question is 1 / MISSED
@@ -206,7 +207,7 @@ def _few_as_one(pairs: _Pairs, judged: int) -> tuple[Array, Array]:
 def _share(name: str, old: Array, new: Array, dispersion: float, margin: float) -> Question:
     """Ask about a share of agreement. Columns are (agreed, not)."""
     ratios = _share_ratios(old, new, [margin, *(MARGIN * s for _, s in _SEVERITIES)], dispersion)
-    before, now = (float(side[:, 0].sum() / max(side.sum(), 1e-9)) for side in (old, new))
+    before, now = (float(side[:, 0].sum() / side.sum()) if side.any() else math.nan for side in (old, new))
     return Question(name, before, now, _mixture(ratios[1:]), _combine(-ratios[0], 1 / MISSED))
 
 

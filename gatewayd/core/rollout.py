@@ -290,7 +290,7 @@ def _gate_words(verdict: gate.Verdict, margin: float) -> str:
     parts = []
     for question in verdict.questions:
         number = units.get(question.name, "{:.2f}/h")
-        old, new = number.format(question.old), number.format(question.new)
+        old, new = ("none yet" if math.isnan(value) else number.format(value) for value in (question.old, question.new))
         parts.append(f"{question.name} {old} -> {new} (worse {question.worse:.3g}:1, fine {question.fine:.3g}:1)")
     passes = f"passes when all are {1 / gate.MISSED:.0f}:1 fine, which excludes a loss of {margin:.0%}"
     needs = f"it fails at {1 / gate.WRONG_HALT:.0f}:1 for worse (now {verdict.worse:.3g}), {passes}"
@@ -317,7 +317,7 @@ def explain(rollout: Rollout, nodes: Nodes, verdict: gate.Verdict, now_s: float)
         lines += _waits(rollout, nodes, now_s)
     if rollout.state is State.PAUSED and rollout.cause == NO_EVIDENCE:
         lines.append("approve goes on without the gate's word; resume lets it wait as long again")
-    if rules.gate and rollout.state in _ACTIVE:
+    if rules.gate and rollout.state in _ACTIVE | {State.DONE}:
         lines.append(f"gate: {'passed' if rollout.cleared else verdict.answer}: {_gate_words(verdict, rules.margin)}")
     return "\n".join(lines)
 
