@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from gatewayd.core import gate
 from gatewayd.core.gate import Answer, Baseline, Cell, judge
@@ -196,21 +195,18 @@ def test_days_that_differ_need_more_evidence():
     assert together.answer is Answer.HOLD  # twelve nodes of one house know no more of its days than one
 
 
-def rate_is_at_most(count, trials, rate):
-    """Whether `count` of `trials` is what a rate of at most `rate` may show; one that keeps it shows more once in a hundred times."""
-    return count <= binom.ppf(0.99, trials, rate)
-
-
 def test_wrong_halts_and_missed_regressions_are_rare():
-    wrong, missed, decided, trials = 0, 0, 0, {1: 30, 3: 20, 12: 10}
-    for case in simulation.CASES:
-        if case.name in ("as good", "precision 15 points worse", "recall 15 points worse") and case.margin == gate.MARGIN:
-            answers = [simulation.trial(nodes, case, 10_000 + seed).answer for nodes, count in trials.items() for seed in range(count)]
-            if case.name == "as good":
-                wrong = answers.count(Answer.FAIL)
-            else:
-                missed += answers.count(Answer.PASS)
-                decided += len(answers) - answers.count(Answer.HOLD)
-    assert rate_is_at_most(wrong, sum(trials.values()), 0.02)
-    assert decided > sum(trials.values())
-    assert rate_is_at_most(missed, decided, 0.05)
+    """The promises of docs/gate.md, on fixed seeds."""
+    answers = {
+        case.name: [
+            simulation.trial(nodes, case, 10_000 + seed).answer for nodes, trials in ((1, 40), (3, 25), (12, 10)) for seed in range(trials)
+        ]
+        for case in simulation.CASES
+        if case.name in ("as good", "precision 15 points worse", "recall 15 points worse") and case.margin == gate.MARGIN
+    }
+    good = answers.pop("as good")
+    assert good.count(Answer.FAIL) <= 0.02 * len(good)
+    assert good.count(Answer.PASS) >= 10
+    worse = [answer for case in answers.values() for answer in case if answer is not Answer.HOLD]
+    assert worse.count(Answer.PASS) <= 0.05 * len(worse)
+    assert len(worse) >= len(good)
