@@ -33,18 +33,18 @@ class Talker(SmpNode):
         self.rng = random.Random(name)
         self.link = Node(live, name)
         self.seq = self.clock_ms = self.invokes = 0
+        self.over = False  # told so: Python 3.11's wait_for() may swallow a cancellation
 
     async def run(self):
         async with self.link as link:
             await self.tell()
             await link.say("state", wire.encode(State(NodeState.READY, 1)), retain=True)
-            asked = asyncio.create_task(self.answer())
-            try:
-                while True:
-                    await self.listen()
-                    await asyncio.sleep(0.25)
-            finally:
-                asked.cancel()
+            answering = asyncio.create_task(self.answer())
+            while not self.over:
+                await self.listen()
+                await asyncio.sleep(0.25)
+            answering.cancel()
+            await asyncio.wait((answering,), timeout=5)
 
     async def tell(self):
         await self.link.say("info", wire.encode(self.info()), retain=True)
@@ -95,7 +95,8 @@ async def rolled_out(folder, agreed):
     live, path = site(folder)
     async with live.broker(), live.gateway(), asyncio.TaskGroup() as tasks:
         nodes = {name: Talker(live, name, agreed) for name in ("n1", "n2", "n3", "n4")}
-        running = [tasks.create_task(node.run()) for node in nodes.values()]
+        for node in nodes.values():
+            tasks.create_task(node.run())
         await until(lambda: len(live.stored()) > 1_500 and live._rows("SELECT count(*) FROM listened")[0][0] > 0, live.said)
         status, said = await live.ctl(
             *("rollout", "start", path, "--yes", "--soak", "0s", "--margin", "0.3", "--groups", "2,100%", "-c", live.config)
@@ -103,8 +104,8 @@ async def rolled_out(folder, agreed):
         assert status == 0, said
         await until(lambda: live._rows("SELECT closed FROM rollouts") == [(1,)], live.said, 120)
         _, explained = await live.ctl("rollout", "explain", "1", "-c", live.config)
-        for task in running:
-            task.cancel()
+        for node in nodes.values():
+            node.over = True
     assert sum(node.repeated for node in nodes.values()) == 0
     return live._rows("SELECT state FROM rollouts")[0][0], explained, nodes
 
