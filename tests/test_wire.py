@@ -72,7 +72,11 @@ messages = st.one_of(
         queued=u32,
         dropped=u32,
         cascades=st.lists(
-            st.builds(CascadeVitals, name, model, u64, u64, u32, u32, f32, f32, st.lists(u32, min_size=8, max_size=8).map(tuple)),
+            st.builds(
+                *(CascadeVitals, name, model, u64, u64, u32, u32, f32, f32),
+                st.lists(u32, min_size=8, max_size=8).map(tuple),
+                maybe(u64),
+            ),
             max_size=3,
         ).map(tuple),
         battery=maybe(unit),
