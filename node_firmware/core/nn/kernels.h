@@ -1,7 +1,13 @@
-/* The arithmetic: plain functions on checked parameters, which know nothing of graphs, arenas or files. A faster
- * implementation for some machine replaces a kernels_*.c file. Images are NHWC; every result is that of TFLM's
- * reference kernels to the bit. No sum of products overflows: filters have at most NN_MAX_DEPTH weights for each
- * output. */
+/* The arithmetic: plain functions on checked parameters, which know nothing of graphs, arenas or files. Images are NHWC;
+ * every result is that of TFLM's reference kernels to the bit. No sum of products overflows: filters have at most
+ * NN_MAX_DEPTH weights for each output.
+ *
+ * Parameters are part of the plan's format (plan.h): little-endian, no padding, a multiple of 4 bytes.
+ *
+ * Input and output may overlap where the operators say so (build_overlap()), which rests on the order in which a kernel
+ * works. Dense and convolution: pixels in raster order, up to BLOCK at a time; all that a block needs is in `scratch`
+ * before the block's first output is written. Depthwise with as many outputs as inputs: an output reads its own
+ * channel only, and within each channel pixels come in raster order. Element-wise kernels and pools: raster order. */
 #ifndef NN_KERNELS_H
 #define NN_KERNELS_H
 
@@ -9,7 +15,15 @@
 
 #include "quantize.h"
 
-/* A filter that moves over images. */
+#define BLOCK 4 /* pixels (rows of a dense layer) that share a pass over the weights */
+
+/* Bytes of scratch, 4-aligned: the block's patches as int16, each of `depth` rounded up to 4. */
+static inline uint32_t patch_scratch(uint64_t pixels, uint32_t depth)
+{
+    return (uint32_t)(pixels < BLOCK ? pixels : BLOCK) * 2 * ((depth + 3) & ~UINT32_C(3));
+}
+
+/* A filter that moves over images. `fast`: all shifts are below 0 and no sum, bias included, reaches 2^30. */
 typedef struct window {
     uint16_t batches, in_h, in_w, in_c, out_h, out_w, out_c;
     uint16_t filter_h, filter_w, filter_c; /* filter_c < in_c: grouped convolution */
@@ -17,7 +31,8 @@ typedef struct window {
     uint16_t pad_top, pad_left;
     int16_t in_zero, out_zero;
     int16_t low, high; /* fused activation */
-    uint32_t factors;  /* 1, or one for each output channel; its type makes the size a multiple of 4 */
+    uint16_t fast;
+    uint16_t factors; /* 1, or one for each output channel; 0: none */
 } window_t;
 
 typedef struct dense {
@@ -25,7 +40,7 @@ typedef struct dense {
     uint16_t depth, units;
     int16_t in_zero, out_zero;
     int16_t low, high;
-    uint32_t factors; /* 1 or units */
+    uint16_t fast, factors; /* as of window_t */
 } dense_t;
 
 /* Requantisation of output channel c: element c * step of both. */
@@ -82,13 +97,13 @@ typedef struct slice { /* of a tensor of rank 4 */
     int32_t stride[4]; /* elements */
 } slice_t;
 
-/* bias may be NULL. */
+/* `bias` may be NULL. `scratch`: patch_scratch(); grouped convolutions use it for a group at a time. */
 void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
-                 const int32_t *bias, int8_t *out);
+                 const int32_t *bias, int8_t *out, void *scratch);
 void kernel_depthwise(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
                       const int32_t *bias, int8_t *out);
 void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, const int8_t *filter,
-                  const int32_t *bias, int8_t *out);
+                  const int32_t *bias, int8_t *out, void *scratch);
 void kernel_average_pool(const window_t *w, const int8_t *in, int8_t *out);
 void kernel_max_pool(const window_t *w, const int8_t *in, int8_t *out);
 void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);

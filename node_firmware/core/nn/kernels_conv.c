@@ -46,8 +46,9 @@ static int32_t conv_sum(const window_t *w, const int8_t *in, const int8_t *filte
 }
 
 void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
-                 const int32_t *bias, int8_t *out)
+                 const int32_t *bias, int8_t *out, void *scratch)
 {
+    (void)scratch;
     const uint16_t group = (uint16_t)(w->out_c / (w->in_c / w->filter_c)); /* output channels that share inputs */
     const int32_t filter_size = w->filter_h * w->filter_w * w->filter_c;
     for (uint16_t n = 0; n < w->batches; n++, in += w->in_h * w->in_w * w->in_c) {
@@ -98,8 +99,9 @@ void kernel_depthwise(const window_t *w, const factors_t *factors, const int8_t 
 }
 
 void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, const int8_t *filter,
-                  const int32_t *bias, int8_t *out)
+                  const int32_t *bias, int8_t *out, void *scratch)
 {
+    (void)scratch;
     for (uint32_t row = 0; row < d->rows; row++, in += d->depth) {
         for (uint16_t unit = 0; unit < d->units; unit++) {
             const int32_t sum = dot(in, filter + (size_t)unit * d->depth, d->depth, d->in_zero);

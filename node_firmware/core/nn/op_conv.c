@@ -1,5 +1,7 @@
 /* CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, AVERAGE_POOL_2D and MAX_POOL_2D: checks what a file asks for, then calls
  * kernels. */
+#include <stddef.h>
+
 #include "graph.h"
 #include "kernels.h"
 #include "op_common.h"
@@ -105,12 +107,12 @@ static factors_t factors_behind(const void *parameters, uint32_t parameter_bytes
 }
 
 /* One scale for all, or one for each of `channels` along `dimension`. */
-static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint16_t channels, uint32_t *factors)
+static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint16_t channels, uint16_t *factors)
 {
     NEED(is_quantized_int8(filter) && filter->zero_point == 0, NN_E_TYPE);
     NEED(filter->scales.count == 1 || (filter->scales.count == channels && filter->scale_dimension == dimension),
          NN_E_TYPE);
-    *factors = filter->scales.count;
+    *factors = (uint16_t)filter->scales.count;
     return NN_OK;
 }
 
@@ -157,7 +159,7 @@ void conv_run(const run_t *run)
 {
     const window_t *w = run_parameters(run);
     const factors_t factors = factors_behind(w, sizeof *w, w->factors);
-    kernel_conv(w, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0));
+    kernel_conv(w, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0), NULL);
 }
 
 void depthwise_run(const run_t *run)
@@ -199,7 +201,7 @@ void fully_connected_run(const run_t *run)
 {
     const dense_t *d = run_parameters(run);
     const factors_t factors = factors_behind(d, sizeof *d, d->factors);
-    kernel_dense(d, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0));
+    kernel_dense(d, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0), NULL);
 }
 
 nn_status_t pool_prepare(build_t *b)
