@@ -1,7 +1,8 @@
 """The engine and the front ends on a Cortex-M4 under QEMU, and the instructions that they execute there, exactly counted.
 
-`python tests/m4.py count MODEL.tflite` prints what opening and an invocation on random input take, and the functions that take most of it. `--c99`
-counts the portable kernels, `--insn` single instructions instead of functions.
+`python tests/m4.py count MODEL.tflite` prints what opening and an invocation on random input take, and the functions that take
+most of it; with `--function NAME` the disassembly of one and how often each of its instructions was executed in the invocation.
+`--c99` counts the portable kernels.
 """
 
 from __future__ import annotations
@@ -202,26 +203,26 @@ def main() -> None:
     parser.add_argument("command", choices=["count"])
     parser.add_argument("model", type=Path, nargs="+")
     parser.add_argument("--c99", action="store_true", help="the portable kernels")
-    parser.add_argument("--insn", action="store_true", help="by instruction, for a look at the disassembly")
-    parser.add_argument("--top", type=int, default=12, help="lines of each profile")
+    parser.add_argument("--top", type=int, default=12, help="functions of each profile")
+    parser.add_argument("--function", help="show its instructions")
     arguments = parser.parse_args()
     for path in arguments.model:
-        _print(path, "m4-c99" if arguments.c99 else "m4", arguments.top, by_insn=arguments.insn)
+        steps = [np.random.default_rng(seed).bytes(1 << 17) for seed in range(8)]  # more than any model's input
+        (outcome,), counts = count([Job(Kind.INVOKE, path.read_bytes(), steps)], "m4-c99" if arguments.c99 else "m4")
+        print(f"{path.name}: status {outcome.status}, arena {outcome.arena_used} bytes")
+        if arguments.function:
+            _print_function(counts[-1], arguments.function)
+            continue
+        for title, one in (("open", counts[0]), ("invoke", counts[-1])):
+            print(f"  {title:30} {one.total:>10}")
+            for name, number in [*one.by_function().items()][: arguments.top]:
+                print(f"    {name:28} {number:>10} {100 * number / one.total:5.1f} %")
 
 
-def _print(path: Path, preset: str, top: int, *, by_insn: bool) -> None:
-    steps = [np.random.default_rng(seed).bytes(1 << 17) for seed in range(8)]  # more than any model's input
-    (outcome,), counts = count([Job(Kind.INVOKE, path.read_bytes(), steps)], preset)
-    print(f"{path.name}: status {outcome.status}, arena {outcome.arena_used} bytes")
-    for title, one in (("open", counts[0]), ("invoke", counts[-1])):
-        print(f"  {title:30} {one.total:>10}")
-        lines = (
-            one.by_function()
-            if not by_insn
-            else {f"{address:x}": n for address, n in sorted(one.by_address.items(), key=lambda item: -item[1])}
-        )
-        for name, number in [*lines.items()][:top]:
-            print(f"    {name:28} {number:>10} {100 * number / one.total:5.1f} %")
+def _print_function(counted: Count, name: str) -> None:
+    for line in _run("arm-none-eabi-objdump", f"--disassemble={name}", counted.program).splitlines():
+        if found := re.match(r" *([0-9a-f]+):\t.*?\t(.*)", line):
+            print(f"{counted.by_address.get(int(found[1], 16), 0):>12} {found[1]:>6} {found[2].expandtabs(8)}")
 
 
 if __name__ == "__main__":
