@@ -1,8 +1,8 @@
 """The engine and the front ends on a Cortex-M4 under QEMU, and the instructions that they execute there, exactly counted.
 
 `python tests/m4.py count MODEL.tflite` prints what opening and an invocation on random input take, and the functions that take
-most of it; with `--function NAME` the disassembly of one and how often each of its instructions was executed in the invocation.
-`--c99` counts the portable kernels.
+most of it; `python tests/m4.py hop` the same of the audio front end; with `--function NAME` the disassembly of a function and how
+often each of its instructions was executed. `--c99` counts the portable kernels.
 """
 
 from __future__ import annotations
@@ -200,23 +200,37 @@ def _run(*command: str | Path, cwd: Path | None = None, timeout_s: float = 600) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("command", choices=["count"])
-    parser.add_argument("model", type=Path, nargs="+")
-    parser.add_argument("--c99", action="store_true", help="the portable kernels")
-    parser.add_argument("--top", type=int, default=12, help="functions of each profile")
-    parser.add_argument("--function", help="show its instructions")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("count").add_argument("model", type=Path, nargs="+")
+    commands.add_parser("hop")
+    for command in commands.choices.values():
+        command.add_argument("--c99", action="store_true", help="the portable kernels")
+        command.add_argument("--top", type=int, default=12, help="functions of each profile")
+        command.add_argument("--function", help="show its instructions")
     arguments = parser.parse_args()
+    preset = "m4-c99" if arguments.c99 else "m4"
+    rng = np.random.default_rng(1)
+    if arguments.command == "hop":
+        noise = [rng.normal(0, 1000, 160).astype("<i2").tobytes() for _ in range(100)]
+        (outcome,), counts = count([Job(Kind.AUDIO, inputs=noise)], preset)
+        print(f"audio front end: {outcome.arena_used} bytes of state")
+        _print({"hop": counts[-1]}, arguments)
+        return
     for path in arguments.model:
-        steps = [np.random.default_rng(seed).bytes(1 << 17) for seed in range(8)]  # more than any model's input
-        (outcome,), counts = count([Job(Kind.INVOKE, path.read_bytes(), steps)], "m4-c99" if arguments.c99 else "m4")
+        steps = [rng.bytes(1 << 17) for _ in range(8)]  # more than any model's input
+        (outcome,), counts = count([Job(Kind.INVOKE, path.read_bytes(), steps)], preset)
         print(f"{path.name}: status {outcome.status}, arena {outcome.arena_used} bytes")
+        _print({"open": counts[0], "invoke": counts[-1]}, arguments)
+
+
+def _print(counted: dict[str, Count], arguments: argparse.Namespace) -> None:
+    for title, one in counted.items():
+        print(f"  {title:30} {one.total:>10}")
         if arguments.function:
-            _print_function(counts[-1], arguments.function)
+            _print_function(one, arguments.function)
             continue
-        for title, one in (("open", counts[0]), ("invoke", counts[-1])):
-            print(f"  {title:30} {one.total:>10}")
-            for name, number in [*one.by_function().items()][: arguments.top]:
-                print(f"    {name:28} {number:>10} {100 * number / one.total:5.1f} %")
+        for name, number in [*one.by_function().items()][: arguments.top]:
+            print(f"    {name:28} {number:>10} {100 * number / one.total:5.1f} %")
 
 
 def _print_function(counted: Count, name: str) -> None:
