@@ -2,7 +2,7 @@
 
 `python tests/m4.py count MODEL.tflite` prints what opening and an invocation on random input take, and the functions that take
 most of it; `python tests/m4.py hop` the same of the audio front end; with `--function NAME` the disassembly of a function and how
-often each of its instructions was executed. `--c99` counts the portable kernels.
+often each of its instructions was executed. `--c99` counts portable C.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Count(NamedTuple):
 
 @functools.cache
 def program(preset: str = "m4", name: str = "m4_runner") -> Path:
-    """A program of node_firmware/tests/m4, up to date: as in `m4`, or `m4-c99` without the DSP kernels."""
+    """A program of node_firmware/tests/m4, up to date: as in `m4`, or `m4-c99` without DSP instructions."""
     for command, package in NEEDED.items():
         if not shutil.which(command):
             raise Missing(f"{command} is not installed (Debian: {package})")
@@ -225,7 +225,7 @@ def main() -> None:
     commands.add_parser("count").add_argument("model", type=Path, nargs="+")
     commands.add_parser("hop")
     for command in commands.choices.values():
-        command.add_argument("--c99", action="store_true", help="the portable kernels")
+        command.add_argument("--c99", action="store_true", help="without DSP instructions")
         command.add_argument("--top", type=int, default=12, help="functions of each profile")
         command.add_argument("--function", help="show its instructions")
     arguments = parser.parse_args()
