@@ -86,10 +86,9 @@ static void put_record(uint32_t index, const void *data, uint32_t bytes)
     semihosting_write(results, data, bytes);
 }
 
-static void put_tensor(void *context, unsigned subgraph, unsigned op, unsigned output, const nn_tensor_t *tensor,
-                       unsigned tensor_index)
+static void put_tensor(void *context, unsigned op, unsigned output, const nn_tensor_t *tensor, unsigned tensor_index)
 {
-    (void)context, (void)subgraph, (void)op, (void)output;
+    (void)context, (void)op, (void)output;
     put_record(tensor_index, tensor->data, tensor->size);
 }
 
