@@ -47,11 +47,18 @@ class Draw:
     def shape(self, rank: int) -> list[int]:
         return [self.number(1, 5) for _ in range(rank)]
 
+    def image(self) -> list[int]:
+        """Height and width, sometimes of a row or a column."""
+        sides = [self.number(1, 7), self.number(1, 7)]
+        if self.number(0, 3) == 0:
+            sides[self.number(0, 1)] = 1
+        return sides
+
     def input(self, shape: Sequence[int], q: Quantization | tuple[()], dtype: npt.DTypeLike = np.int8) -> int:
         self.inputs.append(self.b.tensor(shape, dtype, *q))
         return self.inputs[-1]
 
-    def movable(self, *dtypes: npt.DTypeLike) -> tuple[npt.DTypeLike, Quantization | tuple[()]]:
+    def movable(self, *dtypes: npt.DTypeLike) -> tuple[npt.DTypeLike, Any]:
         """A type and its quantisation for an operator that only moves elements: int8 half of the time."""
         dtype = np.int8 if self.number(0, 1) else self.pick(dtypes)
         return dtype, self.quantization() if dtype is np.int8 else ()
@@ -80,12 +87,11 @@ def out_size(padding: int, size: int, filter_: int, stride: int, dilation: int =
 
 
 def convolution(d: Draw, *, depthwise: bool) -> bytes:
-    kh, kw, dh, dw = d.number(1, 4), d.number(1, 4), d.pick([1, 1, 2, 3]), d.pick([1, 1, 2])
-    sh, sw, padding = d.number(1, 3), d.number(1, 3), d.pick([SAME, VALID])
-    least = 1 if padding == SAME else 0
-    h = d.number(1, 7) + (0 if least else (kh - 1) * dh)
-    w = d.number(1, 7) + (0 if least else (kw - 1) * dw)
-    batches, groups, per_group, multiplier = d.number(1, 2), d.pick([1, 1, 2]), d.number(1, 9), d.number(1, 3)
+    kh, kw, dh, dw, padding = d.number(1, 4), d.number(1, 4), d.pick([1, 1, 2, 3, 9]), d.pick([1, 1, 2, 8]), d.pick([SAME, VALID])
+    (h, w), sh, sw = d.image(), d.pick([1, 1, 2, 3, 6]), d.pick([1, 1, 2, 3, 6])
+    if padding == VALID:
+        h, w = h + (kh - 1) * dh, w + (kw - 1) * dw
+    batches, groups, per_group, multiplier = d.number(1, 2), d.pick([1, 1, 2, 3]), d.number(1, 9), d.number(1, 3)
     channels = groups * per_group
     q = d.quantization()
     x = d.input([batches, h, w, channels], q)
@@ -114,7 +120,7 @@ def depthwise_conv(d: Draw) -> bytes:
 
 
 def fully_connected(d: Draw) -> bytes:
-    depth, units, shape = d.number(1, 70), d.number(1, 12), d.pick([[1], [3], [2, 2]])
+    depth, units, shape = d.number(1, 70), d.number(1, 12), d.pick([[], [1], [3], [6], [2, 2], [1, 2, 2]])
     q = d.quantization()
     x = d.input([*shape, depth], q)
     filter_, bias, _ = d.weights([units, depth], 0, q.scale, per_channel=d.number(0, 2) == 0, bias=d.number(0, 4) > 0)
@@ -124,8 +130,10 @@ def fully_connected(d: Draw) -> bytes:
 
 
 def pool(d: Draw, name: str) -> bytes:
-    kh, kw, sh, sw, padding = d.number(1, 4), d.number(1, 4), d.number(1, 3), d.number(1, 3), d.pick([SAME, VALID])
-    n, h, w, channels, q = d.number(1, 2), d.number(kh, 9), d.number(kw, 9), d.number(1, 7), d.quantization()
+    kh, kw, sh, sw, padding = d.number(1, 4), d.number(1, 4), d.number(1, 6), d.number(1, 6), d.pick([SAME, VALID])
+    n, (h, w), channels, q = d.number(1, 2), d.image(), d.number(1, 7), d.quantization()
+    if padding == VALID:
+        h, w = h + kh - 1, w + kw - 1
     x = d.input([n, h, w, channels], q)
     y = d.b.tensor([n, out_size(padding, h, kh, sh), out_size(padding, w, kw, sw), channels], np.int8, *q)
     options = {"padding": padding, "strideH": sh, "strideW": sw, "filterHeight": kh, "filterWidth": kw}
@@ -189,7 +197,7 @@ def unary(d: Draw, name: str, shape: Sequence[int], q: Quantization, **options: 
 
 
 def softmax(d: Draw) -> bytes:
-    shape = [d.number(1, 4), d.pick([1, 2, 12, 100])]
+    shape = [*d.shape(d.number(0, 3)), d.pick([1, 2, 12, 100])]
     return unary(d, "SOFTMAX", shape, Quantization(1 / 256, -128), beta=d.pick([1.0, 1.0, 0.5, 3.0, 100.0]))
 
 
@@ -212,7 +220,7 @@ def relu6(d: Draw) -> bytes:
 def mean(d: Draw) -> bytes:
     """Over any axes of a tensor, in any order, some twice, some counted from the end; often over an image."""
     image = d.number(0, 2) == 0
-    shape = [d.number(1, 2), d.number(1, 9), d.number(1, 9), d.number(1, 9)] if image else d.shape(d.number(1, 5))
+    shape = [d.number(1, 2), d.number(1, 9), d.number(1, 9), d.number(1, 9)] if image else d.shape(d.number(1, 4))
     rank = len(shape)
     axes = d.pick([[1, 2], [2, 1]]) if image else [d.number(-rank, rank - 1) for _ in range(d.number(1, rank))]
     reduced = {axis % rank for axis in axes}
@@ -255,12 +263,12 @@ def shifted(q: Quantization, dtype: npt.DTypeLike) -> Quantization | tuple[()]:
 
 
 def reshape(d: Draw) -> bytes:
-    shape, q = d.shape(4), d.quantization()
+    (dtype, q), shape = d.movable(np.float32, np.int16, np.int32), d.shape(4)
     new = d.pick([[int(np.prod(shape))], [shape[0], -1], [shape[0] * shape[1], shape[2], shape[3]]])
     real = list(np.zeros(shape, np.int8).reshape(new).shape)
     constant = d.number(0, 3) == 0
-    x = d.b.tensor(shape, np.int8, *q, data=d.rng.integers(-128, 128, shape)) if constant else d.input(shape, q)
-    y = d.b.tensor(real, np.int8, *q)
+    x = d.b.tensor(shape, dtype, *q, data=d.rng.integers(-128, 128, shape)) if constant else d.input(shape, q, dtype)
+    y = d.b.tensor(real, dtype, *q)
     d.b.op("RESHAPE", [x, d.ints(new)], [y])
     return d.finish(y)
 
@@ -334,26 +342,26 @@ def resize_nearest_neighbor(d: Draw) -> bytes:
     return d.finish(y)
 
 
-def cut(d: Draw) -> tuple[list[int], int, list[list[int]], Quantization]:
+def cut(d: Draw) -> tuple[list[int], int, list[list[int]]]:
     """A shape, an axis of it and the shapes of the pieces along the axis."""
-    shape, q = d.shape(d.number(1, 4)), d.quantization()
+    shape = d.shape(d.number(1, 4))
     axis, sizes = d.number(0, len(shape) - 1), [d.number(1, 4) for _ in range(d.number(1, 4))]
     shape[axis] = sum(sizes)
-    return shape, axis, [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes], q
+    return shape, axis, [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes]
 
 
 def concatenation(d: Draw) -> bytes:
-    shape, axis, pieces, q = cut(d)
-    inputs = [d.input(piece, q) for piece in pieces]
-    y = d.b.tensor(shape, np.int8, *q)
+    (dtype, q), (shape, axis, pieces) = d.movable(np.float32, np.int16, np.int32), cut(d)
+    inputs = [d.input(piece, q, dtype) for piece in pieces]
+    y = d.b.tensor(shape, dtype, *q)
     d.b.op("CONCATENATION", inputs, [y], axis=axis - (len(shape) if d.number(0, 1) else 0))
     return d.finish(y)
 
 
 def split_v(d: Draw) -> bytes:
-    shape, axis, pieces, q = cut(d)
-    x = d.input(shape, q)
-    outputs = [d.b.tensor(piece, np.int8, *q) for piece in pieces]
+    (dtype, q), (shape, axis, pieces) = d.movable(np.float32, np.int16, np.int32), cut(d)
+    x = d.input(shape, q, dtype)
+    outputs = [d.b.tensor(piece, dtype, *q) for piece in pieces]
     sizes = [piece[axis] for piece in pieces]
     if d.number(0, 1):
         sizes[d.number(0, len(sizes) - 1)] = -1
@@ -363,8 +371,9 @@ def split_v(d: Draw) -> bytes:
 
 
 def strided_slice(d: Draw) -> bytes:
+    dtype, q = d.movable(np.float32, np.int16, np.int32)
     while True:
-        shape, q = [d.number(1, 6) for _ in range(d.number(1, 4))], d.quantization()
+        shape = [d.number(1, 6) for _ in range(d.number(1, 4))]
         begin = [d.number(-size, size - 1) for size in shape]
         end = [d.number(-size - 1, size + 1) for size in shape]
         strides = [d.pick([1, 1, 2, 3, -1, -2]) for _ in shape]
@@ -379,8 +388,8 @@ def strided_slice(d: Draw) -> bytes:
         result = np.zeros(shape, np.int8)[tuple(index)]
         if result.size:
             break
-    x = d.input(shape, q)
-    y = d.b.tensor(result.shape, np.int8, *q)
+    x = d.input(shape, q, dtype)
+    y = d.b.tensor(result.shape, dtype, *q)
     options = dict(zip(("beginMask", "endMask", "shrinkAxisMask"), masks, strict=True))
     d.b.op("STRIDED_SLICE", [x, d.ints(begin), d.ints(end), d.ints(strides)], [y], **options)
     return d.finish(y)
