@@ -65,7 +65,8 @@ class Engine(ctypes.Structure):
         ("arena", ctypes.c_void_p),
         ("arena_size", ctypes.c_size_t),
         ("arena_used", ctypes.c_size_t),
-        ("graph", ctypes.c_void_p),
+        ("plan", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
     )
 
 

@@ -56,11 +56,12 @@ class _Nn(c.Structure):
         ("arena", c.c_void_p),
         ("arena_size", c.c_size_t),
         ("arena_used", c.c_size_t),
-        ("graph", c.c_void_p),
+        ("plan", c.c_void_p),
+        ("data", c.c_void_p),
     ]
 
 
-_TRACE = c.CFUNCTYPE(None, c.c_void_p, c.c_uint, c.c_uint, c.c_uint, c.POINTER(_Tensor), c.c_uint)
+_TRACE = c.CFUNCTYPE(None, c.c_void_p, c.c_uint, c.c_uint, c.POINTER(_Tensor), c.c_uint)
 
 
 def compile_c(output: Path, sources: Sequence[Path], *options: str, compiler: str = "gcc") -> None:
@@ -140,7 +141,7 @@ class Model:
         """Run once; the index and the content of every tensor that an operator made, in their order."""
         made: list[tuple[int, npt.NDArray[np.generic]]] = []
 
-        def called(_context: int, _sub: int, _op: int, _output: int, tensor: Any, index: int) -> None:
+        def called(_context: int, _op: int, _output: int, tensor: Any, index: int) -> None:
             made.append((index, tensor.contents.array().copy()))
 
         _check(self._lib.nn_invoke_traced(c.byref(self._nn), _TRACE(called), None))

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,25 +169,47 @@ class Factor(ctypes.Structure):
     _fields_ = (("multiplier", ctypes.c_int32), ("shift", ctypes.c_int8))
 
 
+def expected_factor(a: float, b: float, c: float, exponent: int) -> tuple[int, int]:
+    """The reference's way: a product and a quotient in double precision, rounded to 31 bits."""
+    mantissa, shift = math.frexp(float(np.float64(a) * np.float64(b) / np.float64(c)))
+    multiplier = math.floor(math.ldexp(mantissa, 31) + 0.5)
+    shift += exponent + (multiplier == 2**31)
+    return (0, 0) if shift < -31 else (2**30 if multiplier == 2**31 else multiplier, shift)
+
+
+def check_factor(a: float, b: float, c: float, exponent: int = 0) -> None:
+    make, factor = library().factor_from_ratio, Factor()
+    make.restype = ctypes.c_bool
+    expected = expected_factor(a, b, c, exponent)
+    assert make(*map(ctypes.c_float, (a, b, c)), exponent, ctypes.byref(factor)) == (expected[1] <= 30)
+    if expected[1] <= 30:
+        assert (factor.multiplier, factor.shift) == expected
+
+
 @pytest.mark.parametrize("exponent", range(-34, 33))
 def test_factors_are_rounded_to_31_bits(exponent: int) -> None:
-    make, factor = library().factor_from_real, Factor()
-    make.restype = ctypes.c_bool
-    reals = [math.ldexp(m, exponent) for m in (0.5, 0.7071, 0.75 + 2**-32, 1 - 2**-31, 1 - 2**-32 - 2**-40, 1 - 2**-32, 1 - 2**-53)]
-    for real in reals:
-        multiplier = math.floor(math.ldexp(math.frexp(real)[0], 31) + 0.5)
-        shift = exponent + (multiplier == 2**31)
-        expected = (0, 0) if shift < -31 else (2**30 if multiplier == 2**31 else multiplier, shift)
-        assert make(ctypes.c_double(real), ctypes.byref(factor)) == (shift <= 30)
-        if shift <= 30:
-            assert (factor.multiplier, factor.shift) == expected
+    for mantissa in (0.5, 0.7071, 0.75 + 2**-24, 1 - 2**-24):
+        check_factor(float(np.float32(mantissa)), 1, 1, exponent)
 
 
-@pytest.mark.parametrize("real", [-1.0, -0.0, math.nan, math.inf])
-def test_what_cannot_be_a_factor(real: float) -> None:
-    make = library().factor_from_real
-    make.restype = ctypes.c_bool
-    assert not make(ctypes.c_double(real), ctypes.byref(Factor()))
+def test_factors_are_what_double_precision_gives() -> None:
+    rng = np.random.default_rng(7)
+    for a, b, c in np.exp2(rng.uniform(-12, 4, (20_000, 3))).astype(np.float32):
+        check_factor(float(a), float(b), float(c))
+    for c in (3.0, 5.0, 7.0, 2.0**-140, float(np.float32(2**-126)), 3.4e38):
+        check_factor(1, 1, float(np.float32(c)))
+
+
+def test_factors_that_a_double_rounds_up_to_a_half() -> None:
+    """Quotients so little below a half of the last bit that a double cannot tell: a * b * 2^k = -1 (mod c)."""
+    rng, found = np.random.default_rng(8), 0
+    for k in np.repeat((6, 7, 8), 100):
+        a, c = (int(rng.integers(2**23, 2**24)) | 1 for _ in range(2))
+        if math.gcd(a, c) == 1 and (b := -pow(a << int(k), -1, c) % c) >= 2**23:
+            check_factor(float(a), float(b), float(c))
+            whole = Fraction(a * b, c) * 2 ** (31 - (a * b // c).bit_length())
+            found += math.floor(whole + Fraction(1, 2)) != expected_factor(a, b, c, 0)[0]
+    assert found > 5, "rounding only once would have done"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-/* What the operators' prepare functions build on: arena memory, checked tensors, lifetimes. */
+/* What the operators' prepare functions build on: checked tensors and their lifetimes, and the plan's records. */
 #include <string.h>
 
 #include "graph.h"
@@ -60,12 +60,17 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
     return NN_OK;
 }
 
+nn_type_t tensor_type(fb_t *fb, uint32_t table)
+{
+    return (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
+}
+
 nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *t)
 {
     const uint32_t table = fb_table_at(fb, tensors, index);
     memset(t, 0, sizeof *t);
     t->index = (uint16_t)index;
-    t->type = (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
+    t->type = tensor_type(fb, table);
     NEED(!fb->bad, NN_E_MODEL);
     NEED(type_bytes(t->type) != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
     NEED(!fb_u8(fb, table, TENSOR_IS_VARIABLE, 0) && !fb_table(fb, table, TENSOR_SPARSITY), NN_E_TYPE);
@@ -84,19 +89,7 @@ bool same_shape(const tensor_t *a, const tensor_t *b)
     return a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
 }
 
-void *build_alloc(build_t *b, uint32_t bytes)
-{
-    const uint32_t padded = (bytes + 3) & ~UINT32_C(3);
-    if (bytes > INT32_MAX || padded > b->tail - b->head) {
-        return NULL;
-    }
-    uint8_t *memory = b->nn->arena + b->head;
-    memset(memory, 0, padded);
-    b->head += padded;
-    const uint32_t used = b->head + ((uint32_t)b->nn->arena_size - b->tail);
-    b->needed = used > b->needed ? used : b->needed;
-    return memory;
-}
+/* ---- lifetimes ---- */
 
 bool build_has_input(build_t *b, uint32_t position)
 {
@@ -107,43 +100,164 @@ static nn_status_t load_operand(build_t *b, fb_vector_t indices, uint32_t positi
 {
     NEED(position < indices.count, NN_E_SHAPE);
     const int32_t index = fb_i32_at(&b->fb, indices, position);
-    NEED(index >= 0 && index < b->sub->tensor_count, NN_E_MODEL);
+    NEED(index >= 0 && index < b->tensor_count, NN_E_MODEL);
     return tensor_load(&b->fb, b->tensors, b->buffers, (uint32_t)index, t);
 }
 
 nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
 {
     TRY(load_operand(b, b->inputs, position, t));
-    NEED(b->places[t->index] != PLACE_UNDEFINED && b->lives[t->index].first < b->time, NN_E_MODEL);
-    b->lives[b->lives[t->index].root].last = b->time;
+    life_t *life = &b->lives[t->index];
+    if (t->data.count != 0 || b->pass != PASS_MEASURE) {
+        return NN_OK;
+    }
+    NEED(life->root != LIFE_UNMADE && life->first < b->time, NN_E_MODEL);
+    life->last = b->time;
+    b->lives[life->root].last = b->time;
     return NN_OK;
 }
 
 nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
 {
     TRY(load_operand(b, b->outputs, position, t));
-    NEED(b->places[t->index] == PLACE_UNDEFINED, NN_E_MODEL);
-    b->places[t->index] = PLACE_UNPLANNED;
-    b->lives[t->index] = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
-    return build_work(b, t->elements);
-}
-
-void build_alias(build_t *b, const tensor_t *input, const tensor_t *output)
-{
-    if (b->places[input->index] == PLACE_UNPLANNED) {
-        b->lives[output->index].bytes = 0;
-        b->lives[output->index].root = b->lives[input->index].root;
+    if (b->pass == PASS_MEASURE) {
+        life_t *life = &b->lives[t->index];
+        NEED(t->data.count == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
+        *life = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
+    } else if (t->bytes != 0) {
+        NEED(b->places[t->index] % (t->bytes / t->elements) == 0, NN_E_PLAN);
+        NEED((uint64_t)b->places[t->index] + t->bytes <= b->data_bytes, NN_E_PLAN);
     }
+    return build_work(b, t->elements);
 }
 
 nn_status_t build_work(build_t *b, uint64_t multiply_accumulates)
 {
-    NEED(multiply_accumulates <= NN_MAX_WORK - b->work, NN_E_LIMIT);
-    b->work += (uint32_t)multiply_accumulates;
+    if (b->pass == PASS_MEASURE) {
+        NEED(multiply_accumulates <= NN_MAX_WORK - b->work, NN_E_LIMIT);
+        b->work += (uint32_t)multiply_accumulates;
+    }
     return NN_OK;
 }
 
-int32_t constant_at(build_t *b, const tensor_t *tensor, uint32_t element)
+/* ---- records ---- */
+
+nn_status_t build_take(build_t *b, uint32_t bytes)
 {
-    return fb_i32_at(&b->fb, (fb_vector_t){tensor->data.at, tensor->data.count / 4}, element);
+    const uint32_t end = b->given ? b->limit : b->tail;
+    NEED(bytes <= end - b->head, b->given ? NN_E_PLAN : NN_E_ARENA);
+    b->head += bytes;
+    if (!b->given) {
+        const uint32_t used = b->head + ((uint32_t)b->nn->arena_size - b->tail);
+        b->needed = used > b->needed ? used : b->needed;
+    }
+    return NN_OK;
+}
+
+nn_status_t build_set(build_t *b, uint32_t at, const void *data, uint32_t bytes)
+{
+    if (b->given) {
+        NEED(memcmp((const uint8_t *)b->given + at, data, bytes) == 0, NN_E_PLAN);
+    } else {
+        memcpy(b->nn->arena + at, data, bytes);
+    }
+    return NN_OK;
+}
+
+nn_status_t build_record(build_t *b, uint32_t kind)
+{
+    b->kind = kind;
+    b->record = b->head;
+    return build_take(b, sizeof(op_t));
+}
+
+nn_status_t build_end_record(build_t *b)
+{
+    if (b->record == 0) {
+        return NN_OK;
+    }
+    const uint32_t words = (b->head - b->record) / 4;
+    NEED(words <= UINT16_MAX, NN_E_LIMIT);
+    const op_t op = {.words = (uint16_t)words, .index = (uint16_t)(b->time - 1), .kind = b->kind};
+    TRY(build_set(b, b->record, &op, sizeof op));
+    b->record = 0;
+    return NN_OK;
+}
+
+nn_status_t build_put(build_t *b, const void *data, uint32_t bytes)
+{
+    if (b->pass == PASS_MEASURE) {
+        return NN_OK;
+    }
+    if (b->record == 0) {
+        TRY(build_record(b, b->kind));
+    }
+    const uint32_t at = b->head;
+    TRY(build_take(b, bytes));
+    return build_set(b, at, data, bytes);
+}
+
+static place_t place_of(const build_t *b, const tensor_t *t)
+{
+    return t->data.count != 0 ? PLACE_IN_MODEL | t->data.at : b->places[t->index];
+}
+
+nn_status_t build_operand(build_t *b, const tensor_t *tensor)
+{
+    const place_t place = b->pass == PASS_MEASURE || tensor == NULL ? PLACE_NONE : place_of(b, tensor);
+    return build_put(b, &place, sizeof place);
+}
+
+/* Where it is, is the given plan's choice. */
+nn_status_t build_scratch(build_t *b, uint32_t bytes)
+{
+    if (b->pass == PASS_MEASURE) {
+        b->scratch_bytes = bytes > b->scratch_bytes ? bytes : b->scratch_bytes;
+        return NN_OK;
+    }
+    place_t place = b->scratch;
+    if (b->given) {
+        NEED(b->limit - b->head >= sizeof place, NN_E_PLAN);
+        memcpy(&place, (const uint8_t *)b->given + b->head, sizeof place);
+        NEED(place % 4 == 0 && (uint64_t)place + bytes <= b->data_bytes, NN_E_PLAN);
+        TRY(plan_check_write(b, place, bytes, NULL, NULL));
+    }
+    return build_put(b, &place, sizeof place);
+}
+
+void build_overlap(build_t *b, const tensor_t *input, uint32_t distance, uint32_t unit)
+{
+    overlap_t *o = &b->overlaps[b->overlaps[0].tensor != LIFE_UNMADE];
+    *o = (overlap_t){.tensor = input->index, .distance = distance, .unit = unit};
+}
+
+nn_status_t build_move(build_t *b, const move_t *m)
+{
+    b->moves = true;
+    if (b->pass == PASS_MEASURE) {
+        return NN_OK;
+    }
+    const piece_t piece = {.from = place_of(b, m->from) + m->from_offset,
+                           .to = place_of(b, m->to) + m->to_offset,
+                           .rows = m->rows,
+                           .bytes = m->bytes,
+                           .from_step = m->from_step,
+                           .to_step = m->to_step};
+    if (piece.from == piece.to && (m->rows == 1 || m->from_step == m->to_step)) {
+        return NN_OK;
+    }
+    b->kind = OP_COPY;
+    const tensor_t *writer = m->owner ? NULL : m->to;
+    TRY(plan_check_write(b, piece.to, (m->rows - 1) * m->to_step + m->bytes, writer, m->owner));
+    return build_put(b, &piece, sizeof piece);
+}
+
+nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const tensor_t *to)
+{
+    const move_t all = {.from = from, .to = to, .from_offset = offset, .rows = 1, .bytes = to->bytes};
+    if (b->pass == PASS_MEASURE && b->given == NULL && from->data.count == 0) {
+        b->lives[to->index].root = b->lives[from->index].root;
+        b->lives[to->index].offset = b->lives[from->index].offset + offset;
+    }
+    return build_move(b, &all);
 }

@@ -1,32 +1,24 @@
-/* What the parts of the engine share: the graph in the arena, its building (nn_open) and its running (nn_invoke).
+/* What the parts of the engine share: preparing a graph (nn_open) and running it (nn_invoke).
  *
- * The arena holds, in this order: struct nn_graph; for each subgraph a place for every tensor and a record for every
- * operator, with the states of variables in between; the activations. While a subgraph is built, the lifetimes of its
- * tensors stand at the arena's end. References inside the arena are offsets, so that they are 32 bits wide everywhere.
- */
+ * nn_open() goes through each subgraph twice. The first time it learns when each tensor is made and last used; then
+ * tensors get their places, from the file's plan or from plan_places(). The second time it writes the plan's records
+ * into the arena, or compares them with those of the file's plan; either way it checks that nothing is overwritten that
+ * is still needed. What only opening needs (variables, lifetimes) stands at the arena's end. */
 #ifndef NN_GRAPH_H
 #define NN_GRAPH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "flatbuffer.h"
 #include "node/nn.h"
+#include "plan.h"
 
-/* Limits on what a model may ask for, so that opening and running it ends in bounded time. */
-#ifndef NN_MAX_TENSORS
-#define NN_MAX_TENSORS 1024 /* of a subgraph */
-#endif
-#ifndef NN_MAX_OPERATORS
-#define NN_MAX_OPERATORS 1024 /* of a subgraph */
-#endif
-#ifndef NN_MAX_WORK
-#define NN_MAX_WORK                                                                                                    \
-    (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more                  \
-                         */
-#endif
-#define NN_MAX_DEPTH 32768 /* products of int8 in one sum: it cannot overflow an int32 */
-#define NN_MAX_SIDE  65535 /* of an image, a filter, a stride */
-#define NN_MAX_NAME  255   /* bytes, of a variable */
+/* With those of nn.h they bound the time that opening and running a model take. */
+#define NN_MAX_DEPTH    32768 /* products of int8 in one sum: it cannot overflow an int32 */
+#define NN_MAX_SIDE     65535 /* of an image, a filter, a stride */
+#define NN_MAX_NAME     255   /* bytes, of a variable */
+#define NN_MAX_METADATA 16    /* entries that are looked at for a plan */
 
 #define TRY(call)                                                                                                      \
     do {                                                                                                               \
@@ -42,57 +34,26 @@
         }                                                                                                              \
     } while (0)
 
-/* ---- in the arena ---- */
+enum { SUBGRAPH_MAIN, SUBGRAPH_INIT };
 
-/* Where a tensor is: an offset into the model (a constant) or into the activations; a RESOURCE's is the arena offset of
- * its variable. The two marks are gone once the subgraph is planned. */
-typedef uint32_t place_t;
-#define PLACE_IN_MODEL  0x80000000U
-#define PLACE_UNDEFINED 0x7fffffffU /* no operator has made it yet */
-#define PLACE_UNPLANNED 0x7ffffffeU
-
-typedef struct op {
-    uint16_t words; /* of 4 bytes, to the next record; the parameters are behind this one */
-    uint16_t index; /* in the subgraph */
-    uint8_t input_count, output_count;
-    uint8_t kind;             /* index into nn_operator_table */
-    uint32_t inputs, outputs; /* model offsets of the int32 tensor indices */
-} op_t;
-
-typedef struct subgraph {
-    uint32_t table;  /* model offset of its SubGraph table */
-    uint32_t places; /* arena offset of place_t[tensor_count] */
-    uint32_t ops;    /* arena offset of the first record */
-    uint16_t tensor_count, op_count, record_count;
-} subgraph_t;
-
-typedef struct variable {
-    uint32_t next;    /* arena offset, 0: the last one */
-    uint32_t options; /* model offset of the VarHandleOptions that name it */
-    uint32_t state;   /* arena offset */
-    uint32_t bytes;   /* 0: nobody has read or assigned it */
-    int8_t fill;      /* every byte before the first assignment; TFLM: the zero point */
-} variable_t;
-
-enum { SUBGRAPH_MAIN, SUBGRAPH_INIT, SUBGRAPH_LIMIT };
-
-struct nn_graph {
-    subgraph_t subgraph[SUBGRAPH_LIMIT];
-    fb_vector_t buffers;
-    uint32_t activations; /* arena offset */
-    uint32_t variables;   /* arena offset of the first one, 0: none */
-    uint16_t init_index;  /* the subgraph that sets the variables, 0: none */
-};
-
-/* ---- building ---- */
+/* ---- preparing ---- */
 
 /* Times are operator positions + 1; 0 is before the first, so that graph inputs meet each other. */
 typedef struct life {
-    uint32_t bytes; /* 0: not an activation, or an alias */
+    uint32_t bytes;  /* 0: no operator makes it, or a RESOURCE */
+    uint32_t offset; /* into its root; of a RESOURCE: which variable */
     uint16_t first, last;
-    uint16_t root; /* the tensor whose memory it shares, usually itself */
-    uint16_t next; /* for the planner: the tensor with the next higher offset */
+    uint16_t root; /* the tensor in whose memory it lies, usually itself; LIFE_UNMADE: no operator has made it */
+    uint16_t next; /* for the planner: the tensor with the next higher place */
 } life_t;
+#define LIFE_UNMADE UINT16_MAX
+
+typedef struct variable {
+    uint32_t options; /* model offset of the VarHandleOptions that name it */
+    uint32_t bytes;   /* 0: nobody has read or assigned it */
+    place_t place;
+    int32_t fill;
+} variable_t;
 
 typedef struct tensor {
     uint16_t index;
@@ -107,84 +68,147 @@ typedef struct tensor {
     int32_t scale_dimension;
 } tensor_t;
 
+typedef enum pass { PASS_MEASURE, PASS_RECORD } pass_t;
+
+typedef struct overlap {
+    uint16_t tensor;
+    uint32_t distance, unit;
+} overlap_t;
+
 typedef struct build {
     nn_t *nn;
     fb_t fb;
     fb_vector_t codes, subgraphs, buffers;
-    fb_vector_t tensors; /* of the subgraph */
-    uint32_t head, tail; /* of what is free in the arena */
-    uint32_t needed;     /* most that was not free */
-    uint32_t work;
-    subgraph_t *sub;
-    place_t *places;
+    const plan_t *given; /* the file's plan, NULL: none */
+    uint32_t head; /* of the plan: where its next byte is; `limit`: where there is no more room, or no more plan */
+    uint32_t limit;
+    uint32_t tail;   /* of the arena: above it are variables and lifetimes */
+    uint32_t needed; /* most that was not free of the arena */
+    uint32_t work, data_bytes;
+    variable_t *variables;
+    uint16_t variable_count;
+    uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
+    uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
+    /* the subgraph */
+    pass_t pass;
+    bool main;
+    uint32_t subgraph; /* its table */
+    fb_vector_t tensors;
+    uint16_t tensor_count;
     life_t *lives;
-    bool main;                   /* building the main subgraph, not the initialising one */
-    bool stateful;               /* a variable has been read or assigned */
-    fb_vector_t inputs, outputs; /* of the operator */
+    const place_t *places;
+    place_t *own_places;    /* the same, to be written; NULL: they are given */
+    uint32_t scratch_bytes; /* that an operator needs at most, and where all have it, if no plan says otherwise */
+    place_t scratch;
+    bool stateful; /* a variable has been read or assigned */
+    /* the operator */
+    fb_vector_t inputs, outputs;
     uint32_t options;
     uint16_t time;
-    op_t *last; /* record of the subgraph, NULL: none yet */
+    uint32_t kind;
+    uint32_t record; /* where its record begins, 0: it has none yet */
+    bool moves;      /* what it writes is checked move by move */
+    overlap_t overlaps[2];
 } build_t;
 
-/* Zeroed arena memory that stays; NULL: the arena is full. A multiple of 4 bytes is taken. */
-void *build_alloc(build_t *b, uint32_t bytes);
 /* Loads and checks an operand of the current operator and notes its lifetime. An input must have been made, an output
  * must not. */
 nn_status_t build_input(build_t *b, uint32_t position, tensor_t *tensor);
 nn_status_t build_output(build_t *b, uint32_t position, tensor_t *tensor);
 bool build_has_input(build_t *b, uint32_t position);
-/* The output may share the input's memory: the operator changes nothing. */
-void build_alias(build_t *b, const tensor_t *input, const tensor_t *output);
 /* Adds to the work of an invocation; build_output() has counted one for each element. */
 nn_status_t build_work(build_t *b, uint64_t multiply_accumulates);
-/* An element of a constant int32 tensor. */
-int32_t constant_at(build_t *b, const tensor_t *tensor, uint32_t element);
+
+/* The operator's record: first its operands (NULL: an absent one), then scratch memory if it needs any (4-aligned),
+ * then parameters, a multiple of 4 bytes. */
+nn_status_t build_operand(build_t *b, const tensor_t *tensor);
+nn_status_t build_scratch(build_t *b, uint32_t bytes);
+nn_status_t build_put(build_t *b, const void *data, uint32_t bytes);
+/* What these consist of: the record's beginning, which build_put() makes where there is none, and its end; the plan's
+ * next bytes, and its bytes at `at`: written, or compared with those of the given one. */
+nn_status_t build_record(build_t *b, uint32_t kind);
+nn_status_t build_end_record(build_t *b);
+nn_status_t build_take(build_t *b, uint32_t bytes);
+nn_status_t build_set(build_t *b, uint32_t at, const void *data, uint32_t bytes);
+/* The operator's output may overlap this input, if it dies here and begins at least `distance` bytes, and a multiple of
+ * `unit`, behind the output; `unit` 0: anyhow. */
+void build_overlap(build_t *b, const tensor_t *input, uint32_t distance, uint32_t unit);
+
+/* What an operator does that only moves bytes: rows of them from one tensor to another. A RESOURCE stands for the state
+ * of its variable. */
+typedef struct move {
+    const tensor_t *from, *to;
+    uint32_t from_offset, to_offset;
+    uint32_t rows, bytes, from_step, to_step;
+    const variable_t *owner; /* whose state is written, or NULL */
+} move_t;
+nn_status_t build_move(build_t *b, const move_t *move);
+/* All of `to`, which begins `offset` bytes into `from`; without a given plan they share memory. */
+nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const tensor_t *to);
+
+/* An element of a constant int32 tensor, which is there. */
+static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint32_t element)
+{
+    return (int32_t)fb_load32(b->fb.data + tensor->data.at + 4 * element);
+}
 /* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *tensor);
+nn_type_t tensor_type(fb_t *fb, uint32_t table);
 bool same_shape(const tensor_t *a, const tensor_t *b);
 static inline bool is_quantized_int8(const tensor_t *t)
 {
     return t->type == NN_INT8 && t->scale > 0;
 }
 
-/* nn_open() without running anything: fills nn->graph and nn->arena_used. */
 nn_status_t graph_open(nn_t *nn);
-/* Gives every activation of the subgraph its offset. Returns the bytes that they take together, or PLAN_FAILED: more
- * than any arena. */
-#define PLAN_FAILED 0x7ffffff0U
-uint32_t plan_activations(place_t *places, life_t *lives, uint16_t count);
+
+/* Gives every activation of the subgraph its place, behind the variables' states. Returns the end of them, or
+ * PLAN_FAILED: more than any arena. */
+#define PLAN_FAILED UINT32_C(0x7ffffff0)
+uint32_t plan_places(build_t *b, place_t *places);
+/* NN_E_PLAN where writing there now would destroy what the operator still reads or what is needed later. `writer`: the
+ * tensor that is written, `owner`: the variable; NULL: none. */
+nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, const tensor_t *writer,
+                             const variable_t *owner);
 
 /* ---- running ---- */
 
 typedef struct run {
     const nn_t *nn;
-    const subgraph_t *sub;
     const op_t *op;
 } run_t;
 
-static inline void *arena_at(const nn_t *nn, uint32_t offset)
+static inline void *run_place(const run_t *run, place_t place)
 {
-    return nn->arena + offset;
+    return place & PLACE_IN_MODEL ? (uint8_t *)(uintptr_t)(run->nn->model + (place & ~PLACE_IN_MODEL)) /* constant */
+                                  : run->nn->data + place;
 }
-void *tensor_data(const nn_t *nn, const subgraph_t *sub, uint32_t index);
-/* The tensor index of an operand, -1 where an optional one is absent. */
-int32_t run_index(const run_t *run, uint32_t vector, uint32_t position);
-const void *run_input(const run_t *run, uint32_t position); /* NULL: absent */
-void *run_output(const run_t *run, uint32_t position);
-static inline const void *run_parameters(const run_t *run)
+static inline void *run_operand(const run_t *run, uint32_t position) /* NULL: absent */
 {
-    return run->op + 1;
+    const place_t place = ((const place_t *)(run->op + 1))[position];
+    return place == PLACE_NONE ? NULL : run_place(run, place);
+}
+static inline const void *run_parameters(const run_t *run, uint32_t operands)
+{
+    return (const place_t *)(run->op + 1) + operands;
 }
 
-typedef struct operator_kind {
+typedef struct operator
+{
     uint8_t code; /* BuiltinOperator */
     uint8_t inputs_min, inputs_max, outputs_min, outputs_max;
-    nn_status_t (*prepare)(build_t *b);
-    void (*run)(const run_t *run); /* NULL: nothing to do, no record is kept */
-} operator_kind_t;
+    nn_status_t (*prepare)(build_t * b); /* NULL: not in this build */
+    void (*run)(const run_t *run);       /* NULL: its records are OP_COPY, or it has none */
+}
+operator_t;
 
-extern const operator_kind_t nn_operator_table[];
-extern const uint8_t nn_operator_count;
+enum {
+#define OPERATOR(name, ...) OP_##name,
+#include "operators.def"
+#undef OPERATOR
+    OP_COUNT
+};
+extern const operator_t nn_operator_table[OP_COUNT];
 
 nn_status_t conv_prepare(build_t *b);
 nn_status_t depthwise_prepare(build_t *b);
@@ -218,11 +242,6 @@ void logistic_run(const run_t *run);
 void tanh_run(const run_t *run);
 void quantize_run(const run_t *run);
 void dequantize_run(const run_t *run);
-void reshape_run(const run_t *run);
-void concatenation_run(const run_t *run);
-void strided_slice_run(const run_t *run);
-void split_v_run(const run_t *run);
-void read_variable_run(const run_t *run);
-void assign_variable_run(const run_t *run);
+void slice_run(const run_t *run);
 
 #endif

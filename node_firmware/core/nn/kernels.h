@@ -1,5 +1,5 @@
-/* The arithmetic: plain functions on checked parameters, which know nothing of graphs, arenas or files. Images are NHWC;
- * every result is that of TFLM's reference kernels to the bit. No sum of products overflows: filters have at most
+/* The arithmetic: plain functions on checked parameters, which know nothing of graphs, arenas or files. Images are
+ * NHWC; every result is that of TFLM's reference kernels to the bit. No sum of products overflows: filters have at most
  * NN_MAX_DEPTH weights for each output.
  *
  * Parameters are part of the plan's format (plan.h): little-endian, no padding, a multiple of 4 bytes.
@@ -63,7 +63,7 @@ typedef struct arithmetic {
     factor_t in[2]; /* ADD only */
     factor_t out;
     int16_t in_zero[2], out_zero;
-    int16_t low, high;
+    int16_t low, high, unused;
 } arithmetic_t;
 
 typedef struct softmax {
@@ -76,7 +76,7 @@ typedef struct sigmoid { /* LOGISTIC and TANH */
     uint32_t count;
     factor_t scale;
     int32_t radius; /* of the inputs that do not saturate */
-    int16_t in_zero;
+    int32_t in_zero;
 } sigmoid_t;
 
 typedef struct requantize {
@@ -88,7 +88,7 @@ typedef struct requantize {
 typedef struct affine { /* real = scale * (q - zero) */
     uint32_t count;
     float scale;
-    int16_t zero;
+    int32_t zero;
 } affine_t;
 
 typedef struct slice { /* of a tensor of rank 4 */

@@ -1,4 +1,4 @@
-/* The engine's API (node/nn.h): opens a model, runs it operator by operator, hands out its tensors. */
+/* The engine's API (node/nn.h): opens a model, runs its plan record by record, hands out its tensors. */
 #include "node/nn.h"
 
 #include <string.h>
@@ -6,71 +6,52 @@
 #include "graph.h"
 #include "schema.h"
 
-void *tensor_data(const nn_t *nn, const subgraph_t *sub, uint32_t index)
+static void copy_run(const run_t *run)
 {
-    const place_t place = ((const place_t *)arena_at(nn, sub->places))[index];
-    if (place & PLACE_IN_MODEL) {
-        return (uint8_t *)(uintptr_t)(nn->model + (place & ~PLACE_IN_MODEL)); /* constant: nobody writes there */
-    }
-    return arena_at(nn, nn->graph->activations + place);
-}
-
-int32_t run_index(const run_t *run, uint32_t vector, uint32_t position)
-{
-    return (int32_t)fb_load32(run->nn->model + vector + 4 * position);
-}
-
-const void *run_input(const run_t *run, uint32_t position)
-{
-    const int32_t index = position < run->op->input_count ? run_index(run, run->op->inputs, position) : -1;
-    return index < 0 ? NULL : tensor_data(run->nn, run->sub, (uint32_t)index);
-}
-
-void *run_output(const run_t *run, uint32_t position)
-{
-    return tensor_data(run->nn, run->sub, (uint32_t)run_index(run, run->op->outputs, position));
-}
-
-static nn_status_t describe(const nn_t *nn, const subgraph_t *sub, uint32_t index, nn_tensor_t *tensor)
-{
-    fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
-    const fb_vector_t tensors = fb_vector(&fb, sub->table, SUBGRAPH_TENSORS, 4);
-    tensor_t t;
-    TRY(tensor_load(&fb, tensors, nn->graph->buffers, index, &t));
-    tensor->data = tensor_data(nn, sub, index);
-    tensor->size = t.bytes;
-    memcpy(tensor->dims, t.dims, sizeof t.dims);
-    tensor->rank = t.rank;
-    tensor->type = t.type;
-    tensor->scale = t.scale;
-    tensor->zero_point = t.zero_point;
-    return NN_OK;
-}
-
-static nn_status_t trace_outputs(const run_t *run, unsigned which, nn_trace_t trace, void *context)
-{
-    for (uint32_t i = 0; i < run->op->output_count; i++) {
-        const uint32_t index = (uint32_t)run_index(run, run->op->outputs, i);
-        nn_tensor_t tensor;
-        TRY(describe(run->nn, run->sub, index, &tensor));
-        trace(context, which, run->op->index, i, &tensor, index);
-    }
-    return NN_OK;
-}
-
-static nn_status_t run_subgraph(nn_t *nn, unsigned which, nn_trace_t trace, void *context)
-{
-    run_t run = {.nn = nn, .sub = &nn->graph->subgraph[which]};
-    uint32_t at = run.sub->ops;
-    for (uint16_t i = 0; i < run.sub->record_count; i++) {
-        run.op = arena_at(nn, at);
-        nn_operator_table[run.op->kind].run(&run);
-        if (trace != NULL) {
-            TRY(trace_outputs(&run, which, trace, context));
+    const piece_t *const end = (const piece_t *)((const uint32_t *)run->op + run->op->words);
+    for (const piece_t *piece = run_parameters(run, 0); piece != end; piece++) {
+        const uint8_t *from = run_place(run, piece->from);
+        uint8_t *to = run_place(run, piece->to);
+        for (uint32_t row = 0; row < piece->rows; row++, from += piece->from_step, to += piece->to_step) {
+            memmove(to, from, piece->bytes);
         }
-        at += 4U * run.op->words;
     }
-    return NN_OK;
+}
+
+static void fill_run(const run_t *run)
+{
+    const fill_t *fill = run_parameters(run, 0);
+    memset(run_place(run, fill->to), fill->value, fill->bytes);
+}
+
+static void run_record(const run_t *run)
+{
+    if (run->op->kind == OP_COPY) {
+        copy_run(run);
+    } else if (run->op->kind == OP_FILL) {
+        fill_run(run);
+    } else {
+        nn_operator_table[run->op->kind].run(run);
+    }
+}
+
+static const op_t *next_record(const op_t *op)
+{
+    return (const op_t *)((const uint32_t *)op + op->words);
+}
+
+static void run_records(const nn_t *nn, const op_t *first)
+{
+    run_t run = {.nn = nn, .op = first};
+    for (; run.op->kind != OP_END; run.op = next_record(run.op)) {
+        run_record(&run);
+    }
+}
+
+static const op_t *main_records(const plan_t *plan)
+{
+    const place_t *places = (const place_t *)(plan + 1);
+    return (const op_t *)(places + plan->main_tensors + plan->init_tensors);
 }
 
 nn_status_t nn_open(nn_t *nn, const uint8_t *model, size_t model_size, uint8_t *arena, size_t arena_size)
@@ -83,46 +64,58 @@ nn_status_t nn_open(nn_t *nn, const uint8_t *model, size_t model_size, uint8_t *
     nn->model_size = model_size;
     nn->arena = arena;
     nn->arena_size = (arena_size < PLAN_FAILED ? arena_size : PLAN_FAILED) & ~(size_t)3;
-    nn_status_t status = graph_open(nn);
-    if (status == NN_OK) {
-        status = nn_reset(nn);
-    }
-    if (status != NN_OK) {
-        nn->graph = NULL;
-    }
-    return status;
+    TRY(graph_open(nn));
+    return nn_reset(nn);
 }
 
 nn_status_t nn_reset(nn_t *nn)
 {
-    NEED(nn->graph != NULL, NN_E_STATE);
-    const variable_t *variable;
-    for (uint32_t at = nn->graph->variables; at != 0; at = variable->next) {
-        variable = arena_at(nn, at);
-        memset(arena_at(nn, variable->state), variable->fill, variable->bytes);
-    }
-    return run_subgraph(nn, SUBGRAPH_INIT, NULL, NULL);
-}
-
-nn_status_t nn_invoke_traced(nn_t *nn, nn_trace_t trace, void *context)
-{
-    NEED(nn->graph != NULL, NN_E_STATE);
-    return run_subgraph(nn, SUBGRAPH_MAIN, trace, context);
+    NEED(nn->plan != NULL, NN_E_STATE);
+    run_records(nn, (const op_t *)(const void *)((const uint8_t *)nn->plan + nn->plan->reset));
+    return NN_OK;
 }
 
 nn_status_t nn_invoke(nn_t *nn)
 {
-    return nn_invoke_traced(nn, NULL, NULL);
+    NEED(nn->plan != NULL, NN_E_STATE);
+    run_records(nn, main_records(nn->plan));
+    return NN_OK;
+}
+
+/* ---- tensors: what the file says of them, and where the plan has put them ---- */
+
+static uint32_t main_subgraph(fb_t *fb, fb_vector_t *buffers)
+{
+    const uint32_t model = fb_root(fb, TFLITE_IDENTIFIER);
+    *buffers = fb_vector(fb, model, MODEL_BUFFERS, 4);
+    return fb_table_at(fb, fb_vector(fb, model, MODEL_SUBGRAPHS, 4), 0);
+}
+
+static nn_status_t describe(const nn_t *nn, uint32_t index, nn_tensor_t *tensor)
+{
+    fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
+    fb_vector_t buffers;
+    const uint32_t subgraph = main_subgraph(&fb, &buffers);
+    tensor_t t;
+    TRY(tensor_load(&fb, fb_vector(&fb, subgraph, SUBGRAPH_TENSORS, 4), buffers, index, &t));
+    tensor->data = nn->data + ((const place_t *)(nn->plan + 1))[index];
+    tensor->size = t.bytes;
+    memcpy(tensor->dims, t.dims, sizeof t.dims);
+    tensor->rank = t.rank;
+    tensor->type = t.type;
+    tensor->scale = t.scale;
+    tensor->zero_point = t.zero_point;
+    return NN_OK;
 }
 
 static nn_status_t graph_tensor(const nn_t *nn, unsigned field, unsigned index, nn_tensor_t *tensor)
 {
-    NEED(nn->graph != NULL, NN_E_STATE);
-    const subgraph_t *sub = &nn->graph->subgraph[SUBGRAPH_MAIN];
+    NEED(nn->plan != NULL, NN_E_STATE);
     fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
-    const fb_vector_t indices = fb_vector(&fb, sub->table, field, 4);
+    fb_vector_t buffers;
+    const fb_vector_t indices = fb_vector(&fb, main_subgraph(&fb, &buffers), field, 4);
     NEED(index < indices.count, NN_E_SHAPE);
-    return describe(nn, sub, (uint32_t)fb_i32_at(&fb, indices, index), tensor);
+    return describe(nn, (uint32_t)fb_i32_at(&fb, indices, index), tensor);
 }
 
 nn_status_t nn_input(const nn_t *nn, unsigned index, nn_tensor_t *tensor)
@@ -133,6 +126,39 @@ nn_status_t nn_input(const nn_t *nn, unsigned index, nn_tensor_t *tensor)
 nn_status_t nn_output(const nn_t *nn, unsigned index, nn_tensor_t *tensor)
 {
     return graph_tensor(nn, SUBGRAPH_OUTPUTS, index, tensor);
+}
+
+static nn_status_t trace_operator(const nn_t *nn, uint32_t index, nn_trace_t trace, void *context)
+{
+    fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
+    fb_vector_t buffers;
+    const fb_vector_t operators = fb_vector(&fb, main_subgraph(&fb, &buffers), SUBGRAPH_OPERATORS, 4);
+    const fb_vector_t outputs = fb_vector(&fb, fb_table_at(&fb, operators, index), OPERATOR_OUTPUTS, 4);
+    for (uint32_t i = 0; i < outputs.count; i++) {
+        const uint32_t tensor_index = (uint32_t)fb_i32_at(&fb, outputs, i);
+        nn_tensor_t tensor;
+        TRY(describe(nn, tensor_index, &tensor));
+        if (tensor.type != NN_RESOURCE) {
+            trace(context, index, i, &tensor, tensor_index);
+        }
+    }
+    return NN_OK;
+}
+
+/* An operator without a record has its outputs in place when the next one that has a record begins. */
+nn_status_t nn_invoke_traced(nn_t *nn, nn_trace_t trace, void *context)
+{
+    NEED(nn->plan != NULL, NN_E_STATE);
+    run_t run = {.nn = nn, .op = main_records(nn->plan)};
+    for (uint32_t next = 0;; run.op = next_record(run.op)) {
+        for (; next < run.op->index; next++) {
+            TRY(trace_operator(nn, next, trace, context));
+        }
+        if (run.op->kind == OP_END) {
+            return NN_OK;
+        }
+        run_record(&run);
+    }
 }
 
 const char *nn_status_name(nn_status_t status)
@@ -147,6 +173,7 @@ const char *nn_status_name(nn_status_t status)
         "arena too small",
         "beyond a limit of this build",
         "no model is open",
+        "the model's plan is wrong",
     };
-    return status <= NN_OK && status >= NN_E_STATE ? names[-(int)status] : "unknown";
+    return status <= NN_OK && status >= NN_E_PLAN ? names[-(int)status] : "unknown";
 }

@@ -1,13 +1,17 @@
 /* CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, AVERAGE_POOL_2D and MAX_POOL_2D: checks what a file asks for, then calls
  * kernels. */
-#include <stddef.h>
-
 #include "graph.h"
 #include "kernels.h"
 #include "op_common.h"
 #include "schema.h"
 
 enum { BATCH, HEIGHT, WIDTH, CHANNEL };
+
+/* The tensors of an operator with weights. */
+typedef struct weighted {
+    tensor_t in, filter, out, loaded_bias;
+    const tensor_t *bias; /* NULL: none */
+} weighted_t;
 
 /* The fields of the options, which differ only in their positions. */
 typedef struct fields {
@@ -66,32 +70,71 @@ static nn_status_t load_window(build_t *b, const fields_t *f, const tensor_t *in
     return activation_range(fb_u8(&b->fb, b->options, f->activation, ACTIVATION_NONE), out, &w->low, &w->high);
 }
 
-/* A bias is optional: int32, one for each output channel. */
-static nn_status_t check_bias(build_t *b, uint16_t channels)
+/* A bias is optional: int32, one for each output channel. `bias` then points to `loaded`. */
+static nn_status_t load_bias(build_t *b, uint32_t channels, tensor_t *loaded, const tensor_t **bias)
 {
-    tensor_t bias;
+    *bias = NULL;
     if (!build_has_input(b, 2)) {
         return NN_OK;
     }
-    TRY(build_input(b, 2, &bias));
-    NEED(bias.type == NN_INT32, NN_E_TYPE);
-    NEED(bias.elements == channels, NN_E_SHAPE);
+    TRY(build_input(b, 2, loaded));
+    NEED(loaded->type == NN_INT32, NN_E_TYPE);
+    NEED(loaded->elements == channels, NN_E_SHAPE);
+    *bias = loaded;
     return NN_OK;
 }
 
-/* The multipliers of all channels, then their shifts, behind the operator's parameters. */
-static nn_status_t store_factors(build_t *b, const tensor_t *in, const tensor_t *filter, const tensor_t *out,
-                                 uint32_t count)
+static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 {
-    int32_t *multiplier = build_alloc(b, count * (uint32_t)sizeof *multiplier);
-    int8_t *shift = build_alloc(b, count);
-    NEED(multiplier != NULL && shift != NULL, NN_E_ARENA);
-    for (uint32_t i = 0; i < count; i++) {
-        const float filter_scale = fb_f32_at(&b->fb, filter->scales, i);
-        factor_t factor;
-        NEED(factor_from_real((double)in->scale * (double)filter_scale / (double)out->scale, &factor), NN_E_TYPE);
-        multiplier[i] = factor.multiplier;
-        shift[i] = factor.shift;
+    return fb_load_float(b->fb.data + p->filter.scales.at + 4 * i);
+}
+
+/* Requantisation of output channel i, where each weight has the scale i, or all have one. */
+static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor_t *factor)
+{
+    const float scale = scale_at(b, p, i);
+    NEED(scale > 0 && scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
+    NEED(factor_from_ratio(p->in.scale, scale, p->out.scale, 0, factor), NN_E_TYPE);
+    return NN_OK;
+}
+
+/* Whether the short way of requantisation is exact: see window_t. The largest scale has the largest shift. */
+static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint16_t *fast)
+{
+    int64_t bias = 0;
+    uint32_t largest = 0;
+    factor_t factor;
+    *fast = 0;
+    if (b->pass == PASS_MEASURE) {
+        return NN_OK;
+    }
+    for (uint32_t i = 0; p->bias != NULL && i < p->bias->elements; i++) {
+        const int64_t value = p->bias->data.count != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
+        bias = value > bias ? value : -value > bias ? -value : bias;
+    }
+    for (uint32_t i = 1; i < p->filter.scales.count; i++) {
+        largest = scale_at(b, p, i) > scale_at(b, p, largest) ? i : largest;
+    }
+    TRY(factor_at(b, p, largest, &factor));
+    *fast = factor.shift < 0 && bias + (int64_t)depth * (255 * 128) < INT64_C(1) << 30;
+    return NN_OK;
+}
+
+/* The multipliers of all channels, then their shifts. */
+static nn_status_t put_factors(build_t *b, const weighted_t *p)
+{
+    const uint32_t count = p->filter.scales.count, padded = (count + 3) & ~UINT32_C(3), multipliers = b->head;
+    if (b->pass == PASS_MEASURE) {
+        return NN_OK;
+    }
+    TRY(build_take(b, 4 * count + padded));
+    for (uint32_t i = 0; i < padded; i++) {
+        factor_t factor = {0};
+        if (i < count) {
+            TRY(factor_at(b, p, i, &factor));
+            TRY(build_set(b, multipliers + 4 * i, &factor.multiplier, sizeof factor.multiplier));
+        }
+        TRY(build_set(b, multipliers + 4 * count + i, &factor.shift, sizeof factor.shift));
     }
     return NN_OK;
 }
@@ -106,6 +149,15 @@ static factors_t factors_behind(const void *parameters, uint32_t parameter_bytes
     };
 }
 
+/* Input, filter, bias, output. */
+static nn_status_t put_operands(build_t *b, const weighted_t *p)
+{
+    TRY(build_operand(b, &p->in));
+    TRY(build_operand(b, &p->filter));
+    TRY(build_operand(b, p->bias));
+    return build_operand(b, &p->out);
+}
+
 /* One scale for all, or one for each of `channels` along `dimension`. */
 static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint16_t channels, uint16_t *factors)
 {
@@ -116,29 +168,68 @@ static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint1
     return NN_OK;
 }
 
+/* How far the output must begin before the input so that none is written over what a later one reads, in bytes: pixels
+ * come in raster order, and a pixel's inputs are read before it is written. Along a row the distance changes evenly but
+ * where the window leaves the left edge, so a few of its pixels tell. */
+static uint32_t reach(const window_t *w)
+{
+    const int64_t row = (int64_t)w->in_w * w->in_c;
+    const int32_t edge = w->pad_left / w->stride_w, told[] = {edge, edge + 1, w->out_w - 1, w->out_w};
+    int64_t most = 0;
+    for (int32_t y = 0; y < w->out_h; y++) {
+        for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
+            const int32_t x = told[i]; /* how many pixels of the row are written */
+            const bool wraps = x == w->out_w;
+            if (x < 1 || x > w->out_w || (wraps && y + 1 == w->out_h)) {
+                continue;
+            }
+            const int64_t top = (y + wraps) * w->stride_h - w->pad_top;
+            const int64_t left = wraps ? 0 : x * w->stride_w - w->pad_left;
+            const int64_t read = (top > 0 ? top * row : 0) + (left > 0 ? left * w->in_c : 0);
+            const int64_t written = ((int64_t)y * w->out_w + x) * w->out_c;
+            most = written - read > most ? written - read : most;
+        }
+    }
+    return (uint32_t)most;
+}
+
+/* Weights that an operator has made could be overwritten by its own output. */
+static bool is_constant(const weighted_t *p)
+{
+    return p->filter.data.count != 0 && (p->bias == NULL || p->bias->data.count != 0);
+}
+
 static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwise)
 {
-    tensor_t in, filter, out;
-    TRY(build_input(b, 0, &in));
-    TRY(build_input(b, 1, &filter));
-    TRY(build_output(b, 0, &out));
-    window_t *w = build_alloc(b, sizeof *w);
-    NEED(w != NULL, NN_E_ARENA);
-    TRY(image(&filter, &w->filter_h, &w->filter_w, &w->filter_c));
-    TRY(load_window(b, fields, &in, &out, w));
+    weighted_t p;
+    window_t w;
+    TRY(build_input(b, 0, &p.in));
+    TRY(build_input(b, 1, &p.filter));
+    TRY(build_output(b, 0, &p.out));
+    TRY(image(&p.filter, &w.filter_h, &w.filter_w, &w.filter_c));
+    TRY(load_window(b, fields, &p.in, &p.out, &w));
     if (depthwise) {
-        NEED(filter.dims[0] == 1 && w->filter_c == w->out_c && w->out_c % w->in_c == 0, NN_E_SHAPE);
-        NEED(fb_i32(&b->fb, b->options, DEPTHWISE_MULTIPLIER, 0) == w->out_c / w->in_c, NN_E_SHAPE);
+        NEED(p.filter.dims[0] == 1 && w.filter_c == w.out_c && w.out_c % w.in_c == 0, NN_E_SHAPE);
+        NEED(fb_i32(&b->fb, b->options, DEPTHWISE_MULTIPLIER, 0) == w.out_c / w.in_c, NN_E_SHAPE);
     } else {
-        NEED(filter.dims[0] == w->out_c && w->in_c % w->filter_c == 0, NN_E_SHAPE);
-        NEED(w->out_c % (w->in_c / w->filter_c) == 0, NN_E_SHAPE);
+        NEED(p.filter.dims[0] == w.out_c && w.in_c % w.filter_c == 0, NN_E_SHAPE);
+        NEED(w.out_c % (w.in_c / w.filter_c) == 0, NN_E_SHAPE);
     }
-    const uint32_t depth = filter.elements / w->out_c; /* both cases */
+    const uint32_t depth = p.filter.elements / w.out_c; /* both cases */
     NEED(depth <= NN_MAX_DEPTH, NN_E_LIMIT);
-    TRY(check_filter(&filter, depthwise ? 3 : 0, w->out_c, &w->factors));
-    TRY(check_bias(b, w->out_c));
-    TRY(build_work(b, (uint64_t)out.elements * depth));
-    return store_factors(b, &in, &filter, &out, w->factors);
+    TRY(check_filter(&p.filter, depthwise ? 3 : 0, w.out_c, &w.factors));
+    TRY(load_bias(b, w.out_c, &p.loaded_bias, &p.bias));
+    TRY(build_work(b, (uint64_t)p.out.elements * depth));
+    TRY(is_fast(b, &p, depth, &w.fast));
+    if (w.batches == 1 && is_constant(&p) && (depthwise ? w.in_c == w.out_c : w.in_c == w.filter_c)) {
+        build_overlap(b, &p.in, reach(&w), depthwise ? w.in_c : 1);
+    }
+    TRY(put_operands(b, &p));
+    if (!depthwise) {
+        TRY(build_scratch(b, patch_scratch(p.out.elements / w.out_c, depth)));
+    }
+    TRY(build_put(b, &w, sizeof w));
+    return put_factors(b, &p);
 }
 
 nn_status_t conv_prepare(build_t *b)
@@ -157,51 +248,59 @@ nn_status_t depthwise_prepare(build_t *b)
 
 void conv_run(const run_t *run)
 {
-    const window_t *w = run_parameters(run);
+    const window_t *w = run_parameters(run, 5);
     const factors_t factors = factors_behind(w, sizeof *w, w->factors);
-    kernel_conv(w, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0), NULL);
+    kernel_conv(w, &factors, run_operand(run, 0), run_operand(run, 1), run_operand(run, 2), run_operand(run, 3),
+                run_operand(run, 4));
 }
 
 void depthwise_run(const run_t *run)
 {
-    const window_t *w = run_parameters(run);
+    const window_t *w = run_parameters(run, 4);
     const factors_t factors = factors_behind(w, sizeof *w, w->factors);
-    kernel_depthwise(w, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0));
+    kernel_depthwise(w, &factors, run_operand(run, 0), run_operand(run, 1), run_operand(run, 2), run_operand(run, 3));
 }
 
 /* The filter is [units, depth]; the input is cut into rows of `depth`, whatever its shape. */
 nn_status_t fully_connected_prepare(build_t *b)
 {
-    tensor_t in, filter, out;
-    TRY(build_input(b, 0, &in));
-    TRY(build_input(b, 1, &filter));
-    TRY(build_output(b, 0, &out));
-    NEED(is_quantized_int8(&in) && is_quantized_int8(&out), NN_E_TYPE);
+    weighted_t p;
+    dense_t d;
+    TRY(build_input(b, 0, &p.in));
+    TRY(build_input(b, 1, &p.filter));
+    TRY(build_output(b, 0, &p.out));
+    NEED(is_quantized_int8(&p.in) && is_quantized_int8(&p.out), NN_E_TYPE);
     NEED(fb_u8(&b->fb, b->options, FULLY_CONNECTED_FORMAT, 0) == 0, NN_E_TYPE);
-    dense_t *d = build_alloc(b, sizeof *d);
-    NEED(d != NULL, NN_E_ARENA);
-    NEED(filter.rank == 2, NN_E_SHAPE);
-    TRY(side(filter.dims[0], &d->units));
-    TRY(side(filter.dims[1], &d->depth));
-    NEED(d->depth <= NN_MAX_DEPTH, NN_E_LIMIT);
-    d->rows = in.elements / d->depth;
-    NEED(in.elements % d->depth == 0 && out.elements == (uint64_t)d->rows * d->units, NN_E_SHAPE);
-    NEED(out.rank > 0 && out.dims[out.rank - 1] == d->units, NN_E_SHAPE);
-    d->in_zero = (int16_t)in.zero_point;
-    d->out_zero = (int16_t)out.zero_point;
-    TRY(activation_range(fb_u8(&b->fb, b->options, FULLY_CONNECTED_ACTIVATION, ACTIVATION_NONE), &out, &d->low,
-                         &d->high));
-    TRY(check_filter(&filter, 0, d->units, &d->factors));
-    TRY(check_bias(b, d->units));
-    TRY(build_work(b, (uint64_t)out.elements * d->depth));
-    return store_factors(b, &in, &filter, &out, d->factors);
+    NEED(p.filter.rank == 2, NN_E_SHAPE);
+    TRY(side(p.filter.dims[0], &d.units));
+    TRY(side(p.filter.dims[1], &d.depth));
+    NEED(d.depth <= NN_MAX_DEPTH, NN_E_LIMIT);
+    d.rows = p.in.elements / d.depth;
+    NEED(p.in.elements % d.depth == 0 && p.out.elements == (uint64_t)d.rows * d.units, NN_E_SHAPE);
+    NEED(p.out.rank > 0 && p.out.dims[p.out.rank - 1] == d.units, NN_E_SHAPE);
+    d.in_zero = (int16_t)p.in.zero_point;
+    d.out_zero = (int16_t)p.out.zero_point;
+    TRY(activation_range(fb_u8(&b->fb, b->options, FULLY_CONNECTED_ACTIVATION, ACTIVATION_NONE), &p.out, &d.low,
+                         &d.high));
+    TRY(check_filter(&p.filter, 0, d.units, &d.factors));
+    TRY(load_bias(b, d.units, &p.loaded_bias, &p.bias));
+    TRY(build_work(b, (uint64_t)p.out.elements * d.depth));
+    TRY(is_fast(b, &p, d.depth, &d.fast));
+    if (is_constant(&p)) { /* a block is read before it is written, so only growing outputs run into later rows */
+        build_overlap(b, &p.in, d.units > d.depth ? (d.rows - 1) * (d.units - d.depth) : 0U, 1);
+    }
+    TRY(put_operands(b, &p));
+    TRY(build_scratch(b, patch_scratch(d.rows, d.depth)));
+    TRY(build_put(b, &d, sizeof d));
+    return put_factors(b, &p);
 }
 
 void fully_connected_run(const run_t *run)
 {
-    const dense_t *d = run_parameters(run);
+    const dense_t *d = run_parameters(run, 5);
     const factors_t factors = factors_behind(d, sizeof *d, d->factors);
-    kernel_dense(d, &factors, run_input(run, 0), run_input(run, 1), run_input(run, 2), run_output(run, 0), NULL);
+    kernel_dense(d, &factors, run_operand(run, 0), run_operand(run, 1), run_operand(run, 2), run_operand(run, 3),
+                 run_operand(run, 4));
 }
 
 nn_status_t pool_prepare(build_t *b)
@@ -210,25 +309,30 @@ nn_status_t pool_prepare(build_t *b)
     tensor_t in, out;
     TRY(build_input(b, 0, &in));
     TRY(build_output(b, 0, &out));
-    window_t *w = build_alloc(b, sizeof *w);
-    NEED(w != NULL, NN_E_ARENA);
-    TRY(side(fb_i32(&b->fb, b->options, POOL_FILTER_H, 0), &w->filter_h));
-    TRY(side(fb_i32(&b->fb, b->options, POOL_FILTER_W, 0), &w->filter_w));
-    TRY(load_window(b, &fields, &in, &out, w));
-    NEED(w->in_c == w->out_c, NN_E_SHAPE);
+    window_t w = {0};
+    TRY(side(fb_i32(&b->fb, b->options, POOL_FILTER_H, 0), &w.filter_h));
+    TRY(side(fb_i32(&b->fb, b->options, POOL_FILTER_W, 0), &w.filter_w));
+    TRY(load_window(b, &fields, &in, &out, &w));
+    NEED(w.in_c == w.out_c, NN_E_SHAPE);
     NEED(in.scale == out.scale && in.zero_point == out.zero_point, NN_E_TYPE);
-    const uint64_t area = (uint64_t)(w->filter_h < w->in_h ? w->filter_h : w->in_h) *
-                          (uint64_t)(w->filter_w < w->in_w ? w->filter_w : w->in_w);
+    const uint64_t area =
+        (uint64_t)(w.filter_h < w.in_h ? w.filter_h : w.in_h) * (uint64_t)(w.filter_w < w.in_w ? w.filter_w : w.in_w);
     NEED(area <= INT32_MAX / 256, NN_E_LIMIT); /* a sum fits an int32 */
-    return build_work(b, out.elements * area);
+    TRY(build_work(b, out.elements * area));
+    if (w.batches == 1) {
+        build_overlap(b, &in, reach(&w), 1);
+    }
+    TRY(build_operand(b, &in));
+    TRY(build_operand(b, &out));
+    return build_put(b, &w, sizeof w);
 }
 
 void average_pool_run(const run_t *run)
 {
-    kernel_average_pool(run_parameters(run), run_input(run, 0), run_output(run, 0));
+    kernel_average_pool(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }
 
 void max_pool_run(const run_t *run)
 {
-    kernel_max_pool(run_parameters(run), run_input(run, 0), run_output(run, 0));
+    kernel_max_pool(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }

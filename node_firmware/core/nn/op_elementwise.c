@@ -1,4 +1,6 @@
 /* ADD, MUL, SOFTMAX, LOGISTIC, TANH, QUANTIZE and DEQUANTIZE: checks what a file asks for, then calls kernels. */
+#include <string.h>
+
 #include "graph.h"
 #include "kernels.h"
 #include "op_common.h"
@@ -63,54 +65,65 @@ static nn_status_t load_broadcast(const tensor_t in[2], const tensor_t *out, bro
     return NN_OK;
 }
 
-static nn_status_t load_arithmetic(build_t *b, tensor_t in[2], tensor_t *out, arithmetic_t **parameters)
+static nn_status_t load_arithmetic(build_t *b, tensor_t in[2], tensor_t *out, arithmetic_t *p)
 {
     TRY(build_input(b, 0, &in[0]));
     TRY(build_input(b, 1, &in[1]));
     TRY(build_output(b, 0, out));
     NEED(is_quantized_int8(&in[0]) && is_quantized_int8(&in[1]) && is_quantized_int8(out), NN_E_TYPE);
-    arithmetic_t *p = build_alloc(b, sizeof *p);
-    NEED(p != NULL, NN_E_ARENA);
+    memset(p, 0, sizeof *p);
     TRY(load_broadcast(in, out, &p->over));
     p->in_zero[0] = (int16_t)in[0].zero_point;
     p->in_zero[1] = (int16_t)in[1].zero_point;
     p->out_zero = (int16_t)out->zero_point;
-    *parameters = p;
     return activation_range(fb_u8(&b->fb, b->options, ARITHMETIC_ACTIVATION, ACTIVATION_NONE), out, &p->low, &p->high);
+}
+
+/* An operand that is not repeated may be overwritten, element by element. */
+static nn_status_t put_arithmetic(build_t *b, const tensor_t in[2], const tensor_t *out, const arithmetic_t *p)
+{
+    for (int k = 0; k < 2; k++) {
+        if (in[k].elements == out->elements) {
+            build_overlap(b, &in[k], 0, 1);
+        }
+        TRY(build_operand(b, &in[k]));
+    }
+    TRY(build_operand(b, out));
+    return build_put(b, p, sizeof *p);
 }
 
 /* Both operands are brought to twice the larger scale, with ADD_HEADROOM more bits, before they are added. */
 nn_status_t add_prepare(build_t *b)
 {
     tensor_t in[2], out;
-    arithmetic_t *p;
+    arithmetic_t p;
     TRY(load_arithmetic(b, in, &out, &p));
-    const double common = 2 * (double)(in[0].scale > in[1].scale ? in[0].scale : in[1].scale);
+    const float larger = in[0].scale > in[1].scale ? in[0].scale : in[1].scale;
     for (int k = 0; k < 2; k++) {
-        NEED(factor_from_real((double)in[k].scale / common, &p->in[k]), NN_E_TYPE);
+        NEED(factor_from_ratio(in[k].scale, 1, larger, -1, &p.in[k]), NN_E_TYPE);
     }
-    NEED(factor_from_real(common / ((1 << ADD_HEADROOM) * (double)out.scale), &p->out), NN_E_TYPE);
-    NEED(p->out.shift <= 0, NN_E_TYPE);
-    return NN_OK;
+    NEED(factor_from_ratio(larger, 1, out.scale, 1 - ADD_HEADROOM, &p.out), NN_E_TYPE);
+    NEED(p.out.shift <= 0, NN_E_TYPE);
+    return put_arithmetic(b, in, &out, &p);
 }
 
 void add_run(const run_t *run)
 {
-    kernel_add(run_parameters(run), run_input(run, 0), run_input(run, 1), run_output(run, 0));
+    kernel_add(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
 }
 
 nn_status_t mul_prepare(build_t *b)
 {
     tensor_t in[2], out;
-    arithmetic_t *p;
+    arithmetic_t p;
     TRY(load_arithmetic(b, in, &out, &p));
-    NEED(factor_from_real((double)in[0].scale * (double)in[1].scale / (double)out.scale, &p->out), NN_E_TYPE);
-    return NN_OK;
+    NEED(factor_from_ratio(in[0].scale, in[1].scale, out.scale, 0, &p.out), NN_E_TYPE);
+    return put_arithmetic(b, in, &out, &p);
 }
 
 void mul_run(const run_t *run)
 {
-    kernel_mul(run_parameters(run), run_input(run, 0), run_input(run, 1), run_output(run, 0));
+    kernel_mul(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
 }
 
 /* An int8 operator of one input and one output of the same shape, whose output's quantisation is fixed. */
@@ -124,48 +137,66 @@ static nn_status_t load_unary(build_t *b, tensor_t *in, tensor_t *out, float sca
     return build_work(b, (uint64_t)FUNCTION_WORK * in->elements);
 }
 
-/* Inputs of exp() are in Q5. A scale of 2^30 and more in them means that exp() of all but the maximum is 0. */
+/* An operator's record with its one input, which may be overwritten where elements do not grow, and its one output. */
+static nn_status_t put_unary(build_t *b, const tensor_t *in, const tensor_t *out, const void *parameters,
+                             uint32_t bytes)
+{
+    if (out->bytes <= in->bytes) {
+        build_overlap(b, in, 0, 1);
+    }
+    TRY(build_operand(b, in));
+    TRY(build_operand(b, out));
+    return build_put(b, parameters, bytes);
+}
+
+/* The factor that takes `a` * `b` * 2^exponent inputs to fixed point; 0 where it is 2^30 and more: then all inputs but
+ * 0 saturate. It must be `above_one`, or 1 at least. */
+static nn_status_t fixed_point(float a, float b, int exponent, bool above_one, factor_t *factor)
+{
+    const int shift = ratio_factor(a, b, 1, exponent, &factor->multiplier);
+    NEED(shift > 1 || (shift == 1 && (!above_one || factor->multiplier > INT32_C(1) << 30)), NN_E_TYPE);
+    factor->shift = (int8_t)(shift <= 30 ? shift : 0);
+    factor->multiplier = shift <= 30 ? factor->multiplier : 0;
+    return NN_OK;
+}
+
+/* Inputs of exp() are in Q5. */
 nn_status_t softmax_prepare(build_t *b)
 {
     tensor_t in, out;
+    softmax_t p = {0};
     TRY(load_unary(b, &in, &out, 1.0F / 256, INT8_MIN));
-    softmax_t *p = build_alloc(b, sizeof *p);
-    NEED(p != NULL, NN_E_ARENA);
     NEED(in.rank > 0, NN_E_SHAPE);
-    p->depth = (uint32_t)in.dims[in.rank - 1];
-    p->rows = in.elements / p->depth;
-    NEED(p->depth < 4096, NN_E_LIMIT); /* the sum of exp() fits Q12 */
-    const double beta = (double)fb_f32(&b->fb, b->options, SOFTMAX_BETA, 0);
-    const double real = beta * (double)in.scale * (1 << 26);
-    NEED(real > 1, NN_E_TYPE);
-    if (real < (1 << 30)) {
-        NEED(factor_from_real(real, &p->scale), NN_E_TYPE);
-        p->diff_min = -(int32_t)((INT64_C(31) << 26) >> p->scale.shift);
+    p.depth = (uint32_t)in.dims[in.rank - 1];
+    p.rows = in.elements / p.depth;
+    NEED(p.depth < 4096, NN_E_LIMIT); /* the sum of exp() fits Q12 */
+    const float beta = fb_f32(&b->fb, b->options, SOFTMAX_BETA, 0);
+    NEED(beta > 0 && beta <= 3.4e38F, NN_E_TYPE);
+    TRY(fixed_point(beta, in.scale, 26, true, &p.scale));
+    if (p.scale.multiplier != 0) {
+        p.diff_min = -(int32_t)((INT64_C(31) << 26) >> p.scale.shift);
     }
-    return NN_OK;
+    return put_unary(b, &in, &out, &p, sizeof p);
 }
 
 void softmax_run(const run_t *run)
 {
-    kernel_softmax(run_parameters(run), run_input(run, 0), run_output(run, 0));
+    kernel_softmax(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }
 
-/* Inputs are brought to Q4. A scale of 2^30 and more in it means that all of them saturate. */
+/* Inputs are brought to Q4. */
 static nn_status_t sigmoid_prepare(build_t *b, float out_scale, int32_t out_zero_point)
 {
     tensor_t in, out;
+    sigmoid_t p = {0};
     TRY(load_unary(b, &in, &out, out_scale, out_zero_point));
-    sigmoid_t *p = build_alloc(b, sizeof *p);
-    NEED(p != NULL, NN_E_ARENA);
-    p->count = in.elements;
-    p->in_zero = (int16_t)in.zero_point;
-    const double real = (double)in.scale * (1 << 27);
-    NEED(real >= 1, NN_E_TYPE);
-    if (real < (1 << 30)) {
-        NEED(factor_from_real(real, &p->scale), NN_E_TYPE);
-        p->radius = (int32_t)((INT64_C(15) << 27) >> p->scale.shift);
+    p.count = in.elements;
+    p.in_zero = (int16_t)in.zero_point;
+    TRY(fixed_point(in.scale, 1, 27, false, &p.scale));
+    if (p.scale.multiplier != 0) {
+        p.radius = (int32_t)((INT64_C(15) << 27) >> p.scale.shift);
     }
-    return NN_OK;
+    return put_unary(b, &in, &out, &p, sizeof p);
 }
 
 nn_status_t logistic_prepare(build_t *b)
@@ -175,7 +206,7 @@ nn_status_t logistic_prepare(build_t *b)
 
 void logistic_run(const run_t *run)
 {
-    kernel_logistic(run_parameters(run), run_input(run, 0), run_output(run, 0));
+    kernel_logistic(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }
 
 nn_status_t tanh_prepare(build_t *b)
@@ -185,55 +216,54 @@ nn_status_t tanh_prepare(build_t *b)
 
 void tanh_run(const run_t *run)
 {
-    kernel_tanh(run_parameters(run), run_input(run, 0), run_output(run, 0));
+    kernel_tanh(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }
 
 /* The kernel is chosen by the tensors' types, again in each run. */
 typedef struct conversion {
-    uint8_t in, out; /* nn_type_t */
+    uint32_t in, out; /* nn_type_t */
     requantize_t integer;
     affine_t real;
 } conversion_t;
 
-static nn_status_t load_conversion(build_t *b, tensor_t *in, tensor_t *out, conversion_t **conversion)
+static nn_status_t load_conversion(build_t *b, tensor_t *in, tensor_t *out, conversion_t *p)
 {
     TRY(build_input(b, 0, in));
     TRY(build_output(b, 0, out));
     NEED(same_shape(in, out), NN_E_SHAPE);
-    conversion_t *p = build_alloc(b, sizeof *p);
-    NEED(p != NULL, NN_E_ARENA);
-    p->in = (uint8_t)in->type;
-    p->out = (uint8_t)out->type;
-    *conversion = p;
+    memset(p, 0, sizeof *p);
+    p->in = (uint32_t)in->type;
+    p->out = (uint32_t)out->type;
     return NN_OK;
 }
 
 nn_status_t quantize_prepare(build_t *b)
 {
     tensor_t in, out;
-    conversion_t *p;
+    conversion_t p;
     TRY(load_conversion(b, &in, &out, &p));
     NEED(out.scale > 0, NN_E_TYPE);
     if (in.type == NN_FLOAT32) {
         NEED(out.type == NN_INT8, NN_E_TYPE);
-        p->real = (affine_t){in.elements, out.scale, (int16_t)out.zero_point};
-        return NN_OK;
+        p.real = (affine_t){.count = in.elements, .scale = out.scale, .zero = out.zero_point};
+    } else {
+        NEED((in.type == NN_INT8 && (out.type == NN_INT8 || out.type == NN_UINT8)) ||
+                 (in.type == NN_UINT8 && out.type == NN_INT8),
+             NN_E_TYPE);
+        NEED(in.scale > 0, NN_E_TYPE);
+        p.integer.count = in.elements;
+        p.integer.in_zero = (int16_t)in.zero_point;
+        p.integer.out_zero = (int16_t)out.zero_point;
+        NEED(factor_from_ratio(in.scale, 1, out.scale, 0, &p.integer.scale), NN_E_TYPE);
     }
-    NEED((in.type == NN_INT8 && (out.type == NN_INT8 || out.type == NN_UINT8)) ||
-             (in.type == NN_UINT8 && out.type == NN_INT8),
-         NN_E_TYPE);
-    NEED(in.scale > 0, NN_E_TYPE);
-    p->integer =
-        (requantize_t){.count = in.elements, .in_zero = (int16_t)in.zero_point, .out_zero = (int16_t)out.zero_point};
-    NEED(factor_from_real((double)in.scale / (double)out.scale, &p->integer.scale), NN_E_TYPE);
-    return NN_OK;
+    return put_unary(b, &in, &out, &p, sizeof p);
 }
 
 void quantize_run(const run_t *run)
 {
-    const conversion_t *p = run_parameters(run);
-    const void *in = run_input(run, 0);
-    void *out = run_output(run, 0);
+    const conversion_t *p = run_parameters(run, 2);
+    const void *in = run_operand(run, 0);
+    void *out = run_operand(run, 1);
     if (p->in == NN_FLOAT32) {
         kernel_float_to_int8(&p->real, in, out);
     } else if (p->in == NN_UINT8) {
@@ -248,20 +278,20 @@ void quantize_run(const run_t *run)
 nn_status_t dequantize_prepare(build_t *b)
 {
     tensor_t in, out;
-    conversion_t *p;
+    conversion_t p;
     TRY(load_conversion(b, &in, &out, &p));
     NEED(in.type == NN_INT8 || in.type == NN_UINT8, NN_E_TYPE);
     NEED(in.scale > 0 && out.type == NN_FLOAT32, NN_E_TYPE);
-    p->real = (affine_t){in.elements, in.scale, (int16_t)in.zero_point};
-    return NN_OK;
+    p.real = (affine_t){.count = in.elements, .scale = in.scale, .zero = in.zero_point};
+    return put_unary(b, &in, &out, &p, sizeof p);
 }
 
 void dequantize_run(const run_t *run)
 {
-    const conversion_t *p = run_parameters(run);
+    const conversion_t *p = run_parameters(run, 2);
     if (p->in == NN_UINT8) {
-        kernel_uint8_to_float(&p->real, run_input(run, 0), run_output(run, 0));
+        kernel_uint8_to_float(&p->real, run_operand(run, 0), run_operand(run, 1));
     } else {
-        kernel_int8_to_float(&p->real, run_input(run, 0), run_output(run, 0));
+        kernel_int8_to_float(&p->real, run_operand(run, 0), run_operand(run, 1));
     }
 }

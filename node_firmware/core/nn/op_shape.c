@@ -1,6 +1,4 @@
 /* RESHAPE, CONCATENATION, SPLIT_V and STRIDED_SLICE: operators that only move elements, of any type. */
-#include <string.h>
-
 #include "graph.h"
 #include "kernels.h"
 #include "schema.h"
@@ -18,27 +16,8 @@ nn_status_t reshape_prepare(build_t *b)
     TRY(build_output(b, 0, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.elements == out.elements, NN_E_SHAPE);
-    uint32_t *bytes = build_alloc(b, sizeof *bytes);
-    NEED(bytes != NULL, NN_E_ARENA);
-    *bytes = in.bytes;
-    build_alias(b, &in, &out);
-    return NN_OK;
+    return build_view(b, &in, 0, &out);
 }
-
-void reshape_run(const run_t *run)
-{
-    const void *in = run_input(run, 0);
-    void *out = run_output(run, 0);
-    if (in != out) {
-        memcpy(out, in, *(const uint32_t *)run_parameters(run));
-    }
-}
-
-/* A tensor seen as `outer` rows, each made of the rows of its pieces. */
-typedef struct pieces {
-    uint32_t outer;
-    uint32_t row_bytes[]; /* one for each piece */
-} pieces_t;
 
 static nn_status_t find_axis(int32_t axis, uint8_t rank, uint8_t *found)
 {
@@ -48,75 +27,93 @@ static nn_status_t find_axis(int32_t axis, uint8_t rank, uint8_t *found)
     return NN_OK;
 }
 
-/* Checks that the pieces are `whole` cut along `axis`. `load` is how the pieces are got: as inputs or as outputs. */
-static nn_status_t load_pieces(build_t *b, const tensor_t *whole, uint8_t axis, uint32_t count,
-                               nn_status_t (*load)(build_t *, uint32_t, tensor_t *))
+/* A tensor seen as rows, each made of a row of each of its pieces. */
+typedef struct whole {
+    tensor_t tensor;
+    uint8_t axis;
+    uint32_t rows, row_bytes;
+    uint32_t at; /* where in a row the next piece begins */
+} whole_t;
+
+static void begin_whole(whole_t *w)
 {
-    pieces_t *p = build_alloc(b, (uint32_t)sizeof *p + 4 * count);
-    NEED(p != NULL, NN_E_ARENA);
-    p->outer = 1;
-    for (uint8_t i = 0; i < axis; i++) {
-        p->outer *= (uint32_t)whole->dims[i];
+    w->rows = 1;
+    w->at = 0;
+    for (uint8_t i = 0; i < w->axis; i++) {
+        w->rows *= (uint32_t)w->tensor.dims[i];
     }
-    int64_t along = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        tensor_t piece;
-        TRY(load(b, i, &piece));
-        NEED(movable(&piece, whole), NN_E_TYPE);
-        NEED(piece.scale == whole->scale && piece.zero_point == whole->zero_point, NN_E_TYPE);
-        p->row_bytes[i] = piece.bytes / p->outer;
-        along += piece.dims[axis];
-        piece.dims[axis] = whole->dims[axis];
-        NEED(same_shape(&piece, whole), NN_E_SHAPE);
-    }
-    NEED(along == whole->dims[axis], NN_E_SHAPE);
+    w->row_bytes = w->tensor.bytes / w->rows;
+}
+
+/* Checks that `piece` has the whole's shape but along the axis. Returns the bytes of its row. */
+static nn_status_t next_piece(whole_t *w, const tensor_t *piece, uint32_t *row_bytes)
+{
+    NEED(movable(piece, &w->tensor), NN_E_TYPE);
+    NEED(piece->scale == w->tensor.scale && piece->zero_point == w->tensor.zero_point, NN_E_TYPE);
+    tensor_t shape = *piece;
+    shape.dims[w->axis] = w->tensor.dims[w->axis];
+    NEED(same_shape(&shape, &w->tensor), NN_E_SHAPE);
+    *row_bytes = piece->bytes / w->rows;
+    w->at += *row_bytes;
+    NEED(w->at <= w->row_bytes, NN_E_SHAPE);
     return NN_OK;
 }
 
 nn_status_t concatenation_prepare(build_t *b)
 {
-    tensor_t out;
-    uint8_t axis;
-    TRY(build_output(b, 0, &out));
+    whole_t w;
+    TRY(build_output(b, 0, &w.tensor));
     NEED(fb_u8(&b->fb, b->options, CONCATENATION_ACTIVATION, ACTIVATION_NONE) == ACTIVATION_NONE, NN_E_OPERATOR);
-    TRY(find_axis(fb_i32(&b->fb, b->options, CONCATENATION_AXIS, 0), out.rank, &axis));
-    return load_pieces(b, &out, axis, b->inputs.count, build_input);
-}
-
-void concatenation_run(const run_t *run)
-{
-    const pieces_t *p = run_parameters(run);
-    uint8_t *out = run_output(run, 0);
-    for (uint32_t row = 0; row < p->outer; row++) {
-        for (uint32_t i = 0; i < run->op->input_count; i++) {
-            memcpy(out, (const uint8_t *)run_input(run, i) + row * p->row_bytes[i], p->row_bytes[i]);
-            out += p->row_bytes[i];
-        }
+    TRY(find_axis(fb_i32(&b->fb, b->options, CONCATENATION_AXIS, 0), w.tensor.rank, &w.axis));
+    begin_whole(&w);
+    for (uint32_t i = 0; i < b->inputs.count; i++) {
+        tensor_t piece;
+        const uint32_t at = w.at;
+        uint32_t row_bytes;
+        TRY(build_input(b, i, &piece));
+        TRY(next_piece(&w, &piece, &row_bytes));
+        TRY(build_move(b, &(move_t){.from = &piece,
+                                    .to = &w.tensor,
+                                    .to_offset = at,
+                                    .rows = w.rows,
+                                    .bytes = row_bytes,
+                                    .from_step = row_bytes,
+                                    .to_step = w.row_bytes}));
     }
+    NEED(w.at == w.row_bytes, NN_E_SHAPE);
+    return NN_OK;
 }
 
 /* Inputs: the tensor, the sizes of the pieces (the outputs' shapes say the same), the axis. */
 nn_status_t split_v_prepare(build_t *b)
 {
-    tensor_t in, axis_tensor;
-    uint8_t axis;
-    TRY(build_input(b, 0, &in));
-    TRY(build_input(b, 2, &axis_tensor));
-    NEED(axis_tensor.type == NN_INT32 && axis_tensor.data.count == 4, NN_E_TYPE);
-    TRY(find_axis(constant_at(b, &axis_tensor, 0), in.rank, &axis));
-    return load_pieces(b, &in, axis, b->outputs.count, build_output);
-}
-
-void split_v_run(const run_t *run)
-{
-    const pieces_t *p = run_parameters(run);
-    const uint8_t *in = run_input(run, 0);
-    for (uint32_t row = 0; row < p->outer; row++) {
-        for (uint32_t i = 0; i < run->op->output_count; i++) {
-            memcpy((uint8_t *)run_output(run, i) + row * p->row_bytes[i], in, p->row_bytes[i]);
-            in += p->row_bytes[i];
+    whole_t w;
+    tensor_t axis;
+    TRY(build_input(b, 0, &w.tensor));
+    TRY(build_input(b, 2, &axis));
+    NEED(axis.type == NN_INT32 && axis.data.count == 4, NN_E_TYPE);
+    TRY(find_axis(constant_at(b, &axis, 0), w.tensor.rank, &w.axis));
+    begin_whole(&w);
+    for (uint32_t i = 0; i < b->outputs.count; i++) {
+        tensor_t piece;
+        const uint32_t at = w.at;
+        uint32_t row_bytes;
+        TRY(build_output(b, i, &piece));
+        TRY(next_piece(&w, &piece, &row_bytes));
+        if (w.rows == 1) {
+            TRY(build_view(b, &w.tensor, at, &piece));
+            continue;
         }
+        TRY(build_move(b, &(move_t){.from = &w.tensor,
+                                    .to = &piece,
+                                    .from_offset = at,
+                                    .rows = w.rows,
+                                    .bytes = row_bytes,
+                                    .from_step = w.row_bytes,
+                                    .to_step = row_bytes}));
     }
+    NEED(w.at == w.row_bytes, NN_E_SHAPE);
+    return NN_OK;
 }
 
 /* One axis of a slice, as Python's but for `shrink`, which takes the one element at `begin`. */
@@ -183,23 +180,45 @@ static axis_slice_t axis_of(build_t *b, const slice_options_t *o, int axis)
     };
 }
 
+/* Whether what the slice takes is one run. Axes outside the outermost that has more than one element do not matter. */
+static bool is_run(const slice_t *p)
+{
+    int64_t step = 1;
+    for (int i = 3; i >= 0; i--) {
+        if (p->count[i] > 1 && p->stride[i] != step) {
+            return false;
+        }
+        step *= p->count[i];
+    }
+    return true;
+}
+
+static nn_status_t put_slice(build_t *b, const slice_t *p, const tensor_t *in, const tensor_t *out)
+{
+    if (is_run(p)) {
+        return build_view(b, in, p->first * p->element_bytes, out);
+    }
+    TRY(build_operand(b, in));
+    TRY(build_operand(b, out));
+    return build_put(b, p, sizeof *p);
+}
+
 nn_status_t strided_slice_prepare(build_t *b)
 {
     tensor_t in, out;
     slice_options_t options;
+    slice_t p = {0};
     TRY(build_input(b, 0, &in));
     TRY(build_output(b, 0, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank <= 4, NN_E_LIMIT);
     TRY(load_slice_options(b, in.rank, &options));
-    slice_t *p = build_alloc(b, sizeof *p);
-    NEED(p != NULL, NN_E_ARENA);
-    p->element_bytes = in.bytes / in.elements;
+    p.element_bytes = in.bytes / in.elements;
     int32_t step = 1; /* elements from one index of the axis to the next */
     int out_rank = out.rank;
     for (int i = 3; i >= 0; i--) {
         const int axis = i - (4 - in.rank);
-        p->count[i] = 1;
+        p.count[i] = 1;
         if (axis < 0) {
             continue;
         }
@@ -207,16 +226,16 @@ nn_status_t strided_slice_prepare(build_t *b)
         int32_t start = 0, count = 0;
         TRY(axis_range(&slice, in.dims[axis], &start, &count));
         NEED(slice.shrink || (out_rank-- > 0 && out.dims[out_rank] == count), NN_E_SHAPE);
-        p->first += (uint32_t)(start * step);
-        p->count[i] = (uint32_t)count;
-        p->stride[i] = count > 1 ? slice.stride * step : 1;
+        p.first += (uint32_t)(start * step);
+        p.count[i] = (uint32_t)count;
+        p.stride[i] = count > 1 ? slice.stride * step : 1;
         step *= in.dims[axis];
     }
     NEED(out_rank == 0, NN_E_SHAPE);
-    return NN_OK;
+    return put_slice(b, &p, &in, &out);
 }
 
-void strided_slice_run(const run_t *run)
+void slice_run(const run_t *run)
 {
-    kernel_slice(run_parameters(run), run_input(run, 0), run_output(run, 0));
+    kernel_slice(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }

@@ -1,35 +1,67 @@
-/* Factors from real scales, without the C library's math functions: a microcontroller may not have them. */
+/* Factors from real scales, in integers: a microcontroller has no double precision. */
 #include "quantize.h"
 
 #include <string.h>
 
-bool factor_from_real(double real, factor_t *factor)
+/* x = mantissa * 2^exponent; the mantissa has 24 bits. */
+static uint32_t mantissa_of(float x, int *exponent)
 {
-    uint64_t bits;
-    memcpy(&bits, &real, sizeof bits);
-    factor->multiplier = 0;
-    factor->shift = 0;
-    if (bits >> 63) {
-        return false;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t mantissa = bits & ((1U << 23) - 1);
+    *exponent = (int)(bits >> 23 & 0xff) - 150;
+    if (*exponent != -150) {
+        return mantissa | 1U << 23;
     }
-    /* real = 1.mantissa * 2^(exponent - 1023); a subnormal is far below 2^-31. */
-    const int exponent = (int)(bits >> 52);
-    int shift = exponent - 1022;
-    uint64_t multiplier = (bits & ((UINT64_C(1) << 52) - 1)) | UINT64_C(1) << 52; /* 53 bits: to 31, halves up */
-    multiplier = (multiplier + (UINT64_C(1) << 21)) >> 22;
-    if (multiplier == UINT64_C(1) << 31) {
-        multiplier >>= 1;
+    *exponent = -149;
+    for (; mantissa != 0 && mantissa < 1U << 23; mantissa <<= 1) { /* subnormal */
+        (*exponent)--;
+    }
+    return mantissa;
+}
+
+/* One digit of a long division, of `bits` <= 8. */
+static uint32_t divide_digit(uint32_t quotient, uint32_t *remainder, uint32_t digit, int bits, uint32_t divisor)
+{
+    const uint32_t dividend = *remainder << bits | digit;
+    *remainder = dividend % divisor;
+    return quotient << bits | dividend / divisor;
+}
+
+/* a * b has 48 bits, which a double holds; a double's quotient has 53. So 31 bits of the quotient are divided out, and
+ * the rest rounds up not from a half on, but from what a double would have rounded to a half: 2^-23 less. */
+int ratio_factor(float a, float b, float c, int exponent, int32_t *multiplier)
+{
+    int ea, eb, ec;
+    uint64_t dividend = (uint64_t)mantissa_of(a, &ea) * mantissa_of(b, &eb);
+    const uint32_t divisor = mantissa_of(c, &ec);
+    int shift = ea + eb - ec + exponent + 25;
+    for (; (dividend >> 24) < divisor; dividend <<= 1) { /* at most twice; then the quotient's first bit is 1 */
+        shift--;
+    }
+    const uint32_t low = (uint32_t)dividend & 0xffffff;
+    uint32_t remainder = (uint32_t)(dividend >> 24) - divisor, quotient = 1;
+    quotient = divide_digit(quotient, &remainder, low >> 16, 8, divisor);
+    quotient = divide_digit(quotient, &remainder, low >> 8 & 0xff, 8, divisor);
+    quotient = divide_digit(quotient, &remainder, low & 0xff, 8, divisor);
+    quotient = divide_digit(quotient, &remainder, 0, 6, divisor);
+    quotient += 2 * remainder + (divisor >> 22) >= divisor;
+    if (quotient == UINT32_C(1) << 31) {
+        quotient >>= 1;
         shift++;
     }
-    if (shift < -31) {
-        return true;
-    }
-    if (shift > 30) {
-        return false;
-    }
-    factor->multiplier = (int32_t)multiplier;
+    *multiplier = (int32_t)quotient;
+    return shift;
+}
+
+bool factor_from_ratio(float a, float b, float c, int exponent, factor_t *factor)
+{
+    const int shift = ratio_factor(a, b, c, exponent, &factor->multiplier);
     factor->shift = (int8_t)shift;
-    return true;
+    if (shift < -31) {
+        *factor = (factor_t){0};
+    }
+    return shift <= 30;
 }
 
 int32_t round_saturate(float x)

@@ -10,10 +10,14 @@
 typedef struct factor {
     int32_t multiplier;
     int8_t shift; /* -31 .. 30 */
+    int8_t unused[3];
 } factor_t;
 
-/* False where `real` is negative, not a number or too large. Below 2^-31 it becomes 0. */
-bool factor_from_real(double real, factor_t *factor);
+/* The factor of a * b / c * 2^exponent, of positive finite floats: what double precision and rounding to 31 bits give.
+ * Returns its shift, which may be any. */
+int ratio_factor(float a, float b, float c, int exponent, int32_t *multiplier);
+/* The same; false where it is too large. Below 2^-31 it becomes 0. */
+bool factor_from_ratio(float a, float b, float c, int exponent, factor_t *factor);
 /* round(x) to the nearest integer, halves away from zero; saturates, NaN becomes 0. */
 int32_t round_saturate(float x);
 

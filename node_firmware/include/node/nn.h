@@ -6,8 +6,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NN_MAX_RANK  6
 #define NN_ALIGNMENT 16 /* of the model and of the arena, bytes */
+
+/* Limits on what a model may ask for (nn_open(): NN_E_LIMIT). */
+#define NN_MAX_RANK 6
+#ifndef NN_MAX_TENSORS
+#define NN_MAX_TENSORS 1024 /* of a subgraph */
+#endif
+#ifndef NN_MAX_OPERATORS
+#define NN_MAX_OPERATORS 1024 /* of a subgraph */
+#endif
+#ifndef NN_MAX_WORK
+#define NN_MAX_WORK (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more  \
+                                         */
+#endif
 
 typedef enum nn_status {
     NN_OK = 0,
@@ -19,6 +31,7 @@ typedef enum nn_status {
     NN_E_ARENA = -6,    /* the arena is too small */
     NN_E_LIMIT = -7,    /* more tensors, operators, dimensions or work than this build allows */
     NN_E_STATE = -8,    /* not open */
+    NN_E_PLAN = -9,     /* the plan that the file brings is not what preparing the model gives */
 } nn_status_t;
 
 /* TFLite's TensorType numbers. */
@@ -48,12 +61,13 @@ typedef struct nn {
     uint8_t *arena;
     size_t arena_size;
     size_t arena_used;
-    struct nn_graph *graph; /* in the arena */
+    const struct plan *plan; /* in the model or in the arena; NULL: not open */
+    uint8_t *data;           /* states, activations and scratch memory, in the arena */
 } nn_t;
 
-/* Called after every operator of subgraph 0 that computes something, with its outputs still in place; for tests and
+/* Called for every output of every operator of subgraph 0, in their order, while it is in place; for tests and
  * profiling. `op` and `tensor_index` are positions in the file. */
-typedef void (*nn_trace_t)(void *context, unsigned subgraph, unsigned op, unsigned output, const nn_tensor_t *tensor,
+typedef void (*nn_trace_t)(void *context, unsigned op, unsigned output, const nn_tensor_t *tensor,
                            unsigned tensor_index);
 
 #define NN_MUST_USE __attribute__((warn_unused_result))
