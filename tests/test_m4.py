@@ -126,7 +126,7 @@ def test_what_is_counted_is_an_opening_and_the_invocations(preset: str) -> None:
     assert [outcome.status for outcome in outcomes] == [0, 0]
     opened, *invoked, spun = counts
     assert "nn_open" in opened.by_function()
-    assert all("nn_invoke_traced" in one.by_function() and "nn_open" not in one.by_function() for one in invoked)
+    assert all("nn_invoke" in one.by_function() and "nn_open" not in one.by_function() for one in invoked)
     assert len(invoked) == 3
     assert spun.by_function()["spin"] == 11
 

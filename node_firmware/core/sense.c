@@ -114,7 +114,6 @@ static bool init_front_end(sense_t *s)
 image_fault_t sense_open(sense_t *s, const sense_memory_t *memory)
 {
     const image_t *const image = &s->image;
-    nn_tensor_t input;
     image_fault_t fault = sense_check(image, memory->ring_bytes);
     if (fault == FAULT_NONE) {
         fault = sense_open_model(&s->nn, image, memory->arena, memory->arena_bytes);
@@ -123,11 +122,10 @@ image_fault_t sense_open(sense_t *s, const sense_memory_t *memory)
         return fault;
     }
     if (!init_front_end(s) || detect_init(&s->detect, &image->decision.detect) != 0 ||
-        nn_input(&s->nn, 0, &input) != NN_OK) {
+        nn_input(&s->nn, 0, &s->in) != NN_OK || nn_output(&s->nn, 0, &s->out) != NN_OK) {
         return FAULT_FRONT_END;
     }
     clip_init(&s->clip, clip_kind(image), memory->ring, memory->ring_bytes);
-    s->input_bytes = (uint16_t)input.size;
     s->filled = 0;
     s->following = false;
     return FAULT_NONE;
@@ -172,23 +170,19 @@ static float reconstruction_error(const int8_t *input, const nn_tensor_t *in, co
 /* Runs the model on `input`; its value for detect_push(). */
 static int infer(sense_t *s, const node_port_t *port, float *value)
 {
-    nn_tensor_t in, out;
     s->filled = 0;
-    if (nn_input(&s->nn, 0, &in) != NN_OK) {
-        return NODE_E_IMAGE;
-    }
-    memcpy(in.data, s->input, in.size);
+    memcpy(s->in.data, s->input, s->in.size);
     const uint32_t start_us = port->micros(port->context);
-    if (nn_invoke(&s->nn) != NN_OK || nn_output(&s->nn, 0, &out) != NN_OK) {
+    if (nn_invoke(&s->nn) != NN_OK) {
         return NODE_E_IMAGE;
     }
     s->invoke_us += port->micros(port->context) - start_us;
     s->invokes++;
     if (s->image.decision.detect.rule == DETECT_ERROR) {
-        *value = reconstruction_error(s->input, &in, &out);
+        *value = reconstruction_error(s->input, &s->in, &s->out);
     } else {
-        const uint8_t raw = *(const uint8_t *)out.data;
-        *value = (float)(out.type == NN_INT8 ? raw ^ 0x80 : raw); /* int8 counts from -128 */
+        const uint8_t raw = *(const uint8_t *)s->out.data;
+        *value = (float)(s->out.type == NN_INT8 ? raw ^ 0x80 : raw); /* int8 counts from -128 */
     }
     return NODE_OK;
 }
@@ -208,7 +202,7 @@ int sense_feed(sense_t *s, const int16_t *samples, size_t count, const node_port
         clip_write(&s->clip, samples + taken, step);
         s->samples += step;
         taken += step;
-        if (!ready || s->filled < s->input_bytes) {
+        if (!ready || s->filled < s->in.size) {
             continue;
         }
         float value;

@@ -14,6 +14,7 @@ typedef enum sense_outcome { SENSE_NOTHING, SENSE_TRIGGER, SENSE_AUDIT, SENSE_FO
 typedef struct sense {
     image_t image;
     nn_t nn;
+    nn_tensor_t in, out; /* of nn */
     union {
         audio_frontend_t audio;
         vibration_frontend_t vibration;
@@ -21,7 +22,7 @@ typedef struct sense {
     detect_t detect;
     clip_t clip;
     int8_t input[SENSE_INPUT_BYTES]; /* feature rows until they are a whole input: the arena's tensor is not kept */
-    uint16_t filled, input_bytes;
+    uint16_t filled;
     uint64_t samples; /* since the start: the cascade's own clock, which no scheduling disturbs */
     bool following;
     uint32_t follow_ref; /* the event that is answered */

@@ -60,12 +60,17 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
     return NN_OK;
 }
 
+nn_type_t tensor_type(fb_t *fb, uint32_t table)
+{
+    return (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
+}
+
 nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *t)
 {
     const uint32_t table = fb_table_at(fb, tensors, index);
     memset(t, 0, sizeof *t);
     t->index = (uint16_t)index;
-    t->type = (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
+    t->type = tensor_type(fb, table);
     NEED(!fb->bad, NN_E_MODEL);
     NEED(type_bytes(t->type) != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
     NEED(!fb_u8(fb, table, TENSOR_IS_VARIABLE, 0) && !fb_table(fb, table, TENSOR_SPARSITY), NN_E_TYPE);
@@ -82,11 +87,6 @@ nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint
 bool same_shape(const tensor_t *a, const tensor_t *b)
 {
     return a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
-}
-
-int32_t constant_at(build_t *b, const tensor_t *tensor, uint32_t element)
-{
-    return fb_i32_at(&b->fb, (fb_vector_t){tensor->data.at, tensor->data.count / 4}, element);
 }
 
 /* ---- lifetimes ---- */
@@ -124,6 +124,9 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
         life_t *life = &b->lives[t->index];
         NEED(t->data.count == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
         *life = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
+    } else if (t->bytes != 0) {
+        NEED(b->places[t->index] % (t->bytes / t->elements) == 0, NN_E_PLAN);
+        NEED((uint64_t)b->places[t->index] + t->bytes <= b->data_bytes, NN_E_PLAN);
     }
     return build_work(b, t->elements);
 }

@@ -1,25 +1,6 @@
 /* Bounds-checked FlatBuffer reader; flatbuffer.h has the contract. */
 #include "flatbuffer.h"
 
-#include <string.h>
-
-uint16_t fb_load16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
-
-uint32_t fb_load32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static float as_float(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static bool inside(fb_t *fb, uint64_t at, uint64_t bytes)
 {
     if (at <= fb->size && bytes <= fb->size - at) {
@@ -39,27 +20,39 @@ static uint32_t follow(fb_t *fb, uint32_t at)
     return target != at && inside(fb, target, 4) ? (uint32_t)target : 0;
 }
 
-/* The position of a field of `bytes`, 0 where it is absent. A table begins with the distance back to its vtable, which
- * holds its own size, the table's size and an offset for each field. */
-static uint32_t locate(fb_t *fb, uint32_t table, unsigned field, uint32_t bytes)
+/* A table begins with the distance back to its vtable, which holds its own size, the table's size and an offset for
+ * each field. The last table's is remembered: fields are mostly read one after the other. */
+static bool open_table(fb_t *fb, uint32_t table)
 {
-    if (table == 0 || !inside(fb, table, 4)) {
-        return 0;
+    if (fb->table == table) {
+        return true;
+    }
+    if (!inside(fb, table, 4)) {
+        return false;
     }
     const int64_t vtable = (int64_t)table - (int32_t)fb_load32(fb->data + table);
     if (vtable < 0 || !inside(fb, (uint64_t)vtable, 4)) {
         fb->bad = true;
-        return 0;
+        return false;
     }
-    const uint32_t vtable_bytes = fb_load16(fb->data + vtable);
-    if (!inside(fb, (uint64_t)vtable, vtable_bytes)) {
-        return 0;
+    const uint32_t bytes = fb_load16(fb->data + vtable);
+    if (!inside(fb, (uint64_t)vtable, bytes)) {
+        return false;
     }
+    fb->table = table;
+    fb->vtable = (uint32_t)vtable;
+    fb->vtable_bytes = bytes;
+    return true;
+}
+
+/* The position of a field of `bytes`, 0 where it is absent. */
+static uint32_t locate(fb_t *fb, uint32_t table, unsigned field, uint32_t bytes)
+{
     const uint32_t slot = 4 + 2 * (uint32_t)field;
-    if (slot + 2 > vtable_bytes) {
+    if (table == 0 || !open_table(fb, table) || slot + 2 > fb->vtable_bytes) {
         return 0;
     }
-    const uint32_t offset = fb_load16(fb->data + vtable + slot);
+    const uint32_t offset = fb_load16(fb->data + fb->vtable + slot);
     return offset != 0 && inside(fb, (uint64_t)table + offset, bytes) ? table + offset : 0;
 }
 
@@ -87,7 +80,7 @@ int32_t fb_i32(fb_t *fb, uint32_t table, unsigned field, int32_t absent)
 float fb_f32(fb_t *fb, uint32_t table, unsigned field, float absent)
 {
     const uint32_t at = locate(fb, table, field, 4);
-    return at ? as_float(fb_load32(fb->data + at)) : absent;
+    return at ? fb_load_float(fb->data + at) : absent;
 }
 
 uint32_t fb_table(fb_t *fb, uint32_t table, unsigned field)
@@ -133,7 +126,7 @@ int64_t fb_i64_at(fb_t *fb, fb_vector_t vector, uint32_t index)
 
 float fb_f32_at(fb_t *fb, fb_vector_t vector, uint32_t index)
 {
-    return as_float(fb_load32(element(fb, vector, index, 4)));
+    return fb_load_float(element(fb, vector, index, 4));
 }
 
 uint32_t fb_table_at(fb_t *fb, fb_vector_t vector, uint32_t index)

@@ -9,11 +9,13 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct fb {
     const uint8_t *data;
     uint32_t size; /* bytes, below 2^31 */
     bool bad;
+    uint32_t table, vtable, vtable_bytes; /* the last table that was read, 0: none */
 } fb_t;
 
 typedef struct fb_vector {
@@ -22,8 +24,21 @@ typedef struct fb_vector {
 } fb_vector_t;
 
 /* Little-endian, unaligned; the caller knows that they are inside. */
-uint16_t fb_load16(const uint8_t *p);
-uint32_t fb_load32(const uint8_t *p);
+static inline uint16_t fb_load16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static inline uint32_t fb_load32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static inline float fb_load_float(const uint8_t *p)
+{
+    const uint32_t bits = fb_load32(p);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 uint32_t fb_root(fb_t *fb, const char identifier[4]);
 

@@ -75,15 +75,13 @@ static uint32_t subgraph_table(build_t *b, uint32_t index, uint16_t *tensors)
     return table;
 }
 
-/* Checks all tensors, whether they are used or not. */
-static nn_status_t load_tensors(build_t *b)
+static uint16_t count_resources(build_t *b)
 {
-    for (uint16_t i = 0; i < b->tensor_count; i++) {
-        tensor_t tensor;
-        TRY(tensor_load(&b->fb, b->tensors, b->buffers, i, &tensor));
-        b->variable_limit = (uint16_t)(b->variable_limit + (b->main && tensor.type == NN_RESOURCE));
+    uint16_t count = 0;
+    for (uint32_t i = 0; i < b->tensor_count; i++) {
+        count = (uint16_t)(count + (tensor_type(&b->fb, fb_table_at(&b->fb, b->tensors, i)) == NN_RESOURCE));
     }
-    return NN_OK;
+    return count;
 }
 
 static nn_status_t begin_subgraph(build_t *b, uint32_t index)
@@ -94,9 +92,8 @@ static nn_status_t begin_subgraph(build_t *b, uint32_t index)
     NEED(!b->fb.bad && b->subgraph != 0, NN_E_MODEL);
     NEED(b->tensor_count <= NN_MAX_TENSORS, NN_E_LIMIT);
     b->tensor_counts[b->main ? SUBGRAPH_MAIN : SUBGRAPH_INIT] = b->tensor_count;
-    TRY(load_tensors(b));
     if (b->main) {
-        TRY(alloc_tail(b, b->variable_limit * (uint32_t)sizeof *b->variables, &b->variables));
+        TRY(alloc_tail(b, count_resources(b) * (uint32_t)sizeof *b->variables, &b->variables));
     } else {
         b->tail += b->tensor_counts[SUBGRAPH_MAIN] * (uint32_t)sizeof *b->lives;
     }
@@ -190,6 +187,20 @@ static nn_status_t walk(build_t *b, pass_t pass)
     return NN_OK;
 }
 
+/* A RESOURCE is where the state of its variable is, says the given plan. */
+static nn_status_t place_variables(build_t *b)
+{
+    for (uint16_t i = 0; i < b->tensor_count; i++) {
+        if (b->lives[i].root != LIFE_UNMADE && b->lives[i].bytes == 0) {
+            variable_t *variable = &b->variables[b->lives[i].offset];
+            variable->place = b->places[i];
+            NEED(variable->place % 4 == 0, NN_E_PLAN);
+            NEED((uint64_t)variable->place + variable->bytes <= b->data_bytes, NN_E_PLAN);
+        }
+    }
+    return NN_OK;
+}
+
 /* After the first walk: every tensor gets its place. */
 static nn_status_t place_subgraph(build_t *b)
 {
@@ -197,7 +208,7 @@ static nn_status_t place_subgraph(build_t *b)
     const void *const plan = b->given ? (const void *)b->given : b->nn->arena;
     b->places = (const place_t *)((const plan_t *)plan + 1) + first;
     if (b->given) {
-        return plan_check_places(b);
+        return b->main ? place_variables(b) : NN_OK;
     }
     b->own_places = (place_t *)(void *)(b->nn->arena + sizeof(plan_t)) + first;
     memset(b->own_places, 0xff, b->tensor_count * sizeof *b->own_places);

@@ -86,7 +86,7 @@ typedef struct build {
     uint32_t needed; /* most that was not free of the arena */
     uint32_t work, data_bytes;
     variable_t *variables;
-    uint16_t variable_count, variable_limit;
+    uint16_t variable_count;
     uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
     uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
     /* the subgraph */
@@ -148,10 +148,14 @@ nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const 
 /* Every byte of the output, before moves into it. */
 nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value);
 
-/* An element of a constant int32 tensor. */
-int32_t constant_at(build_t *b, const tensor_t *tensor, uint32_t element);
+/* An element of a constant int32 tensor, which is there. */
+static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint32_t element)
+{
+    return (int32_t)fb_load32(b->fb.data + tensor->data.at + 4 * element);
+}
 /* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *tensor);
+nn_type_t tensor_type(fb_t *fb, uint32_t table);
 bool same_shape(const tensor_t *a, const tensor_t *b);
 static inline bool is_quantized_int8(const tensor_t *t)
 {
@@ -164,8 +168,6 @@ nn_status_t graph_open(nn_t *nn);
  * PLAN_FAILED: more than any arena. */
 #define PLAN_FAILED UINT32_C(0x7ffffff0)
 uint32_t plan_places(build_t *b, place_t *places);
-/* Whether all places of a given plan are inside the data and aligned. */
-nn_status_t plan_check_places(build_t *b);
 /* NN_E_PLAN where writing there now would destroy what the operator still reads or what is needed later. `writer`: the
  * tensor that is written, `owner`: the variable; NULL: none. */
 nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, const tensor_t *writer,

@@ -84,9 +84,9 @@ static nn_status_t load_bias(build_t *b, uint32_t channels, tensor_t *loaded, co
     return NN_OK;
 }
 
-static float scale_at(build_t *b, const weighted_t *p, uint32_t i)
+static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 {
-    return fb_f32_at(&b->fb, p->filter.scales, i);
+    return fb_load_float(b->fb.data + p->filter.scales.at + 4 * i);
 }
 
 /* Requantisation of output channel i, where each weight has the scale i, or all have one. */
@@ -104,6 +104,10 @@ static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint
     int64_t bias = 0;
     uint32_t largest = 0;
     factor_t factor;
+    *fast = 0;
+    if (b->pass == PASS_MEASURE) {
+        return NN_OK;
+    }
     for (uint32_t i = 0; p->bias != NULL && i < p->bias->elements; i++) {
         const int64_t value = p->bias->data.count != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
         bias = value > bias ? value : -value > bias ? -value : bias;

@@ -99,26 +99,6 @@ static bool disjoint(place_t a, uint32_t a_bytes, place_t b, uint32_t b_bytes)
     return (uint64_t)a + a_bytes <= b || (uint64_t)b + b_bytes <= a;
 }
 
-nn_status_t plan_check_places(build_t *b)
-{
-    for (uint16_t i = 0; i < b->tensor_count; i++) {
-        tensor_t t;
-        if (b->lives[i].root == LIFE_UNMADE) {
-            continue;
-        }
-        if (b->lives[i].bytes == 0) { /* a RESOURCE; all of the same variable are compared later */
-            variable_t *variable = &b->variables[b->lives[i].offset];
-            variable->place = b->main ? b->places[i] : variable->place;
-            NEED((uint64_t)variable->place + variable->bytes <= b->data_bytes && variable->place % 4 == 0, NN_E_PLAN);
-            continue;
-        }
-        TRY(tensor_load(&b->fb, b->tensors, b->buffers, i, &t));
-        NEED((uint64_t)b->places[i] + t.bytes <= b->data_bytes, NN_E_PLAN);
-        NEED(b->places[i] % (t.bytes / t.elements) == 0, NN_E_PLAN);
-    }
-    return NN_OK;
-}
-
 static bool may_overlap(const build_t *b, uint32_t input, place_t output)
 {
     for (unsigned k = 0; k < 2; k++) {

@@ -20,25 +20,32 @@ static uint32_t mantissa_of(float x, int *exponent)
     return mantissa;
 }
 
+/* One digit of a long division, of `bits` <= 8. */
+static uint32_t divide_digit(uint32_t quotient, uint32_t *remainder, uint32_t digit, int bits, uint32_t divisor)
+{
+    const uint32_t dividend = *remainder << bits | digit;
+    *remainder = dividend % divisor;
+    return quotient << bits | dividend / divisor;
+}
+
 /* a * b has 48 bits, which a double holds; a double's quotient has 53. So 31 bits of the quotient are divided out, and
  * the rest rounds up not from a half on, but from what a double would have rounded to a half: 2^-23 less. */
 int ratio_factor(float a, float b, float c, int exponent, int32_t *multiplier)
 {
     int ea, eb, ec;
-    uint64_t numerator = (uint64_t)mantissa_of(a, &ea) * mantissa_of(b, &eb);
+    uint64_t dividend = (uint64_t)mantissa_of(a, &ea) * mantissa_of(b, &eb);
     const uint32_t divisor = mantissa_of(c, &ec);
-    const uint64_t denominator = (uint64_t)divisor << 24;
     int shift = ea + eb - ec + exponent + 25;
-    for (; numerator < denominator; numerator <<= 1) { /* at most twice */
+    for (; (dividend >> 24) < divisor; dividend <<= 1) { /* at most twice; then the quotient's first bit is 1 */
         shift--;
     }
-    uint32_t quotient = 0;
-    for (int bit = 0; bit < 31; bit++, numerator <<= 1) {
-        const bool fits = numerator >= denominator;
-        quotient = quotient << 1 | fits;
-        numerator -= fits ? denominator : 0;
-    }
-    quotient += numerator >= denominator - 4 * (uint64_t)divisor;
+    const uint32_t low = (uint32_t)dividend & 0xffffff;
+    uint32_t remainder = (uint32_t)(dividend >> 24) - divisor, quotient = 1;
+    quotient = divide_digit(quotient, &remainder, low >> 16, 8, divisor);
+    quotient = divide_digit(quotient, &remainder, low >> 8 & 0xff, 8, divisor);
+    quotient = divide_digit(quotient, &remainder, low & 0xff, 8, divisor);
+    quotient = divide_digit(quotient, &remainder, 0, 6, divisor);
+    quotient += 2 * remainder + (divisor >> 22) >= divisor;
     if (quotient == UINT32_C(1) << 31) {
         quotient >>= 1;
         shift++;
