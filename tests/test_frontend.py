@@ -130,7 +130,7 @@ def test_quantisation_is_esphomes(libnode):
 def fft(lib: ctypes.CDLL, samples: Samples) -> npt.NDArray[np.int16]:
     out = np.zeros(FFT_SIZE + 2, np.int16)
     samples = np.ascontiguousarray(samples)
-    lib.fft_real(ctypes.c_void_p(samples.ctypes.data), ctypes.c_void_p(out.ctypes.data))
+    lib.fft_real(ctypes.c_void_p(samples.ctypes.data), 0, ctypes.c_void_p(out.ctypes.data))
     return out
 
 

@@ -1,6 +1,7 @@
 /* The TensorFlow Lite Micro audio front end, equal to it to the bit. */
 #include <string.h>
 
+#include "dsp.h"
 #include "tables.h"
 
 #define SMOOTHING_BITS  10  /* the noise estimate's fractional bits above the signal's */
@@ -20,57 +21,85 @@ static unsigned bit_length(uint32_t x)
     return x == 0 ? 0 : 32 - (unsigned)__builtin_clz(x);
 }
 
-/* Windows into `out` and shifts left so that the FFT has all the resolution there is. Returns the shift. */
-static unsigned apply_window(const int16_t in[AUDIO_WINDOW], int16_t out[FFT_SIZE])
+/* Windows pairs of samples into `out`. Returns the bits that their magnitudes have, -32768 as bit 15 of a half. */
+static uint32_t apply_window(const uint32_t *samples, const uint32_t *window, size_t pairs, uint32_t *out)
 {
-    int32_t peak = 0;
-    for (unsigned i = 0; i < AUDIO_WINDOW; i++) {
-        const int32_t value = (in[i] * audio_window[i]) >> 12;
-        const int16_t magnitude =
-            (int16_t)(value < 0 ? -value : value); /* -32768 stays negative, as in the reference */
-        out[i] = (int16_t)value;
-        if (magnitude > peak) {
-            peak = magnitude;
+    uint32_t bits = 0;
+    for (size_t i = 0; i < pairs; i++) {
+        const uint32_t high = (uint32_t)smultt(samples[i], window[i]) << 4;
+        out[i] = pkhtb(high, (uint32_t)smulbb(samples[i], window[i]), 12);
+        bits |= magnitudes(out[i]);
+    }
+    return bits;
+}
+
+/* How far left the windowed samples go so that the FFT has all the resolution there is. The reference takes -32768 for
+ * no magnitude, and so may shift its only bit out. */
+static unsigned find_shift(uint32_t bits, uint32_t windowed[FFT_SIZE / 2])
+{
+    bits |= bits >> 16;
+    const unsigned shift = 15 - bit_length(bits & 0x7fff);
+    for (unsigned i = 0; (bits & 0x8000) != 0 && shift != 0 && i < FFT_SIZE / 2; i++) {
+        if (low_half(windowed[i]) == INT16_MIN) {
+            windowed[i] &= 0xffff0000;
+        }
+        if (high_half(windowed[i]) == INT16_MIN) {
+            windowed[i] &= 0xffff;
         }
     }
-    const unsigned shift = 15 - bit_length((uint32_t)peak);
-    for (unsigned i = 0; i < AUDIO_WINDOW; i++) {
-        out[i] = (int16_t)(uint16_t)((uint32_t)out[i] << shift);
-    }
-    memset(out + AUDIO_WINDOW, 0, (FFT_SIZE - AUDIO_WINDOW) * sizeof *out);
     return shift;
 }
 
-/* Rounded to nearest, but below 2^32 never to more than 16 bits, as in the reference. `x` < 2^58 keeps `rest` in
- * 32 bits. */
+/* floor(sqrt(x)), x >= 2^30: two, four, eight and then all sixteen bits, each by one step of Newton's. */
+static uint32_t root_of_large(uint32_t x)
+{
+    uint32_t root = 1 + (x >> 30);
+    root = (root << 1) + (x >> 27) / root;
+    root = (root << 3) + (x >> 21) / root;
+    root = (root << 7) + (x >> 9) / root;
+    return root - (root * root - 1 >= x);
+}
+
+/* Rounded to nearest, but below 2^32 never to more than 16 bits, as in the reference. x < 2^60. */
 static uint32_t square_root(uint64_t x)
 {
-    const uint32_t high = (uint32_t)(x >> 32);
-    unsigned bits = (high != 0 ? 32 + bit_length(high) : bit_length((uint32_t)x));
-    uint32_t root = 0, rest = 0;
-    for (bits += bits & 1; bits != 0; bits -= 2) {
-        const uint32_t try = root << 2 | 1;
-        rest = rest << 2 | ((uint32_t)(x >> (bits - 2)) & 3);
-        root <<= 1;
-        if (rest >= try) {
-            rest -= try;
-            root |= 1;
+    const uint32_t high = (uint32_t)(x >> 32), low = (uint32_t)x;
+    uint32_t root, rest;
+    if (high == 0) {
+        if (low == 0) {
+            return 0;
         }
+        const unsigned zeros = (unsigned)__builtin_clz(low) & ~1U;
+        root = root_of_large(low << zeros) >> (zeros / 2);
+        rest = low - root * root;
+        return root + (rest > root && root != UINT16_MAX);
     }
-    return root + (rest > root && (root != UINT16_MAX || high != 0));
+    const unsigned zeros = (unsigned)__builtin_clz(high) & ~1U;
+    const uint64_t large = x << zeros;
+    root = root_of_large((uint32_t)(large >> 32));
+    rest = (uint32_t)(large >> 32) - root * root;
+    uint32_t next = ((rest << 15) | ((uint32_t)large >> 17)) / root; /* sixteen more bits: one too many at most */
+    next -= next >> 16;
+    root = ((root << 16) + next) >> (zeros / 2);
+    rest = low - root * root;
+    if (rest >> 31) {
+        root--;
+        rest += 2 * root + 1;
+    }
+    return root + (rest > root);
 }
 
 /* Energies of triangular, half-overlapping mel filters, then their roots: amplitudes. */
-static void filter_bank(const int16_t spectrum[FFT_SIZE + 2], unsigned shift, uint32_t amplitudes[AUDIO_CHANNELS])
+static void filter_bank(const uint32_t spectrum[FFT_SIZE / 2 + 1], unsigned shift, uint32_t amplitudes[AUDIO_CHANNELS])
 {
-    const int16_t *bin = spectrum + 2 * AUDIO_FIRST_BIN;
+    const uint32_t *bin = spectrum + AUDIO_FIRST_BIN;
     const uint16_t *weight = audio_band_weights;
     uint64_t next = 0; /* the rising flank of the filter above */
     for (unsigned band = 0; band <= AUDIO_CHANNELS; band++) {
         uint64_t sum = next;
         next = 0;
-        for (unsigned i = audio_band_widths[band]; i != 0; i--, bin += 2, weight++) {
-            const uint32_t energy = (uint32_t)(bin[0] * bin[0]) + (uint32_t)(bin[1] * bin[1]);
+        for (const uint32_t *end = bin + audio_band_widths[band]; bin < end; bin++, weight++) {
+            const uint32_t energy = (uint32_t)smuad(*bin, *bin);
             sum += (uint64_t)energy * *weight;
             next += (uint64_t)energy * (4096U - *weight);
         }
@@ -96,7 +125,7 @@ static uint32_t apply_gain(uint32_t signal, uint32_t noise)
 {
     const unsigned bits = bit_length(noise);
     const int16_t *row = audio_gain + 3 * bits;
-    const int32_t x = (int32_t)(bits < 11 ? noise << (11 - bits) : noise >> (bits - 11)) & 0x3ff;
+    const int32_t x = (int32_t)(noise << ((32 - bits) & 31) >> 21 & 0x3ff); /* the ten bits below the highest one */
     const int32_t gain = (((((row[2] * x) >> 5) + row[1] * 32) * x + (1 << 14)) >> 15) + row[0];
     const uint32_t snr = (uint32_t)(((uint64_t)signal * (uint32_t)gain) >> SNR_SHIFT);
     if (snr < 2U << SNR_BITS) { /* square below 2, linear above */
@@ -112,9 +141,8 @@ static uint16_t log_scale(uint32_t x)
     if (x <= 1) {
         return 0;
     }
-    const unsigned exponent = bit_length(x) - 1;
-    const uint32_t mantissa = x - (1U << exponent);
-    const int32_t fraction = (int32_t)(exponent < 16 ? mantissa << (16 - exponent) : mantissa >> (exponent - 16));
+    const unsigned zeros = (unsigned)__builtin_clz(x), exponent = 31 - zeros;
+    const int32_t fraction = (int32_t)(x << zeros >> 15 & 0xffff); /* the sixteen bits below the highest one */
     const uint16_t *at = audio_log + (fraction >> 9);
     const int32_t rise = ((at[1] - at[0]) * (fraction & 0x1ff)) >> 16;
     const uint32_t log2 = (exponent << 16) + (uint32_t)(fraction + at[0] + rise);
@@ -125,30 +153,40 @@ static uint16_t log_scale(uint32_t x)
 void audio_frontend_init(audio_frontend_t *fe)
 {
     memset(fe, 0, sizeof *fe);
+    fe->missing = AUDIO_WINDOW;
 }
 
-size_t audio_frontend_feed(audio_frontend_t *fe, const int16_t *samples, size_t count,
-                           uint16_t features[AUDIO_CHANNELS], bool *ready)
+/* The window that begins at the oldest sample, `fe->at`, to features. */
+static void make_features(audio_frontend_t *fe, uint16_t features[AUDIO_CHANNELS])
 {
-    const size_t room = AUDIO_WINDOW - (size_t)fe->filled;
-    const size_t taken = count < room ? count : room;
-    memcpy(fe->samples + fe->filled, samples, taken * sizeof *samples);
-    fe->filled = (uint16_t)(fe->filled + taken);
-    *ready = fe->filled == AUDIO_WINDOW;
-    if (!*ready) {
-        return taken;
-    }
-    int16_t windowed[FFT_SIZE], spectrum[FFT_SIZE + 2];
-    uint32_t amplitudes[AUDIO_CHANNELS];
-    const unsigned shift = apply_window(fe->samples, windowed);
-    fft_real(windowed, spectrum);
+    uint32_t windowed[FFT_SIZE / 2], spectrum[FFT_SIZE / 2 + 1], amplitudes[AUDIO_CHANNELS];
+    const unsigned newest = fe->at / 2, oldest = AUDIO_WINDOW / 2 - newest;
+    uint32_t bits = apply_window(fe->samples + newest, audio_window, oldest, windowed);
+    bits |= apply_window(fe->samples, audio_window + oldest, newest, windowed + oldest);
+    memset(windowed + AUDIO_WINDOW / 2, 0, sizeof windowed - AUDIO_WINDOW * sizeof(int16_t));
+    const unsigned shift = find_shift(bits, windowed);
+    fft_real(windowed, shift, spectrum);
     filter_bank(spectrum, shift, amplitudes);
     for (unsigned i = 0; i < AUDIO_CHANNELS; i++) {
         const uint32_t signal = subtract_noise(amplitudes[i], &fe->noise[i], i & 1 ? ODD_SMOOTHING : EVEN_SMOOTHING);
         features[i] = log_scale(apply_gain(signal, fe->noise[i]));
     }
-    fe->filled = AUDIO_WINDOW - AUDIO_STEP;
-    memmove(fe->samples, fe->samples + AUDIO_STEP, fe->filled * sizeof *fe->samples);
+}
+
+size_t audio_frontend_feed(audio_frontend_t *fe, const int16_t *samples, size_t count,
+                           uint16_t features[AUDIO_CHANNELS], bool *ready)
+{
+    const size_t room = AUDIO_WINDOW - (size_t)fe->at;
+    size_t taken = count < fe->missing ? count : fe->missing;
+    taken = taken < room ? taken : room;
+    memcpy((uint8_t *)fe->samples + fe->at * sizeof *samples, samples, taken * sizeof *samples);
+    fe->at = (uint16_t)(taken == room ? 0 : fe->at + taken);
+    fe->missing = (uint16_t)(fe->missing - taken);
+    *ready = fe->missing == 0;
+    if (*ready) {
+        make_features(fe, features);
+        fe->missing = AUDIO_STEP;
+    }
     return taken;
 }
 

@@ -31,23 +31,32 @@ def q15(x: float) -> int:
     return math.floor(0.5 + 32767 * x)
 
 
+def pair(low: int, high: int) -> int:
+    """Two int16 as a word."""
+    return low & 0xFFFF | (high & 0xFFFF) << 16
+
+
+def rotation(phase: float) -> int:
+    """e^(i phase)."""
+    return pair(q15(math.cos(phase)), q15(math.sin(phase)))
+
+
 def fft_twiddles() -> list[int]:
-    """e^(-2 pi i k / 256) for k < 192: all that a radix-4 transform of 256 points asks for."""
-    phases = [-2 * math.pi * k / (FFT_SIZE // 2) for k in range(FFT_SIZE * 3 // 8)]
-    return [q15(part) for phase in phases for part in (math.cos(phase), math.sin(phase))]
+    """w, w^2, w^3 for w = e^(-2 pi i k / 256), k < 64: what the last stage of a radix-4 transform asks for, in its order."""
+    return [rotation(-2 * math.pi * k * power / (FFT_SIZE // 2)) for k in range(FFT_SIZE // 8) for power in (1, 2, 3)]
 
 
 def fft_split_twiddles() -> list[int]:
     """-i e^(-2 pi i k / 512) for 1 <= k <= 128: they take the two interleaved real transforms apart."""
-    phases = [-math.pi * (k / (FFT_SIZE // 2) + 0.5) for k in range(1, FFT_SIZE // 4 + 1)]
-    return [q15(part) for phase in phases for part in (math.cos(phase), math.sin(phase))]
+    return [rotation(-math.pi * (k / (FFT_SIZE // 2) + 0.5)) for k in range(1, FFT_SIZE // 4 + 1)]
 
 
 def audio_window() -> list[int]:
     """Hann window, 12 bits. Single precision leaves it not quite symmetric."""
     step = f32(f32(f32(math.pi) * 2) / AUDIO_WINDOW)
     cosines = [f32(math.cos(f32(step * (i + 0.5)))) for i in range(AUDIO_WINDOW)]
-    return [math.floor(f32(f32(f32(0.5 - f32(0.5 * c)) * 4096) + 0.5)) for c in cosines]
+    values = [math.floor(f32(f32(f32(0.5 - f32(0.5 * c)) * 4096) + 0.5)) for c in cosines]
+    return [pair(low, high) for low, high in zip(values[::2], values[1::2], strict=True)]
 
 
 def mel(hz: float) -> float:
@@ -108,9 +117,9 @@ def main() -> None:
     """Write the tables to the file named on the command line."""
     widths, weights = audio_filter_bank()
     tables = [
-        ("int16_t fft_twiddles[]", fft_twiddles()),
-        ("int16_t fft_split_twiddles[]", fft_split_twiddles()),
-        ("int16_t audio_window[]", audio_window()),
+        ("uint32_t fft_twiddles[]", fft_twiddles()),
+        ("uint32_t fft_split_twiddles[]", fft_split_twiddles()),
+        ("uint32_t audio_window[]", audio_window()),
         ("uint8_t audio_band_widths[]", widths),
         ("uint16_t audio_band_weights[]", weights),
         ("int16_t audio_gain[]", audio_gain()),

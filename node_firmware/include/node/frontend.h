@@ -9,9 +9,10 @@
 
 #define FFT_SIZE 512 /* points; all front ends share one transform */
 
-/* Real FFT of FFT_SIZE int16 samples, bit-exact with kissfft's 16-bit kiss_fftr (which scales by 1/FFT_SIZE):
- * out[2k], out[2k+1] are the real and imaginary part of bin k, k = 0 .. FFT_SIZE/2. */
-void fft_real(const int16_t in[FFT_SIZE], int16_t out[FFT_SIZE + 2]);
+/* Real FFT of FFT_SIZE int16 samples, two in a word (the first one low), each shifted left by `shift` <= 15 first,
+ * where none may overflow. Bit-exact with kissfft's 16-bit kiss_fftr (which scales by 1/FFT_SIZE): out[k] is bin k, its
+ * real part in the low half. */
+void fft_real(const uint32_t in[FFT_SIZE / 2], unsigned shift, uint32_t out[FFT_SIZE / 2 + 1]);
 
 /* ---- audio: the TensorFlow Lite Micro "microfrontend", bit-exact with PyPI pymicro-features ---- */
 #define AUDIO_CHANNELS 40
@@ -20,8 +21,9 @@ void fft_real(const int16_t in[FFT_SIZE], int16_t out[FFT_SIZE + 2]);
 #define AUDIO_STEP     160 /* samples, 10 ms */
 
 typedef struct audio_frontend {
-    int16_t samples[AUDIO_WINDOW];
-    uint16_t filled;
+    uint32_t samples[AUDIO_WINDOW / 2]; /* a ring of pairs */
+    uint16_t at;                        /* of the oldest sample, where the next one goes */
+    uint16_t missing;                   /* until the next row */
     uint32_t noise[AUDIO_CHANNELS];
 } audio_frontend_t;
 
