@@ -15,7 +15,10 @@ REPORT = FOLDER / "RESULTS.md"
 
 
 class Result(NamedTuple):
-    """One measurement. `ratio` is value / reference where both are the same kind of thing; `goal` is the largest value that is good."""
+    """One measurement. `ratio` is value / reference where both are the same kind of thing; `goal` is the largest value that is good.
+
+    A reference is measured in the same run, unless it is `recorded`: a figure from elsewhere, which the note names.
+    """
 
     value: float
     unit: str
@@ -23,6 +26,7 @@ class Result(NamedTuple):
     reference: float | None = None
     ratio: float | None = None
     note: str = ""
+    recorded: bool = False
 
 
 def keep(measured: dict[str, Result]) -> None:
@@ -42,7 +46,8 @@ def report(results: dict[str, dict[str, object]]) -> str:
         "# Benchmarks",
         "",
         "Made from `results.json` by `make bench`; not edited by hand. A goal is the largest value that is good. Load is the machine's load average",
-        "at the end of the run: above 1 on two cores somebody else was working too.",
+        "at the end of the run: above 1 on two cores somebody else was working too. A reference marked * was recorded earlier and elsewhere: it was not",
+        "measured in the run.",
         "",
         "| name | value | goal | | reference | ratio | date | load |",
         "|---|--:|--:|---|--:|--:|---|--:|",
@@ -50,7 +55,8 @@ def report(results: dict[str, dict[str, object]]) -> str:
     for name, result in sorted(results.items()):
         goal, value = result["goal"], result["value"]
         met = "" if goal is None else "met" if value <= goal else "**missed**"  # type: ignore[operator]
-        cells = (name, f"{value} {result['unit']}", _cell(goal), met, _cell(result["reference"]), _cell(result["ratio"]))
+        reference = _cell(result["reference"]) + (" *" if result.get("recorded") else "")
+        cells = (name, f"{value} {result['unit']}", _cell(goal), met, reference, _cell(result["ratio"]))
         lines.append(f"| {' | '.join((*cells, str(result['date']), str(result['load'])))} |")
     lines += ["", "## How it was measured", ""]
     lines += [f"- `{name}`: {result['note']}" for name, result in sorted(results.items()) if result["note"]]

@@ -5,11 +5,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import engine
 import gateway
 import ota
 import report
 
-SUBJECTS = {**gateway.SUBJECTS, **ota.SUBJECTS}
+SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **ota.SUBJECTS}
 
 
 def main() -> None:
@@ -21,7 +22,13 @@ def main() -> None:
         report.keep(measured)
         for key, result in measured.items():
             goal = "" if result.goal is None else f"  goal {result.goal}  {'met' if result.value <= result.goal else 'MISSED'}"
-            print(f"{key:40} {result.value:>8} {result.unit}{goal}", flush=True)
+            print(f"{key:40} {result.value:>8} {result.unit}{goal}{_reference(result)}", flush=True)
+
+
+def _reference(result: report.Result) -> str:
+    if result.reference is None:
+        return ""
+    return f"  reference {result.reference}{' (recorded earlier)' if result.recorded else ''}, ratio {result.ratio}"
 
 
 if __name__ == "__main__":

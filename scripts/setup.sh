@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 packages=(python3-venv gcc libc6-dev cmake ninja-build mosquitto espeak-ng)
 extras=all
 if [ "${1:-}" = dev ]; then
-    packages+=(clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd)
+    packages+=(clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd
+        qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi)
     extras=all,dev
 fi
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the node's core takes, by part and file, at -Os: on this host and, where Debian's cross compiler is there, on a Cortex-M4.
-# Of what is not ours only what is used counts. Also the structs that a firmware keeps in RAM: the core allocates nothing itself.
+# What the node's core takes, by part and file, at -Os: on this host and on a Cortex-M4. Of what is not ours only what is used counts.
+# Also the structs that a firmware keeps in RAM: the core allocates nothing itself; and, linked, what engine and front end take with
+# all that they need of libgcc and the C library.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 flags="-fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections -fno-stack-protector -Wno-error"
@@ -63,15 +64,29 @@ measure() {
     done
 }
 
+# linked TITLE PRESET PROGRAM: what a program that does nothing else takes of a Cortex-M4's flash, by object file.
+linked() {
+    local map=build/$2/tests/m4/$3.map size file name
+    local -A objects=()
+    quiet cmake -S node_firmware --preset "$2"
+    quiet ninja -C "build/$2" "$3"
+    while read -r size file; do
+        name=${file##*/}
+        name=${name/.a(/: }
+        objects[${name%.o*}]=$((${objects[${name%.o*}]:-0} + size))
+    done < <(sed '1,/^Linker script/d' "$map" | awk '
+        /^ [.][^ ]+$/ { held = $0; next } # a long name has a line of its own
+        { $0 = held $0; held = "" }
+        /^ [.](text|rodata|data)/ && NF == 4 { print $3, $4 }')
+    printf '\n%-34s %9s\n' "$1" "$(arm-none-eabi-size "${map%.map}" | awk 'NR == 2 { print $1 + $2 }')"
+    for name in "${!objects[@]}"; do
+        printf '  %-32s %9d\n' "$name" "${objects[$name]}"
+    done | sort
+}
+
 mkdir -p build
 measure host build/size-host "" ""
-
-if ! command -v arm-none-eabi-gcc >/dev/null; then
-    sudo=""
-    [ "$(id -u)" = 0 ] || sudo=sudo
-    $sudo apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi >build/size.log 2>&1 ||
-        { echo "no Cortex-M4: gcc-arm-none-eabi cannot be installed (build/size.log)"; exit 0; }
-fi
-measure Cortex-M4 build/size-m4 arm-none-eabi- "-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16" \
-    -DCMAKE_SYSTEM_NAME=Generic -DCMAKE_SYSTEM_PROCESSOR=arm -DCMAKE_C_COMPILER=arm-none-eabi-gcc \
-    -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY -DCMAKE_POSITION_INDEPENDENT_CODE=OFF
+measure Cortex-M4 build/size-m4 arm-none-eabi- "-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16" --preset m4
+linked "engine, linked" m4 m4_size_nn
+linked "engine, linked, without DSP" m4-c99 m4_size_nn
+linked "audio front end, linked" m4 m4_size_frontend

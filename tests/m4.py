@@ -2,7 +2,7 @@
 
 `python tests/m4.py count MODEL.tflite` prints what opening and an invocation on random input take, and the functions that take
 most of it; `python tests/m4.py hop` the same of the audio front end; with `--function NAME` the disassembly of a function and how
-often each of its instructions was executed. `--c99` counts the portable kernels.
+often each of its instructions was executed. `--c99` counts portable C.
 """
 
 from __future__ import annotations
@@ -62,12 +62,21 @@ class Job(NamedTuple):
     arena_bytes: int = ARENA_BYTES
 
 
-class Outcome(NamedTuple):
-    """Of a job: nn_open()'s status, the arena's use (a front end's struct's size), each step's status and records (index, bytes)."""
+class Step(NamedTuple):
+    """`records` are (tensor index, bytes), or (0, a front end's row)."""
 
     status: int
-    arena_used: int
-    steps: list[tuple[int, list[tuple[int, bytes]]]]
+    stack_bytes: int
+    records: list[tuple[int, bytes]]
+
+
+class Outcome(NamedTuple):
+    """Of a job; the first three are the opening's. `memory_bytes` is the arena used, or the size of a front end's struct."""
+
+    status: int
+    memory_bytes: int
+    stack_bytes: int
+    steps: list[Step]
 
 
 class Count(NamedTuple):
@@ -90,16 +99,29 @@ class Count(NamedTuple):
 
 
 @functools.cache
-def program(preset: str = "m4") -> Path:
-    """The runner, up to date: `m4`, or `m4-c99` without the DSP kernels."""
+def program(preset: str = "m4", name: str = "m4_runner") -> Path:
+    """A program of node_firmware/tests/m4, up to date: as in `m4`, or `m4-c99` without DSP instructions."""
     for command, package in NEEDED.items():
         if not shutil.which(command):
             raise Missing(f"{command} is not installed (Debian: {package})")
     folder = ROOT / "build" / preset
     if not (folder / "build.ninja").is_file():
         _run("cmake", "-S", ROOT / "node_firmware", "--preset", preset)
-    _run("flock", folder, "ninja", "-C", folder, "m4_runner")
-    return folder / "tests" / "m4" / "m4_runner"
+    _run("flock", folder, "ninja", "-C", folder, name)
+    return folder / "tests" / "m4" / name
+
+
+class Size(NamedTuple):
+    """Bytes, of a linked program."""
+
+    flash: int
+    ram: int
+
+
+def size(preset: str, name: str) -> Size:
+    """Without the stack."""
+    text, data, bss, *_ = _run("arm-none-eabi-size", program(preset, name)).splitlines()[1].split()
+    return Size(int(text) + int(data), int(data) + int(bss))
 
 
 @functools.cache
@@ -165,18 +187,17 @@ def _padded(data: bytes) -> bytes:
 def _outcomes(jobs: Sequence[Job], data: bytes) -> Iterator[Outcome]:
     at = 0
     for job in jobs:
-        status, arena_used = struct.unpack_from("<iI", data, at)
-        at += 8
-        outcome = Outcome(status, arena_used, [])
+        opened, at = struct.unpack_from("<iII", data, at), at + 12
+        steps = []
         for _ in job.inputs:
             records = []
-            while struct.unpack_from("<I", data, at)[0] != _END:
-                index, size = struct.unpack_from("<2I", data, at)
-                records.append((index, data[at + 8 : at + 8 + size]))
-                at += 8 + size
-            outcome.steps.append((struct.unpack_from("<i", data, at + 4)[0], records))
-            at += 8
-        yield outcome
+            while (words := struct.unpack_from("<2I", data, at))[0] != _END:
+                at += 8 + words[1]
+                records.append((words[0], data[at - words[1] : at]))
+            (status, stack), at = struct.unpack_from("<iI", data, at + 4), at + 12
+            steps.append(Step(status, stack, records))
+        status, memory, stack = opened
+        yield Outcome(status, memory, stack, steps)
 
 
 def _count(text: str, path: Path) -> Count:
@@ -204,7 +225,7 @@ def main() -> None:
     commands.add_parser("count").add_argument("model", type=Path, nargs="+")
     commands.add_parser("hop")
     for command in commands.choices.values():
-        command.add_argument("--c99", action="store_true", help="the portable kernels")
+        command.add_argument("--c99", action="store_true", help="without DSP instructions")
         command.add_argument("--top", type=int, default=12, help="functions of each profile")
         command.add_argument("--function", help="show its instructions")
     arguments = parser.parse_args()
@@ -213,13 +234,13 @@ def main() -> None:
     if arguments.command == "hop":
         noise = [rng.normal(0, 1000, 160).astype("<i2").tobytes() for _ in range(100)]
         (outcome,), counts = count([Job(Kind.AUDIO, inputs=noise)], preset)
-        print(f"audio front end: {outcome.arena_used} bytes of state")
+        print(f"audio front end: {outcome.memory_bytes} bytes of state, {max(step.stack_bytes for step in outcome.steps)} of stack")
         _print({"hop": counts[-1]}, arguments)
         return
     for path in arguments.model:
         steps = [rng.bytes(1 << 17) for _ in range(8)]  # more than any model's input
         (outcome,), counts = count([Job(Kind.INVOKE, path.read_bytes(), steps)], preset)
-        print(f"{path.name}: status {outcome.status}, arena {outcome.arena_used} bytes")
+        print(f"{path.name}: status {outcome.status}, arena {outcome.memory_bytes} bytes, stack {outcome.stack_bytes} to open")
         _print({"open": counts[0], "invoke": counts[-1]}, arguments)
 
 

@@ -48,6 +48,13 @@ def test_a_missed_goal_is_called_missed(report, results):
     assert "**missed**" not in next(line for line in lines if "| a.met |" in line)
 
 
+def test_a_reference_that_was_not_measured_is_marked(report, results):
+    one = {**next(iter(results.values())), "reference": 7.5}
+    lines = report.report({"a.recorded": {**one, "recorded": True}, "a.measured": {**one, "recorded": False}}).splitlines()
+    assert "| 7.5 * |" in next(line for line in lines if "| a.recorded |" in line)
+    assert "| 7.5 |" in next(line for line in lines if "| a.measured |" in line)
+
+
 def test_what_is_measured_again_replaces_only_itself(report, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(report, "REPORT", tmp_path / "RESULTS.md")

@@ -2,8 +2,8 @@
  * and reads the other). What is to be counted stands between count_begin() and count_end().
  *
  * A job is a job_t, `model_bytes` of a model or a configuration, and `steps` times `input_bytes`; both are padded to
- * NN_ALIGNMENT. Its result is a status and the arena used; then for each step any number of records (index, bytes, the
- * bytes themselves), and END with the step's status. */
+ * NN_ALIGNMENT. Its result is a status, the memory used and the stack that opening took; then for each step any number
+ * of records (index, bytes, the bytes themselves), and END with the step's status and stack. */
 #include <string.h>
 
 #include "node/frontend.h"
@@ -17,14 +17,17 @@ typedef struct job {
     uint32_t reserved[3]; /* so that the model is aligned */
 } job_t;
 
-#define END        UINT32_MAX
-#define ARENA_SIZE (3U << 20)
-#define WORK_SIZE  (16U << 20)
-#define FRESH      0xA5 /* the arena before nn_open() */
+#define END           UINT32_MAX
+#define ARENA_SIZE    (3U << 20)
+#define WORK_SIZE     (16U << 20)
+#define FRESH         0xA5 /* arena and stack before use */
+#define STACK_WATCHED (64U << 10)
+#define STACK_MARGIN  64 /* for watch_stack() itself */
 
 static uint8_t arena[ARENA_SIZE] __attribute__((aligned(NN_ALIGNMENT)));
 static uint8_t work[WORK_SIZE] __attribute__((section(".psram"), aligned(NN_ALIGNMENT)));
 static int results;
+static uint8_t *stack;
 
 void count_begin(void);
 void count_end(void);
@@ -40,21 +43,46 @@ __attribute__((noinline)) void count_end(void)
     __asm__ volatile("" ::: "memory");
 }
 
-/* 2 * turns + 1 instructions. */
-__attribute__((naked, noinline)) void spin(uint32_t turns)
+/* From here on until stack_used(), which returns the bytes of stack that were used in between: STACK_MARGIN or more. */
+__attribute__((noinline)) static void watch_stack(void)
 {
-    __asm__ volatile("1: subs r0, #1\n\tbne 1b\n\tbx lr" : : "r"(turns));
+    stack = __builtin_frame_address(0);
+    memset(stack - STACK_WATCHED, FRESH, STACK_WATCHED - STACK_MARGIN);
 }
 
-static void put(uint32_t a, uint32_t b)
+static uint32_t stack_used(void)
 {
-    const uint32_t words[] = {a, b};
-    semihosting_write(results, words, sizeof words);
+    const uint8_t *lowest = stack - STACK_WATCHED;
+    while (*lowest == FRESH && lowest < stack - STACK_MARGIN) {
+        lowest++;
+    }
+    return (uint32_t)(stack - lowest);
+}
+
+/* 2 * turns + 1 instructions. */
+__attribute__((naked, noinline)) void spin(__attribute__((unused)) uint32_t turns)
+{
+    __asm__ volatile("1: subs r0, #1\n\tbne 1b\n\tbx lr");
+}
+
+static void put(const uint32_t *words, size_t count)
+{
+    semihosting_write(results, words, count * sizeof *words);
+}
+
+static void put_status(int status, uint32_t memory)
+{
+    put((const uint32_t[]){(uint32_t)status, memory, stack_used()}, 3);
+}
+
+static void put_end(int status)
+{
+    put((const uint32_t[]){END, (uint32_t)status, stack_used()}, 3);
 }
 
 static void put_record(uint32_t index, const void *data, uint32_t bytes)
 {
-    put(index, bytes);
+    put((const uint32_t[]){index, bytes}, 2);
     semihosting_write(results, data, bytes);
 }
 
@@ -82,14 +110,16 @@ static void run_model(const job_t *job, const uint8_t *model, const uint8_t *inp
 {
     nn_t nn;
     memset(arena, FRESH, job->arena_bytes);
+    watch_stack();
     count_begin();
     nn_status_t status = nn_open(&nn, model, job->model_bytes, arena, job->arena_bytes);
     count_end();
-    put((uint32_t)status, nn.arena_used);
+    put_status(status, nn.arena_used);
     for (uint32_t step = 0; step < job->steps; step++, input += job->input_bytes) {
         if (status == NN_OK) {
             set_inputs(&nn, input, job->input_bytes);
         }
+        watch_stack();
         if (job->kind == JOB_TRACE) {
             status = nn_invoke_traced(&nn, put_tensor, NULL);
         } else {
@@ -97,7 +127,7 @@ static void run_model(const job_t *job, const uint8_t *model, const uint8_t *inp
             status = nn_invoke(&nn);
             count_end();
         }
-        put(END, (uint32_t)status);
+        put_end(status);
     }
 }
 
@@ -105,9 +135,11 @@ static void run_audio(const job_t *job, const uint8_t *input)
 {
     static audio_frontend_t fe;
     uint16_t row[AUDIO_CHANNELS];
+    watch_stack();
     audio_frontend_init(&fe);
-    put(0, sizeof fe);
+    put_status(0, sizeof fe);
     for (uint32_t step = 0; step < job->steps; step++, input += job->input_bytes) {
+        watch_stack();
         const int16_t *samples = (const int16_t *)input;
         for (uint32_t left = job->input_bytes / 2; left > 0;) {
             bool ready = false;
@@ -120,7 +152,7 @@ static void run_audio(const job_t *job, const uint8_t *input)
                 put_record(0, row, sizeof row);
             }
         }
-        put(END, 0);
+        put_end(0);
     }
 }
 
@@ -128,9 +160,11 @@ static void run_vibration(const job_t *job, const uint8_t *config, const uint8_t
 {
     static vibration_frontend_t fe;
     int16_t row[VIBRATION_MAX_BANDS];
+    watch_stack();
     const int status = vibration_frontend_init(&fe, (const vibration_config_t *)config);
-    put((uint32_t)status, sizeof fe);
+    put_status(status, sizeof fe);
     for (uint32_t step = 0; step < job->steps; step++, input += job->input_bytes) {
+        watch_stack();
         const int16_t *samples = (const int16_t *)input;
         for (uint32_t left = status == 0 ? job->input_bytes / 2 : 0; left > 0;) {
             bool ready = false;
@@ -143,18 +177,20 @@ static void run_vibration(const job_t *job, const uint8_t *config, const uint8_t
                 put_record(0, row, fe.config.bands * sizeof row[0]);
             }
         }
-        put(END, 0);
+        put_end(0);
     }
 }
 
 static void run_spin(const job_t *job)
 {
-    put(0, 0);
+    watch_stack();
+    put_status(0, 0);
     for (uint32_t step = 0; step < job->steps; step++) {
+        watch_stack();
         count_begin();
         spin(job->arena_bytes);
         count_end();
-        put(END, 0);
+        put_end(0);
     }
 }
 
