@@ -1,6 +1,7 @@
 """The audio front end's parameters: what they are made of, and what is refused; that they are right is test_frontend.py's."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,11 @@ def test_the_standard_ones_are_those_of_the_reference():
     data = encode(Parameters())
     assert check(data) == Layout(480, 160, 40)
     assert np.frombuffer(data[:HEADER], "<u2").tolist() == [480, 160, 40 | 5 << 8, 10 | 6 << 8, 409, 983, 819, 6, 256, 666]
+
+
+def test_the_vector_is_still_what_is_made():
+    """What a fuzzer starts from: all tables, but short ones."""
+    assert (Path(__file__).parent / "vectors" / "audio-parameters.bin").read_bytes() == encode(Parameters(17, 10, 8, 300, 3_400))
 
 
 def test_the_window_is_hanns():

@@ -23,17 +23,15 @@ static int32_t log2_q8(uint64_t x)
     if (x == 0) {
         return 0;
     }
-    int32_t whole = 63;
-    for (; !(x >> 63); whole--) {
-        x <<= 1;
-    }
-    uint64_t mantissa = x >> 33; /* 1 <= mantissa / 2^30 < 2 */
-    int32_t result = whole;
+    const uint32_t high = (uint32_t)(x >> 32);
+    const int zeros = high != 0 ? __builtin_clz(high) : 32 + __builtin_clz((uint32_t)x);
+    uint32_t mantissa = (uint32_t)(x << zeros >> 33); /* 1 <= mantissa / 2^30 < 2 */
+    int32_t result = 63 - zeros;
     for (int bit = 0; bit < 8; bit++) { /* squaring doubles the logarithm: its next bit is whether that reached 2 */
-        mantissa = (mantissa * mantissa) >> 30;
-        int32_t one = (int32_t)(mantissa >> 31);
+        mantissa = (uint32_t)(((uint64_t)mantissa * mantissa) >> 30);
+        const uint32_t one = mantissa >> 31;
         mantissa >>= one;
-        result = result * 2 + one;
+        result = result * 2 + (int32_t)one;
     }
     return result;
 }
