@@ -10,7 +10,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cbor2
 import flatbuffers  # type: ignore[import-untyped]
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tflite_builder import Builder
 
 from gatewayd import bundle
-from gatewayd.core import image, tflite
+from gatewayd.core import image, microfrontend, tflite
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (7, 8))
 CASCADE, COUNTER, ARENA_BYTES, CAPACITY, RING_BYTES = "vibration", 5, 65_536, 16_384, 32_768
@@ -31,7 +31,6 @@ _BEYOND_A_NODE = (
     ("a rate that overflows", "FRONT_END", "front-end", {1: 2**32 - 1}),
     ("another transform", "FRONT_END", "front-end", {2: 1_024}),
     ("too many frames", "FRONT_END", "front-end", {3: 65_536 + 16}),
-    ("a microphone with a machine's numbers", "FRONT_END", "front-end", {0: "audio"}),
     ("a probability above 1", "DECISION", "decision", {0: "average", 1: 1.5}),
     ("a clip that does not fit", "DECISION", "decision", {6: 1_000 * RING_BYTES}),
     ("audits once in a century", "DECISION", "decision", {5: 2**32 - 1}),
@@ -188,9 +187,28 @@ def _unfit_settings() -> Iterator[Hostile]:
             ("without a key", cbor2.dumps({key: value for key, value in fields.items() if key != 2})),
         ):
             yield Hostile(f"a {reason} {name}", signed(**{tlv: data}), frozenset({reason}))
+    yield from _unfit_microphones(cbor2.loads(parsed.front_end))
     for name, tlv, reason, change in _BEYOND_A_NODE:
         fields = {**cbor2.loads(getattr(parsed, tlv.lower())), **change}
         yield Hostile(name, signed(**{tlv: cbor2.dumps(fields)}), frozenset({reason}), node_only=True)
+
+
+def _unfit_microphones(machine: dict[int, Any]) -> Iterator[Hostile]:
+    numbers = dict(enumerate(("audio", 16_000, 30, 20, 40, 125, 7_500)))
+    parameters = microfrontend.encode(microfrontend.Parameters(step_ms=20))
+    for name, fields in (
+        ("a microphone with a machine's numbers", {**machine, 0: "audio"}),
+        ("a machine without its normalisation", {key: value for key, value in machine.items() if key != 7}),
+        ("a microphone's step without its parameters", numbers),
+        ("parameters of another step", {**numbers, 3: 10, 7: parameters}),
+        ("parameters of more channels", {**numbers, 4: 39, 7: parameters}),
+        ("parameters of another rate", {**numbers, 1: 8_000, 7: parameters}),
+        ("parameters cut short", {**numbers, 7: parameters[:-1]}),
+        ("parameters with something behind them", {**numbers, 7: parameters + b"\0"}),
+        ("no byte of parameters", {**numbers, 3: 10, 7: b""}),
+        ("bands beyond the spectrum", {**numbers, 7: parameters[:5] + b"\xff" + parameters[6:]}),
+    ):
+        yield Hostile(name, signed(FRONT_END=cbor2.dumps(fields)), frozenset({"front-end"}))
 
 
 def _lying_models() -> Iterator[Hostile]:

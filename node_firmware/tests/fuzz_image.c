@@ -41,7 +41,7 @@ static void check_content(const image_t *image, const uint8_t *data, size_t size
 {
     inside(image->payload, data, size);
     inside(image->operators, data, size);
-    inside(image->front_end.normalisation, data, size);
+    inside(image->front_end.parameters, data, size);
     inside(image->inputs, data, size);
     inside(image->outputs, data, size);
     inside((span_t){image->sha256, 32}, data, size);
