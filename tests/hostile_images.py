@@ -8,7 +8,7 @@ good() is the image that such a node takes; all others are made from it.
 import functools
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tflite_builder import Builder
+from nn_native import Model
+from tflite_builder import Builder, with_metadata
 
 from gatewayd import bundle
 from gatewayd.core import image, microfrontend, tflite
@@ -86,6 +87,8 @@ def hostile() -> Iterator[Hostile]:
     yield from _unfit()
     yield from _unfit_settings()
     yield from _lying_models()
+    yield from _beyond_limits()
+    yield from _lying_plans()
     yield from _wrong_self_tests()
 
 
@@ -232,6 +235,30 @@ def _lying_models() -> Iterator[Hostile]:
     yield Hostile("half a model", signed(payload=model[: len(model) // 2]), reasons)
 
 
+def _beyond_limits() -> Iterator[Hostile]:
+    for name, shape in (("a seventh dimension", (1,) * 6 + (32,)), ("more work than a node does", (1 << 14, 1 << 14))):
+        model = _sum(2, shape)
+        yield Hostile(name, signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"limits"}), node_only=True)
+
+
+def _lying_plans() -> Iterator[Hostile]:
+    model = planned(image.parse(good()).payload)
+    at, size_bytes = model.index(b"nnp1"), len(Model(model).plan)
+    for name, offset, value, reason in (
+        ("longer than it is", 4, size_bytes + 1, "plan"),
+        ("shorter than it is", 4, size_bytes - 4, "plan"),
+        ("with less memory than it needs", 8, 16, "plan"),
+        ("with more memory than there is", 8, ARENA_BYTES + 1, "arena"),
+        ("with less work than there is", 12, 1, "plan"),
+        ("that ends early", size_bytes - 4, 0, "plan"),
+    ):
+        data = signed(payload=_patch(model, at + offset, struct.pack("<I", value)))
+        yield Hostile(f"a plan {name}", data, frozenset({reason}), node_only="longer" not in name)
+    yield Hostile("half a header of a plan", signed(payload=with_metadata(model, ("nn_plan", b"nnp1"))), frozenset({"plan"}))
+    metadata = _fields(model, struct.unpack_from("<I", model)[0])[6]
+    yield Hostile("metadata outside", signed(payload=_patch(model, metadata, b"\xf0\xff\xff\xff")), frozenset({"model"}))
+
+
 def _wrong_self_tests() -> Iterator[Hostile]:
     test = image.parse(good()).self_test
     assert test is not None
@@ -284,10 +311,17 @@ def _with_operator(number: int) -> bytes:
     return bytes(builder.Output())
 
 
-def _sum(inputs: int) -> bytes:
+def planned(model: bytes) -> bytes:
+    """`model` with the plan that the engine makes of it. A plan knows where in the file constants are, so its place is kept first."""
+    room = b"?" * len(Model(model).plan)
+    model = with_metadata(model, ("nn_plan", room))
+    return model.replace(room, Model(model).plan)
+
+
+def _sum(inputs: int, shape: Sequence[int] = (1, 32)) -> bytes:
     """A model that adds two inputs, or gives back the only one."""
     b = Builder()
-    tensors = [b.tensor([1, 32], np.int8, 0.1) for _ in range(2 * inputs - 1)]
+    tensors = [b.tensor(shape, np.int8, 0.1) for _ in range(2 * inputs - 1)]
     if inputs > 1:
         b.op("ADD", tensors[:2], tensors[2:])
     return b.finish(tensors[:inputs], tensors[-1:])

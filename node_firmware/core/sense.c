@@ -102,6 +102,10 @@ image_fault_t sense_open_model(nn_t *nn, const image_t *image, uint8_t *arena, u
         return FAULT_ARENA;
     case NN_E_OPERATOR:
         return FAULT_OPERATORS;
+    case NN_E_LIMIT:
+        return FAULT_LIMITS;
+    case NN_E_PLAN:
+        return FAULT_PLAN;
     default:
         return FAULT_MODEL;
     }

@@ -68,7 +68,8 @@ static void judge(image_t *image, bool is_signed)
     (void)!verify_image(image, &policy);
     image->inputs.size = image->inputs.size < SELF_TEST_BYTES ? image->inputs.size : SELF_TEST_BYTES;
     const image_fault_t fault = verify_model(image, &policy);
-    require(fault == FAULT_NONE || (fault >= FAULT_ARENA && fault <= FAULT_SELF_TEST));
+    require(fault == FAULT_NONE || (fault >= FAULT_ARENA && fault <= FAULT_SELF_TEST) || fault == FAULT_LIMITS ||
+            fault == FAULT_PLAN);
     if (fault == FAULT_NONE && sense_check(image, policy.ring_bytes) == FAULT_NONE) {
         require(sense_open(&sense, &memory) == FAULT_NONE); /* what was admitted opens */
     }
