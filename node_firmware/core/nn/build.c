@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "graph.h"
+#include "quantize.h"
 #include "schema.h"
 
 static uint32_t type_bytes(nn_type_t type)
@@ -34,7 +35,6 @@ static nn_status_t load_shape(fb_t *fb, uint32_t table, tensor_t *t)
         NEED((uint32_t)t->dims[i] <= INT32_MAX / 4 / t->elements, NN_E_LIMIT);
         t->elements *= (uint32_t)t->dims[i];
     }
-    t->bytes = t->elements * type_bytes(t->type);
     return NN_OK;
 }
 
@@ -48,43 +48,49 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
         return NN_OK;
     }
     t->scale = fb_load_float(fb->data + fb_elements(t->scales));
-    NEED(t->scale > 0 && t->scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
+    NEED(is_positive(t->scale), NN_E_TYPE);
     const fb_vector_t zero_points = fb_vector(fb, quantization, QUANTIZATION_ZERO_POINT, 8);
     if (fb_count(fb, zero_points) == 0) {
         return NN_OK;
     }
     const uint8_t *const zero_point = fb->data + fb_elements(zero_points); /* int64 */
-    const int32_t low = (int32_t)fb_load32(zero_point), high = (int32_t)fb_load32(zero_point + 4);
-    const int32_t least = t->type == NN_INT8 ? INT8_MIN : 0, most = t->type == NN_INT8 ? INT8_MAX : UINT8_MAX;
-    const bool byte = t->type == NN_INT8 || t->type == NN_UINT8;
-    NEED(high == (low < 0 ? -1 : 0) && (!byte || (low >= least && low <= most)), NN_E_TYPE);
-    t->zero_point = low;
+    t->zero_point = (int32_t)fb_load32(zero_point);
+    const int32_t lowest = t->type == NN_INT8 ? INT8_MIN : t->type == NN_UINT8 ? 0 : t->zero_point;
+    const uint32_t offset = (uint32_t)t->zero_point - (uint32_t)lowest;
+    NEED((int32_t)fb_load32(zero_point + 4) == (t->zero_point < 0 ? -1 : 0) && offset <= UINT8_MAX, NN_E_TYPE);
     return NN_OK;
 }
 
-nn_type_t tensor_type(fb_t *fb, uint32_t table)
+static uint32_t table_of(build_t *b, uint32_t index)
 {
-    return (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
+    return fb_table_at(&b->fb, b->tensors, index);
 }
 
-nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *t)
+nn_type_t tensor_type(build_t *b, uint32_t index)
 {
-    const uint32_t table = fb_table_at(fb, tensors, index);
+    return (nn_type_t)fb_u8(&b->fb, table_of(b, index), TENSOR_TYPE, NN_FLOAT32);
+}
+
+nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
+{
+    fb_t *const fb = &b->fb;
+    const uint32_t table = table_of(b, index);
     memset(t, 0, sizeof *t);
     t->index = (uint16_t)index;
-    t->type = tensor_type(fb, table);
+    t->type = tensor_type(b, index);
     NEED(!fb->bad, NN_E_MODEL);
     NEED(type_bytes(t->type) != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
     NEED(!fb_u8(fb, table, TENSOR_IS_VARIABLE, 0) && !fb_table(fb, table, TENSOR_SPARSITY), NN_E_TYPE);
     TRY(load_shape(fb, table, t));
+    t->bytes = t->elements * type_bytes(t->type);
     TRY(load_quantization(fb, table, t));
-    const uint32_t buffer = fb_table_at(fb, buffers, (uint32_t)fb_i32(fb, table, TENSOR_BUFFER, 0));
+    const uint32_t buffer = fb_table_at(fb, b->buffers, (uint32_t)fb_i32(fb, table, TENSOR_BUFFER, 0));
     const fb_vector_t data = fb_vector(fb, buffer, BUFFER_DATA, 1);
     NEED(!fb->bad, NN_E_MODEL);
     if (fb_count(fb, data) != 0) {
         t->data = fb_elements(data);
         NEED(fb_count(fb, data) == t->bytes, NN_E_SHAPE);
-        NEED(t->data % (t->bytes / t->elements) == 0, NN_E_MODEL); /* read in place */
+        NEED(t->data % type_bytes(t->type) == 0, NN_E_MODEL); /* read in place */
     }
     return NN_OK;
 }
@@ -106,7 +112,7 @@ static nn_status_t load_operand(build_t *b, fb_vector_t indices, uint32_t positi
     NEED(position < fb_count(&b->fb, indices), NN_E_SHAPE);
     const int32_t index = fb_i32_at(&b->fb, indices, position);
     NEED(index >= 0 && index < b->tensor_count, NN_E_MODEL);
-    return tensor_load(&b->fb, b->tensors, b->buffers, (uint32_t)index, t);
+    return tensor_load(b, (uint32_t)index, t);
 }
 
 nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
@@ -122,6 +128,11 @@ nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
     return NN_OK;
 }
 
+bool fits_data(const build_t *b, place_t place, uint32_t bytes)
+{
+    return place <= b->data_bytes && bytes <= b->data_bytes - place;
+}
+
 nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
 {
     TRY(load_operand(b, b->outputs, position, t));
@@ -130,8 +141,8 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
         NEED(t->data == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
         *life = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
     } else if (t->bytes != 0) {
-        NEED(b->places[t->index] % (t->bytes / t->elements) == 0, NN_E_PLAN);
-        NEED((uint64_t)b->places[t->index] + t->bytes <= b->data_bytes, NN_E_PLAN);
+        NEED(b->places[t->index] % type_bytes(t->type) == 0, NN_E_PLAN);
+        NEED(fits_data(b, b->places[t->index], t->bytes), NN_E_PLAN);
     }
     return build_work(b, t->elements);
 }
@@ -147,16 +158,19 @@ nn_status_t build_work(build_t *b, uint64_t multiply_accumulates)
 
 /* ---- records ---- */
 
+nn_status_t build_fit(build_t *b)
+{
+    const uint32_t head = b->given ? 0 : b->head, used = head + b->arena_bytes - b->tail;
+    NEED(b->given == NULL || b->head <= b->limit, NN_E_PLAN);
+    NEED(head <= b->tail, NN_E_ARENA);
+    b->needed = used > b->needed ? used : b->needed;
+    return NN_OK;
+}
+
 nn_status_t build_take(build_t *b, uint32_t bytes)
 {
-    const uint32_t end = b->given ? b->limit : b->tail;
-    NEED(bytes <= end - b->head, b->given ? NN_E_PLAN : NN_E_ARENA);
     b->head += bytes;
-    if (!b->given) {
-        const uint32_t used = b->head + ((uint32_t)b->nn->arena_size - b->tail);
-        b->needed = used > b->needed ? used : b->needed;
-    }
-    return NN_OK;
+    return build_fit(b);
 }
 
 nn_status_t build_set(build_t *b, uint32_t at, const void *data, uint32_t bytes)
@@ -164,7 +178,7 @@ nn_status_t build_set(build_t *b, uint32_t at, const void *data, uint32_t bytes)
     if (b->given) {
         NEED(memcmp((const uint8_t *)b->given + at, data, bytes) == 0, NN_E_PLAN);
     } else {
-        memcpy(b->nn->arena + at, data, bytes);
+        memmove(b->arena + at, data, bytes);
     }
     return NN_OK;
 }
@@ -222,9 +236,9 @@ nn_status_t build_scratch(build_t *b, uint32_t bytes)
     }
     place_t place = b->scratch;
     if (b->given) {
-        NEED(b->limit - b->head >= sizeof place, NN_E_PLAN);
+        NEED(sizeof place <= b->limit - b->head, NN_E_PLAN);
         memcpy(&place, (const uint8_t *)b->given + b->head, sizeof place);
-        NEED(place % 4 == 0 && (uint64_t)place + bytes <= b->data_bytes, NN_E_PLAN);
+        NEED(place % 4 == 0 && fits_data(b, place, bytes), NN_E_PLAN);
         TRY(plan_check_write(b, place, bytes, NULL, NULL));
     }
     return build_put(b, &place, sizeof place);

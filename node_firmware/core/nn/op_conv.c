@@ -93,7 +93,7 @@ static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor_t *factor)
 {
     const float scale = scale_at(b, p, i);
-    NEED(scale > 0 && scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
+    NEED(is_positive(scale), NN_E_TYPE);
     NEED(factor_from_ratio(p->in.scale, scale, p->out.scale, 0, factor), NN_E_TYPE);
     return NN_OK;
 }
