@@ -7,19 +7,9 @@
 
 static uint32_t type_bytes(nn_type_t type)
 {
-    switch (type) {
-    case NN_FLOAT32:
-    case NN_INT32:
-        return 4;
-    case NN_INT16:
-        return 2;
-    case NN_UINT8:
-    case NN_BOOL:
-    case NN_INT8:
-        return 1;
-    default:
-        return 0;
-    }
+    static const uint8_t bytes[] = {
+        [NN_FLOAT32] = 4, [NN_INT32] = 4, [NN_UINT8] = 1, [NN_BOOL] = 1, [NN_INT16] = 2, [NN_INT8] = 1};
+    return (uint32_t)type < sizeof bytes ? bytes[type] : 0;
 }
 
 static nn_status_t load_shape(fb_t *fb, uint32_t table, tensor_t *t)
@@ -79,10 +69,11 @@ nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
     t->index = (uint16_t)index;
     t->type = tensor_type(b, index);
     NEED(!fb->bad, NN_E_MODEL);
-    NEED(type_bytes(t->type) != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
+    t->element_bytes = (uint8_t)type_bytes(t->type);
+    NEED(t->element_bytes != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
     NEED(!fb_u8(fb, table, TENSOR_IS_VARIABLE, 0) && !fb_table(fb, table, TENSOR_SPARSITY), NN_E_TYPE);
     TRY(load_shape(fb, table, t));
-    t->bytes = t->elements * type_bytes(t->type);
+    t->bytes = t->elements * t->element_bytes;
     TRY(load_quantization(fb, table, t));
     const uint32_t buffer = fb_table_at(fb, b->buffers, (uint32_t)fb_i32(fb, table, TENSOR_BUFFER, 0));
     const fb_vector_t data = fb_vector(fb, buffer, BUFFER_DATA, 1);
@@ -90,7 +81,7 @@ nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
     if (fb_count(fb, data) != 0) {
         t->data = fb_elements(data);
         NEED(fb_count(fb, data) == t->bytes, NN_E_SHAPE);
-        NEED(t->data % type_bytes(t->type) == 0, NN_E_MODEL); /* read in place */
+        NEED(t->data % t->element_bytes == 0, NN_E_MODEL); /* read in place */
     }
     return NN_OK;
 }
@@ -128,21 +119,17 @@ nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
     return NN_OK;
 }
 
-bool fits_data(const build_t *b, place_t place, uint32_t bytes)
-{
-    return place <= b->data_bytes && bytes <= b->data_bytes - place;
-}
-
 nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
 {
     TRY(load_operand(b, b->outputs, position, t));
+    life_t *const life = &b->lives[t->index];
     if (b->pass == PASS_MEASURE) {
-        life_t *life = &b->lives[t->index];
         NEED(t->data == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
-        *life = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
+        life->bytes = t->bytes;
+        life->first = life->last = b->time;
+        life->root = t->index;
     } else if (t->bytes != 0) {
-        NEED(b->places[t->index] % type_bytes(t->type) == 0, NN_E_PLAN);
-        NEED(fits_data(b, b->places[t->index], t->bytes), NN_E_PLAN);
+        TRY(plan_check_place(b, b->places[t->index], t->bytes, t->element_bytes));
     }
     return build_work(b, t->elements);
 }
@@ -175,10 +162,12 @@ nn_status_t build_take(build_t *b, uint32_t bytes)
 
 nn_status_t build_set(build_t *b, uint32_t at, const void *data, uint32_t bytes)
 {
-    if (b->given) {
-        NEED(memcmp((const uint8_t *)b->given + at, data, bytes) == 0, NN_E_PLAN);
-    } else {
-        memmove(b->arena + at, data, bytes);
+    const uint8_t *const there = (b->given ? (const uint8_t *)b->given : b->arena) + at, *const from = data;
+    for (uint32_t i = 0; i < bytes; i++) {
+        if (!b->given) {
+            b->arena[at + i] = from[i];
+        }
+        NEED(there[i] == from[i], NN_E_PLAN);
     }
     return NN_OK;
 }
@@ -238,16 +227,15 @@ nn_status_t build_scratch(build_t *b, uint32_t bytes)
     if (b->given) {
         NEED(sizeof place <= b->limit - b->head, NN_E_PLAN);
         memcpy(&place, (const uint8_t *)b->given + b->head, sizeof place);
-        NEED(place % 4 == 0 && fits_data(b, place, bytes), NN_E_PLAN);
-        TRY(plan_check_write(b, place, bytes, NULL, NULL));
+        TRY(plan_check_place(b, place, bytes, 4));
+        TRY(plan_check_write(b, place, bytes, NO_TENSOR, NULL));
     }
     return build_put(b, &place, sizeof place);
 }
 
 void build_overlap(build_t *b, const tensor_t *input, uint32_t distance, uint32_t unit)
 {
-    overlap_t *o = &b->overlaps[b->overlaps[0].tensor != LIFE_UNMADE];
-    *o = (overlap_t){.tensor = input->index, .distance = distance, .unit = unit};
+    b->overlaps[b->overlap_count++] = (overlap_t){.tensor = input->index, .distance = distance, .unit = unit};
 }
 
 nn_status_t build_move(build_t *b, const move_t *m)
@@ -266,7 +254,7 @@ nn_status_t build_move(build_t *b, const move_t *m)
         return NN_OK;
     }
     b->kind = OP_COPY;
-    const tensor_t *writer = m->owner ? NULL : m->to;
+    const uint32_t writer = m->owner ? NO_TENSOR : m->to->index;
     TRY(plan_check_write(b, piece.to, (m->rows - 1) * m->to_step + m->bytes, writer, m->owner));
     return build_put(b, &piece, sizeof piece);
 }
@@ -288,7 +276,7 @@ nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value)
     }
     const fill_t fill = {.to = place_of(b, to), .bytes = to->bytes, .value = value};
     b->kind = OP_FILL;
-    TRY(plan_check_write(b, fill.to, fill.bytes, to, NULL));
+    TRY(plan_check_write(b, fill.to, fill.bytes, to->index, NULL));
     TRY(build_put(b, &fill, sizeof fill));
     return build_end_record(b);
 }

@@ -43,30 +43,38 @@ nn_status_t graph_subgraph(build_t *b, uint32_t index)
     return NN_OK;
 }
 
+static bool has_name(const fb_t *fb, fb_vector_t text, const char *name, uint32_t length)
+{
+    bool same = fb_count(fb, text) == length;
+    for (uint32_t i = 0; same && i < length; i++) {
+        same = fb->data[fb_elements(text) + i] == (uint8_t)name[i];
+    }
+    return same;
+}
+
 /* The plan that the file brings, if there is one of this version. */
 static nn_status_t find_plan(build_t *b)
 {
-    const fb_vector_t metadata = fb_vector(&b->fb, b->model, MODEL_METADATA, 4);
-    for (uint32_t i = 0; i < fb_count(&b->fb, metadata) && i < NN_MAX_METADATA && !b->fb.bad; i++) {
-        const uint32_t table = fb_table_at(&b->fb, metadata, i);
-        const fb_vector_t name = fb_vector(&b->fb, table, METADATA_NAME, 1);
-        const uint32_t length = sizeof PLAN_NAME - 1;
-        if (fb_count(&b->fb, name) != length || memcmp(b->fb.data + fb_elements(name), PLAN_NAME, length) != 0) {
+    fb_t *const fb = &b->fb;
+    const fb_vector_t metadata = fb_vector(fb, b->model, MODEL_METADATA, 4);
+    for (uint32_t i = 0; i < fb_count(fb, metadata) && i < NN_MAX_METADATA; i++) {
+        const uint32_t table = fb_table_at(fb, metadata, i);
+        if (!has_name(fb, fb_vector(fb, table, METADATA_NAME, 1), PLAN_NAME, sizeof PLAN_NAME - 1)) {
             continue;
         }
-        const uint32_t buffer = fb_table_at(&b->fb, b->buffers, (uint32_t)fb_i32(&b->fb, table, METADATA_BUFFER, 0));
-        const fb_vector_t data = fb_vector(&b->fb, buffer, BUFFER_DATA, 1);
-        NEED(!b->fb.bad, NN_E_MODEL);
-        NEED(fb_count(&b->fb, data) >= sizeof(plan_t) && fb_elements(data) % 4 == 0, NN_E_PLAN);
-        const plan_t *plan = (const plan_t *)(const void *)(b->fb.data + fb_elements(data));
+        const uint32_t buffer = fb_table_at(fb, b->buffers, (uint32_t)fb_i32(fb, table, METADATA_BUFFER, 0));
+        const fb_vector_t data = fb_vector(fb, buffer, BUFFER_DATA, 1);
+        const plan_t *const plan = (const plan_t *)(const void *)(fb->data + fb_elements(data));
+        NEED(!fb->bad, NN_E_MODEL);
+        NEED(fb_count(fb, data) >= sizeof *plan && data % 4 == 0, NN_E_PLAN);
         if (plan->magic == PLAN_MAGIC) {
-            NEED(plan->bytes <= fb_count(&b->fb, data), NN_E_PLAN);
+            NEED(plan->bytes <= fb_count(fb, data), NN_E_PLAN);
             b->given = plan;
             b->limit = plan->bytes;
             b->data_bytes = plan->data_bytes;
         }
     }
-    NEED(!b->fb.bad, NN_E_MODEL);
+    NEED(!fb->bad, NN_E_MODEL);
     return NN_OK;
 }
 
@@ -105,86 +113,79 @@ static nn_status_t begin_subgraph(build_t *b, uint32_t index)
     return NN_OK;
 }
 
+static void begin_operator(build_t *b, uint32_t time, fb_vector_t inputs, fb_vector_t outputs)
+{
+    b->time = (uint16_t)time;
+    b->moves = false;
+    b->overlap_count = 0;
+    b->inputs = inputs;
+    b->outputs = outputs;
+}
+
 /* What an operator (or, before the first, the caller) writes must not be needed otherwise. */
-static nn_status_t check_outputs(build_t *b)
+static nn_status_t end_operator(build_t *b)
 {
     for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs) && b->pass == PASS_RECORD && !b->moves; i++) {
-        const tensor_t out = {.index = (uint16_t)fb_i32_at(&b->fb, b->outputs, i)};
-        const uint32_t bytes = b->lives[out.index].bytes;
-        if (bytes != 0) {
-            TRY(plan_check_write(b, b->places[out.index], bytes, &out, NULL));
+        const uint32_t out = (uint32_t)fb_i32_at(&b->fb, b->outputs, i);
+        if (b->lives[out].bytes != 0) {
+            TRY(plan_check_write(b, b->places[out], b->lives[out].bytes, out, NULL));
         }
     }
     return NN_OK;
 }
 
-static void begin_operator(build_t *b, uint16_t time)
+/* The graph's inputs are outputs of the time before the first operator, its outputs are inputs of that after the last.
+ */
+static nn_status_t walk_edge(build_t *b)
 {
-    b->time = time;
-    b->moves = false;
-    b->overlaps[0].tensor = b->overlaps[1].tensor = LIFE_UNMADE;
-}
-
-/* Graph inputs are outputs of the time before the first operator. */
-static nn_status_t walk_inputs(build_t *b)
-{
-    b->outputs = fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4);
-    begin_operator(b, 0);
-    NEED(b->main || fb_count(&b->fb, b->outputs) == 0, NN_E_SHAPE);
+    tensor_t t;
     for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs); i++) {
-        tensor_t tensor;
-        TRY(build_output(b, i, &tensor));
-        NEED(tensor.type != NN_RESOURCE, NN_E_TYPE);
+        TRY(build_output(b, i, &t));
+        NEED(b->main && t.type != NN_RESOURCE, NN_E_TYPE);
     }
-    return check_outputs(b);
-}
-
-static nn_status_t walk_outputs(build_t *b)
-{
-    b->inputs = fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4);
     for (uint32_t i = 0; i < fb_count(&b->fb, b->inputs); i++) {
-        tensor_t tensor;
-        TRY(build_input(b, i, &tensor));
-        NEED(tensor.type != NN_RESOURCE && tensor.data == 0, NN_E_TYPE);
+        TRY(build_input(b, i, &t));
+        NEED(t.type != NN_RESOURCE && t.data == 0, NN_E_TYPE);
     }
-    return NN_OK;
+    return end_operator(b);
 }
 
 static nn_status_t walk_operator(build_t *b, uint32_t table)
 {
     const int32_t code = code_at(b, (uint32_t)fb_i32(&b->fb, table, OPERATOR_CODE, 0));
     NEED(!b->fb.bad, NN_E_MODEL);
-    const operator_t *found = nn_operator_table;
-    while (found->prepare == NULL || found->code != code) {
-        found++;
-        NEED(found != nn_operator_table + nn_operator_count, NN_E_OPERATOR);
+    b->kind = 0;
+    while (nn_operator_table[b->kind].prepare == NULL || nn_operator_table[b->kind].code != code) {
+        b->kind++;
+        NEED(b->kind < nn_operator_count, NN_E_OPERATOR);
     }
-    b->kind = (uint32_t)(found - nn_operator_table);
-    b->inputs = fb_vector(&b->fb, table, OPERATOR_INPUTS, 4);
-    b->outputs = fb_vector(&b->fb, table, OPERATOR_OUTPUTS, 4);
+    const operator_t *const found = &nn_operator_table[b->kind];
     b->options = fb_table(&b->fb, table, OPERATOR_OPTIONS);
     const uint32_t inputs = fb_count(&b->fb, b->inputs), outputs = fb_count(&b->fb, b->outputs);
     NEED(inputs >= found->inputs_min && inputs <= found->inputs_max, NN_E_SHAPE);
     NEED(outputs >= found->outputs_min && outputs <= found->outputs_max, NN_E_SHAPE);
     TRY(found->prepare(b));
     TRY(build_end_record(b));
-    return check_outputs(b);
+    return end_operator(b);
 }
 
 static nn_status_t walk(build_t *b, pass_t pass)
 {
-    b->pass = pass;
-    TRY(walk_inputs(b));
     const fb_vector_t operators = fb_vector(&b->fb, b->subgraph, SUBGRAPH_OPERATORS, 4);
     const uint32_t count = fb_count(&b->fb, operators);
     NEED(count <= NN_MAX_OPERATORS, NN_E_LIMIT);
-    for (uint16_t i = 0; i < count; i++) {
-        begin_operator(b, (uint16_t)(i + 1));
-        TRY(walk_operator(b, fb_table_at(&b->fb, operators, i)));
+    b->pass = pass;
+    begin_operator(b, 0, 0, fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4));
+    TRY(walk_edge(b));
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t table = fb_table_at(&b->fb, operators, i);
+        begin_operator(b, i + 1, fb_vector(&b->fb, table, OPERATOR_INPUTS, 4),
+                       fb_vector(&b->fb, table, OPERATOR_OUTPUTS, 4));
+        TRY(walk_operator(b, table));
         NEED(!b->fb.bad, NN_E_MODEL);
     }
-    begin_operator(b, (uint16_t)(count + 1));
-    TRY(walk_outputs(b));
+    begin_operator(b, count + 1, fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4), 0);
+    TRY(walk_edge(b));
     NEED(!b->fb.bad, NN_E_MODEL);
     return NN_OK;
 }
@@ -239,15 +240,18 @@ nn_status_t graph_open(nn_t *nn)
     TRY(find_plan(&b));
     TRY(graph_prepare(&b, 0));
     TRY(put_end(&b));
-    plan_t plan = {.magic = PLAN_MAGIC, .reset = b.head, .work = b.work};
+    const uint32_t reset = b.head;
     if (b.reset) {
         TRY(b.reset(&b));
     }
     TRY(put_end(&b));
-    plan.bytes = b.head;
-    plan.data_bytes = b.data_bytes;
-    plan.main_tensors = b.tensor_counts[SUBGRAPH_MAIN];
-    plan.init_tensors = b.tensor_counts[SUBGRAPH_INIT];
+    const plan_t plan = {.magic = PLAN_MAGIC,
+                         .bytes = b.head,
+                         .data_bytes = b.data_bytes,
+                         .work = b.work,
+                         .reset = reset,
+                         .main_tensors = b.tensor_counts[SUBGRAPH_MAIN],
+                         .init_tensors = b.tensor_counts[SUBGRAPH_INIT]};
     TRY(build_set(&b, 0, &plan, sizeof plan));
     const uint32_t data = b.given ? 0 : (b.head + NN_ALIGNMENT - 1) & ~(uint32_t)(NN_ALIGNMENT - 1);
     NEED(data <= b.arena_bytes && b.data_bytes <= b.arena_bytes - data, NN_E_ARENA);

@@ -58,7 +58,7 @@ typedef struct variable {
 typedef struct tensor {
     uint16_t index;
     nn_type_t type;
-    uint8_t rank;
+    uint8_t rank, element_bytes;
     int32_t dims[NN_MAX_RANK];
     uint32_t elements, bytes;
     uint32_t data; /* offset into the model, 0: not a constant */
@@ -72,7 +72,7 @@ typedef struct tensor {
 typedef enum pass { PASS_MEASURE, PASS_RECORD } pass_t;
 
 typedef struct overlap {
-    uint16_t tensor;
+    uint32_t tensor;
     uint32_t distance, unit;
 } overlap_t;
 
@@ -110,7 +110,8 @@ typedef struct build {
     uint32_t state_bytes;   /* of variables; activations are behind them */
     uint32_t scratch_bytes; /* that an operator needs at most, and where all have it, if no plan says otherwise */
     place_t scratch;
-    overlap_t overlaps[2];
+    overlap_t overlaps[2]; /* of the operator */
+    uint32_t overlap_count;
     /* Where there are variables: what gives them places, and what nn_reset() does about them. */
     nn_status_t (*place_variables)(struct build *b);
     nn_status_t (*reset)(struct build *b);
@@ -170,7 +171,6 @@ static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *tensor);
 nn_type_t tensor_type(build_t *b, uint32_t index);
 bool same_shape(const tensor_t *a, const tensor_t *b);
-bool fits_data(const build_t *b, place_t place, uint32_t bytes);
 static inline bool is_quantized_int8(const tensor_t *t)
 {
     return t->type == NN_INT8 && t->scale > 0;
@@ -192,10 +192,11 @@ static inline uint32_t plan_aligned(uint32_t bytes)
     return (bytes + 3) & ~UINT32_C(3);
 }
 uint32_t plan_places(build_t *b);
-/* NN_E_PLAN where writing there now would destroy what the operator still reads or what is needed later. `writer`: the
- * tensor that is written, `owner`: the variable; NULL: none. */
-nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, const tensor_t *writer,
-                             const variable_t *owner);
+/* NN_E_PLAN where a place is not inside the data, or not aligned; and where writing there now would destroy what the
+ * operator still reads or what is needed later. `writer`: the tensor that is written, `owner`: the variable. */
+#define NO_TENSOR UINT32_MAX
+nn_status_t plan_check_place(const build_t *b, place_t place, uint32_t bytes, uint32_t alignment);
+nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, uint32_t writer, const variable_t *owner);
 
 /* ---- running ---- */
 

@@ -39,8 +39,8 @@ static nn_status_t image(const tensor_t *t, uint16_t *height, uint16_t *width, u
 static nn_status_t fit(uint8_t padding, uint16_t in, uint16_t out, uint16_t filter, uint16_t stride, uint16_t dilation,
                        uint16_t *pad)
 {
-    const int64_t reach = (int64_t)(filter - 1) * dilation + 1; /* a dilated filter's extent */
-    NEED(reach <= NN_MAX_SIDE, NN_E_LIMIT);
+    NEED((filter - 1U) * dilation < NN_MAX_SIDE, NN_E_LIMIT);
+    const int32_t reach = (filter - 1) * dilation + 1; /* a dilated filter's extent */
     NEED(padding == PADDING_SAME || padding == PADDING_VALID, NN_E_SHAPE);
     NEED(out == (padding == PADDING_SAME ? (in + stride - 1) / stride : (in - reach + stride) / stride), NN_E_SHAPE);
     const int64_t total = (int64_t)(out - 1) * stride + reach - in;
@@ -101,22 +101,22 @@ static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor
 /* Whether the short way of requantisation is exact: see window_t. The largest scale has the largest shift. */
 static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint16_t *fast)
 {
-    int64_t bias = 0;
-    uint32_t largest = 0;
+    uint32_t bias = 0, largest = 0;
     factor_t factor;
     *fast = 0;
     if (b->pass == PASS_MEASURE) {
         return NN_OK;
     }
     for (uint32_t i = 0; p->bias != NULL && i < p->bias->elements; i++) {
-        const int64_t value = p->bias->data != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
-        bias = value > bias ? value : -value > bias ? -value : bias;
+        const int32_t value = p->bias->data != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
+        const uint32_t size = value < 0 ? 0 - (uint32_t)value : (uint32_t)value;
+        bias = size > bias ? size : bias;
     }
     for (uint32_t i = 1; i < p->filter.scale_count; i++) {
         largest = scale_at(b, p, i) > scale_at(b, p, largest) ? i : largest;
     }
     TRY(factor_at(b, p, largest, &factor));
-    *fast = factor.shift < 0 && bias + (int64_t)depth * (255 * 128) < INT64_C(1) << 30;
+    *fast = factor.shift < 0 && bias + depth * (255 * 128) < UINT32_C(1) << 30; /* depth <= NN_MAX_DEPTH */
     return NN_OK;
 }
 

@@ -8,14 +8,12 @@
 static nn_status_t place_variable(build_t *b, variable_t *variable, uint32_t handle)
 {
     variable->place = b->own_places ? b->state_bytes : b->places[handle];
-    NEED(variable->place % 4 == 0, NN_E_PLAN);
     if (b->own_places) {
         NEED(variable->bytes <= PLAN_FAILED - b->state_bytes, NN_E_ARENA);
         b->state_bytes += plan_aligned(variable->bytes);
         return NN_OK;
     }
-    NEED(fits_data(b, variable->place, variable->bytes), NN_E_PLAN);
-    return NN_OK;
+    return plan_check_place(b, variable->place, variable->bytes, 4);
 }
 
 static nn_status_t place_variables(build_t *b)

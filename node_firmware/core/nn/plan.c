@@ -80,33 +80,35 @@ uint32_t plan_places(build_t *b)
 
 /* ---- checking one ---- */
 
+nn_status_t plan_check_place(const build_t *b, place_t place, uint32_t bytes, uint32_t alignment)
+{
+    const bool inside = place <= b->data_bytes && bytes <= b->data_bytes - place;
+    return inside && place % alignment == 0 ? NN_OK : NN_E_PLAN;
+}
+
 static bool disjoint(place_t a, uint32_t a_bytes, place_t b, uint32_t b_bytes)
 {
-    return a + a_bytes <= b || b + b_bytes <= a; /* no more than the data's size */
+    return a + a_bytes <= b || b + b_bytes <= a; /* both are inside the data */
 }
 
 static bool may_overlap(const build_t *b, uint32_t input, place_t output)
 {
-    for (unsigned k = 0; k < 2; k++) {
+    const place_t distance = b->places[input] - output;
+    for (uint32_t k = 0; k < b->overlap_count; k++) {
         const overlap_t *o = &b->overlaps[k];
         if (o->tensor == input && b->lives[input].last == b->time) {
-            const place_t place = b->places[input];
-            return o->unit == 0 ||
-                   (place >= output && place - output >= o->distance && (place - output) % o->unit == 0);
+            return o->unit == 0 || (b->places[input] >= output && distance >= o->distance && distance % o->unit == 0);
         }
     }
     return false;
 }
 
-nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, const tensor_t *writer,
-                             const variable_t *owner)
+nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, uint32_t writer, const variable_t *owner)
 {
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         const life_t *life = &b->lives[i];
-        const bool needed = life->bytes != 0 && life->first <= b->time && b->time <= life->last;
-        if (needed && (writer == NULL || writer->index != i) && !disjoint(place, bytes, b->places[i], life->bytes)) {
-            NEED(may_overlap(b, i, place), NN_E_PLAN);
-        }
+        const bool needed = i != writer && life->bytes != 0 && life->first <= b->time && b->time <= life->last;
+        NEED(!needed || disjoint(place, bytes, b->places[i], life->bytes) || may_overlap(b, i, place), NN_E_PLAN);
     }
     for (uint32_t i = 0; i < b->variable_count; i++) {
         const variable_t *variable = &b->variables[i];
