@@ -52,7 +52,9 @@ class Oracle:
 def input_kinds(model: bytes) -> list[tuple[tuple[int, ...], Any]]:
     """Shape and type of every input."""
     graph = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]
-    types = {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8, schema.TensorType.FLOAT32: np.float32}
+    types = {
+        getattr(schema.TensorType, np.dtype(dtype).name.upper()): dtype for dtype in (np.int8, np.uint8, np.int16, np.int32, np.float32)
+    }
     return [(tuple(int(d) for d in graph.tensors[i].shape), types[graph.tensors[i].type]) for i in graph.inputs]
 
 
@@ -157,7 +159,8 @@ def test_the_bitmap_of_operators() -> None:
     have = {n for n in range(8 * used) if bitmap.raw[n // 8] >> n % 8 & 1}
     names = (
         "CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED AVERAGE_POOL_2D MAX_POOL_2D ADD MUL SOFTMAX LOGISTIC TANH RESHAPE CONCATENATION "
-        "STRIDED_SLICE SPLIT_V QUANTIZE DEQUANTIZE CALL_ONCE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE"
+        "STRIDED_SLICE SPLIT_V QUANTIZE DEQUANTIZE CALL_ONCE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE "
+        "SUB MINIMUM MAXIMUM RELU RELU6 MEAN EXPAND_DIMS SQUEEZE PACK TRANSPOSE PAD PADV2 RESIZE_NEAREST_NEIGHBOR"
     )
     assert have == {getattr(schema.BuiltinOperator, name) for name in names.split()}
     assert library().nn_operators(bitmap, ctypes.c_size_t(1)) == 1

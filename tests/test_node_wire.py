@@ -17,6 +17,7 @@ from gatewayd.core.types import (
     Event,
     GatewayState,
     Info,
+    Limits,
     NodeState,
     Reason,
     Slot,
@@ -70,6 +71,7 @@ class InfoC(c.Structure):
         ("front_end_count", c.c_uint32),
         ("slots", c.POINTER(SlotInfo)),
         ("slot_count", c.c_uint32),
+        ("limits", c.c_uint32 * 5),
     )
 
 
@@ -288,8 +290,9 @@ def to_slot(slot):
     u32,
     st.lists(text, max_size=3),
     st.lists(slots | bare_slots, max_size=4),
+    st.builds(Limits, u32, u32, u32, u32, u32),
 )
-def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_list):
+def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_list, limits):
     info = InfoC(
         session,
         *(word.encode() for word in texts),
@@ -301,8 +304,9 @@ def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_lis
         len(front_ends),
         (SlotInfo * len(slot_list))(*map(to_slot, slot_list)),
         len(slot_list),
+        limits,
     )
-    expected = Info(session, *texts, operators, arena_bytes, tuple(front_ends), 60, tuple(slot_list))
+    expected = Info(session, *texts, operators, arena_bytes, tuple(front_ends), 60, tuple(slot_list), limits)
     assert wire.decode("info", encode(node.info_encode, c.byref(info))) == expected
 
 

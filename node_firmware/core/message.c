@@ -77,10 +77,20 @@ static void put_slot(cbor_writer_t *w, const slot_info_t *slot)
     }
 }
 
+static void put_limits(cbor_writer_t *w, const limits_t *limits)
+{
+    cbor_put_map(w, 5);
+    put_uint(w, 0, limits->tensors);
+    put_uint(w, 1, limits->operators);
+    put_uint(w, 2, limits->rank);
+    put_uint(w, 3, limits->work);
+    put_uint(w, 4, limits->plan_version);
+}
+
 size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
-    cbor_put_map(&w, 10);
+    cbor_put_map(&w, 11);
     put_uint(&w, 0, info->session);
     put_text(&w, 1, info->hardware);
     put_text(&w, 2, info->board);
@@ -97,6 +107,8 @@ size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
     for (uint32_t i = 0; i < info->slot_count; i++) {
         put_slot(&w, &info->slots[i]);
     }
+    cbor_put_uint(&w, 10);
+    put_limits(&w, &info->limits);
     return cbor_written(&w);
 }
 

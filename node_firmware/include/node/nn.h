@@ -20,6 +20,7 @@
 #define NN_MAX_WORK (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more  \
                                          */
 #endif
+#define NN_PLAN_VERSION 1 /* of the plans in models that nn_open() reads (plan.h) */
 
 typedef enum nn_status {
     NN_OK = 0,
