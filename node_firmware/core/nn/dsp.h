@@ -96,6 +96,21 @@ static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
     return r;
 }
 
+/* Of each byte the larger one, the smaller one. */
+static inline uint32_t max_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
+static inline uint32_t min_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
 /* Two words, of an address that is a multiple of 4. */
 static inline words_t ldrd(const uint64_t *from)
 {
@@ -203,6 +218,21 @@ static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
 {
     right &= 0xff;
     return (x >> right) + (x >> (right - 1) & 1) + y;
+}
+
+static inline uint32_t max_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r = 0;
+    for (int i = 0; i < 32; i += 8) {
+        const int8_t x = (int8_t)(a >> i & 0xff), y = (int8_t)(b >> i & 0xff);
+        r |= (uint32_t)(uint8_t)(x > y ? x : y) << i;
+    }
+    return r;
+}
+
+static inline uint32_t min_bytes(uint32_t a, uint32_t b)
+{
+    return ~max_bytes(~a, ~b);
 }
 
 static inline words_t ldrd(const uint64_t *from)
