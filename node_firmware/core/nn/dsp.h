@@ -180,12 +180,13 @@ static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
 
 #endif
 
-/* What scale() of quantize.h gives, plus `zero`, as int8: for |sum| < 2^30 and a shift of -right, right 1..31. There
- * smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are rounded away from zero. */
-static inline int8_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
+/* What scale() of quantize.h gives, plus `zero`, saturated to int8: for |sum| < 2^30 and a shift of -right,
+ * right 1..31. There smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are rounded
+ * away from zero. */
+static inline int32_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
     const int32_t x = smmulr(sum * 2, multiplier);
-    return (int8_t)ssat8(shift_add(x + (x >> 31), right, zero));
+    return ssat8(shift_add(x + (x >> 31), right, zero));
 }
 
 #endif
