@@ -247,14 +247,16 @@ static inline column_t load_column(const int8_t *from, uint32_t pitch)
 
 #endif
 
-/* What scale() of quantize.h gives, plus `zero`, as int8: for |sum| < 2^30 and a shift of -right, right 1..31. There
- * smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are rounded away from zero. */
+/* What scale() of quantize.h gives for half of `sum`, plus `zero`, saturated to int8: for |sum| < 2^31 and a shift of
+ * -right, right 1..31. There smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are
+ * rounded away from zero. */
 static inline int32_t requantize_doubled(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
     const int32_t x = smmulr(sum, multiplier);
     return ssat8(shift_add(x + (x >> 31), right, zero));
 }
 
+/* The same of a |sum| < 2^30 itself. */
 static inline int32_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
     return requantize_doubled(sum * 2, multiplier, right, zero);
