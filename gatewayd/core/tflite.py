@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gatewayd.errors import RefusedError
 
@@ -15,7 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SUBGRAPHS, MAX_ITEMS = 16, 4096  # bound the work: a table may be named more than once
-_U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+_U8, _U16, _U32, _I32 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+_RESOURCE = 13  # TensorType: a variable's handle
+
+PLAN_NAME, PLAN_MAGIC = "nn_plan", 0x31706E6E  # docs/plan.md
+PLAN_HEADER = struct.Struct("<5I2H")  # plan_t: magic, bytes, data bytes, work, reset, tensors of both subgraphs
+_LIFE_BYTES = _VARIABLE_BYTES = 16  # that a node needs while it opens a model, for each tensor and each handle of a variable
+
+
+class Plan(NamedTuple):
+    """What a model's plan says of itself; whether it is right, the node finds out."""
+
+    data_bytes: int  # of states, activations and scratch memory
+    open_bytes: int  # that opening takes, in the same memory and before
+    work: int  # multiply-accumulates of an invocation, and other elements
+    operators: int
+    tensors: int
+    reset_tensors: int
+
+    @property
+    def arena_bytes(self) -> int:
+        """What a node's engine needs of memory."""
+        return max(self.data_bytes, self.open_bytes)
 
 
 def operators(model: bytes) -> bytes:
@@ -37,6 +58,35 @@ def operators(model: bytes) -> bytes:
         _check_graph(graph, len(codes), buffers)
     bitmap: int = sum(1 << number for number in set(codes))
     return bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
+
+
+def buffer_offsets(model: bytes) -> list[int]:
+    """Where the content of each buffer begins in the file; 0: it is empty. Raises RefusedError ("model")."""
+    return [buffer.start(0) for buffer in _Table(model, _at(model, _U32, 0)).tables(4)]
+
+
+def plan_of(model: bytes) -> Plan | None:
+    """What the plan that `model` brings says of itself; None: it brings none. Raises RefusedError ("model")."""
+    root = _Table(model, _at(model, _U32, 0))
+    buffers = list(root.tables(4))
+    for entry in root.tables(6):
+        if entry.vector(0, 1) != PLAN_NAME.encode():
+            continue
+        number = entry.number(1, _U32)
+        content = buffers[number].vector(0, 1) if number < len(buffers) else b""
+        if len(content) < PLAN_HEADER.size:
+            _refuse("its plan is too short")
+        magic, size, data_bytes, work, _reset, tensors, reset_tensors = PLAN_HEADER.unpack_from(content)
+        if magic != PLAN_MAGIC:  # another version's
+            continue
+        if size > len(content) or PLAN_HEADER.size + 4 * (tensors + reset_tensors) > size:
+            _refuse("its plan is longer than its buffer")
+        for graph in root.tables(2, MAX_SUBGRAPHS):
+            operators = len(graph.vector(3, 4)) // 4
+            handles = sum(tensor.number(1, _U8) == _RESOURCE for tensor in graph.tables(0))
+            opening = _VARIABLE_BYTES * handles + _LIFE_BYTES * max(tensors, reset_tensors)
+            return Plan(data_bytes, opening, work, operators, tensors, reset_tensors)
+    return None
 
 
 def _code(table: _Table) -> int:
@@ -92,12 +142,16 @@ class _Table:
         at = self._field(field)
         return _at(self._data, kind, at) if at else 0
 
-    def vector(self, field: int, item_bytes: int) -> bytes:
+    def start(self, field: int) -> int:
+        """Where the vector's first item is, or 0."""
         at = self._field(field)
-        if not at:
+        return at + _at(self._data, _U32, at) + 4 if at else 0
+
+    def vector(self, field: int, item_bytes: int) -> bytes:
+        start = self.start(field)
+        if not start:
             return b""
-        at += _at(self._data, _U32, at)
-        start, size = at + 4, _at(self._data, _U32, at) * item_bytes
+        size = _at(self._data, _U32, start - 4) * item_bytes
         if start + size > len(self._data):
             _refuse("a vector is longer than the file")
         return self._data[start : start + size]
@@ -112,7 +166,7 @@ class _Table:
         items = self.vector(field, 4)
         if len(items) > 4 * most:
             _refuse("too many parts")
-        start = self._field(field) + _at(self._data, _U32, self._field(field)) + 4 if items else 0
+        start = self.start(field)
         for i, (offset,) in enumerate(_U32.iter_unpack(items)):
             yield _Table(self._data, start + 4 * i + offset)
 
