@@ -20,7 +20,8 @@ PLAN_NAME, PLAN_VERSION = "nn_plan", 1
 _MAX_METADATA = 16  # entries in which a node looks for a plan
 _RESOURCE = 13  # TensorType: a variable's handle
 _U8, _U16, _U32, _I32 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
-_PLAN = struct.Struct("<4s4I2H")  # the engine's plan_t: its magic is "nnp" and the version's digit
+PLAN_HEADER = struct.Struct("<4s4I2H")  # the engine's plan_t: its magic, bytes, data bytes, work, reset, tensors of both subgraphs
+PLAN_MAGIC = b"nnp%d" % PLAN_VERSION
 
 
 class Plan(NamedTuple):
@@ -83,6 +84,11 @@ def needs(model: bytes) -> Needs:
     return Needs(operator_set, tensors, nodes, rank, _plan(root, graphs[0], buffers))
 
 
+def buffer_offsets(model: bytes) -> list[int]:
+    """Where the content of each buffer begins in the file; 0: it is empty. Raises RefusedError ("model")."""
+    return [buffer.start(0) for buffer in _Table(model, _at(model, _U32, 0)).tables(4)]
+
+
 def _code(table: _Table) -> int:
     old, new = table.number(0, struct.Struct("<b")), table.number(3, _I32)
     number = max(old, new)
@@ -128,10 +134,10 @@ def _plan(root: _Table, main: _Table, buffers: list[_Table]) -> Plan | None:
         if number >= len(buffers):
             _refuse("a plan's buffer is not there")
         data = buffers[number].vector(0, 1)
-        if len(data) < _PLAN.size:
+        if len(data) < PLAN_HEADER.size:
             _refuse("a plan is cut short", "plan")
-        magic, *numbers = _PLAN.unpack_from(data)
-        if magic == b"nnp%d" % PLAN_VERSION:
+        magic, *numbers = PLAN_HEADER.unpack_from(data)
+        if magic == PLAN_MAGIC:
             found = Plan._make((PLAN_VERSION, *numbers, variables))
             if found.size_bytes > len(data):
                 _refuse("a plan is cut short", "plan")
@@ -159,12 +165,16 @@ class _Table:
         at = self._field(field)
         return _at(self._data, kind, at) if at else 0
 
-    def vector(self, field: int, item_bytes: int) -> bytes:
+    def start(self, field: int) -> int:
+        """Where the vector's first item is, or 0."""
         at = self._field(field)
-        if not at:
+        return at + _at(self._data, _U32, at) + 4 if at else 0
+
+    def vector(self, field: int, item_bytes: int) -> bytes:
+        start = self.start(field)
+        if not start:
             return b""
-        at += _at(self._data, _U32, at)
-        start, size = at + 4, _at(self._data, _U32, at) * item_bytes
+        size = _at(self._data, _U32, start - 4) * item_bytes
         if start + size > len(self._data):
             _refuse("a vector is longer than the file")
         return self._data[start : start + size]
@@ -179,7 +189,7 @@ class _Table:
         items = self.vector(field, 4)
         if len(items) > 4 * most:
             _refuse("too many parts")
-        start = self._field(field) + _at(self._data, _U32, self._field(field)) + 4 if items else 0
+        start = self.start(field)
         for i, (offset,) in enumerate(_U32.iter_unpack(items)):
             yield _Table(self._data, start + 4 * i + offset)
 
