@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 STEPS = 4
 DRAWS: dict[str, Callable[[int], bytes]] = {
-    draw.__name__: lambda seed, draw=draw: draw(nn_graphs.Draw(seed))
-    for draw in nn_graphs.GRAPHS  # type: ignore[misc]
+    draw.__name__: lambda seed, draw=draw: draw(nn_graphs.Draw(seed)) for draw in nn_graphs.GRAPHS
 } | {"layers": nn_networks.layers}
 
 

@@ -64,7 +64,9 @@ class Network(Draw):
         return filter_, self.b.tensor([channels], np.int32, np.float32(in_scale) * np.float32(scale), data=values), channels
 
     def input(self, shape: Sequence[int], q: Quantization | tuple[()], dtype: npt.DTypeLike = np.int8) -> int:
-        """Of this kind, made out of some value."""
+        """Of this kind, made out of some value where there is a way."""
+        if dtype not in {np.int8, np.uint8, np.float32}:
+            return super().input(shape, q, dtype)
         x = self.sized(self.value(), int(np.prod(shape)))
         if dtype is np.float32:
             x = self.put("DEQUANTIZE", [x], self.dims(x), (), dtype)
@@ -75,9 +77,11 @@ class Network(Draw):
     def finish(self, *outputs: int) -> bytes:
         """Keep the results; the file is written by done()."""
         for y in outputs:
-            is_int8 = self.tensor(y).type == schema.TensorType.INT8
-            x = y if is_int8 else self.put("QUANTIZE", [y], self.dims(y), self.quantization())
-            self.made.append(self.reshaped(x, self.dims(x) or [1]))
+            kind, x = self.tensor(y).type, y
+            if kind in {schema.TensorType.UINT8, schema.TensorType.FLOAT32}:
+                x = self.put("QUANTIZE", [y], self.dims(y), self.quantization())
+            if kind not in {schema.TensorType.INT16, schema.TensorType.INT32, schema.TensorType.BOOL}:
+                self.made.append(self.reshaped(x, self.dims(x) or [1]))
         return b""
 
     def done(self) -> bytes:
@@ -144,7 +148,7 @@ class Network(Draw):
         shape = [b - a for a, b in zip(begin, end, strict=True)]
         return self.put("STRIDED_SLICE", [x, self.ints(begin), self.ints(end), self.ints([1] * len(shape))], shape, self.q(x))
 
-    def image(self) -> int:
+    def picture(self) -> int:
         """A value of one image: as it is, or another one seen as an image."""
         images = [x for x in self.made[-4:] if len(self.dims(x)) == 4 and self.dims(x)[0] == 1]
         if images:
@@ -163,7 +167,7 @@ def any_operator(d: Network) -> None:
 
 def window(d: Network, name: str) -> None:
     """A layer of a usual shape on an image as it is."""
-    x = d.image()
+    x = d.picture()
     _, h, w, channels = d.dims(x)
     side, stride, padding = d.pick([1, 1, 3, 3, 5]), d.pick([1, 1, 1, 2]), d.pick([SAME, VALID])
     if min(h, w) < side:
@@ -218,7 +222,8 @@ def activation(d: Network) -> None:
     x = d.value()
     kinds = {"LOGISTIC": Quantization(1 / 256, -128), "TANH": Quantization(1 / 128, 0), "SOFTMAX": Quantization(1 / 256, -128)}
     name = d.pick([*kinds])
-    d.finish(d.put(name, [x], d.dims(x), kinds[name], **({"beta": 1.0} if name == "SOFTMAX" else {})))
+    options: dict[str, Any] = {"beta": 1.0} if name == "SOFTMAX" else {}
+    d.finish(d.put(name, [x], d.dims(x), kinds[name], **options))
 
 
 def join(d: Network) -> None:
@@ -262,7 +267,7 @@ def quantize(d: Network) -> None:
 
 def stream(d: Network) -> None:
     """As streaming models keep the rows that a window needs again: read, behind them the new ones, the last ones kept."""
-    x = d.image()
+    x = d.picture()
     _, rows, width, channels = d.dims(x)
     keep = d.number(1, 4)
     if (keep + rows) * width * channels > MOST:

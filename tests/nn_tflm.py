@@ -37,7 +37,9 @@ class Oracle:
 def input_kinds(model: bytes) -> list[tuple[tuple[int, ...], Any]]:
     """Shape and type of every input."""
     graph = schema.Model.GetRootAs(model, 0).Subgraphs(0)
-    types = {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8, schema.TensorType.FLOAT32: np.float32}
+    types = {
+        getattr(schema.TensorType, np.dtype(dtype).name.upper()): dtype for dtype in (np.int8, np.uint8, np.int16, np.int32, np.float32)
+    }
     tensors = (graph.Tensors(graph.Inputs(i)) for i in range(graph.InputsLength()))
     return [(tuple(int(d) for d in tensor.ShapeAsNumpy()), types[tensor.Type()]) for tensor in tensors]
 

@@ -98,7 +98,8 @@ def test_the_bitmap_of_operators() -> None:
     have = {n for n in range(8 * used) if bitmap.raw[n // 8] >> n % 8 & 1}
     names = (
         "CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED AVERAGE_POOL_2D MAX_POOL_2D ADD MUL SOFTMAX LOGISTIC TANH RESHAPE CONCATENATION "
-        "STRIDED_SLICE SPLIT_V QUANTIZE DEQUANTIZE CALL_ONCE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE"
+        "STRIDED_SLICE SPLIT_V QUANTIZE DEQUANTIZE CALL_ONCE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE "
+        "SUB MINIMUM MAXIMUM RELU RELU6 MEAN EXPAND_DIMS SQUEEZE PACK TRANSPOSE PAD PADV2 RESIZE_NEAREST_NEIGHBOR"
     )
     assert have == {getattr(schema.BuiltinOperator, name) for name in names.split()}
     assert library().nn_operators(bitmap, ctypes.c_size_t(1)) == 1

@@ -5,9 +5,10 @@ Field numbers are those of the public TFLite schema, version 3. Shapes and param
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gatewayd.errors import RefusedError
 
@@ -15,28 +16,63 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SUBGRAPHS, MAX_ITEMS = 16, 4096  # bound the work: a table may be named more than once
+PLAN_NAME, PLAN_VERSION = b"nn_plan", 1
+_MAX_METADATA = 16  # entries in which a node looks for a plan
 _U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+_PLAN = struct.Struct("<4s4I2H")  # the engine's plan_t: its magic is "nnp" and the version's digit
+
+
+class PlanHeader(NamedTuple):
+    """What a plan says of itself; `data_bytes` is the arena in which a node runs it, `work` an invocation's multiply-accumulates."""
+
+    version: int
+    size_bytes: int
+    data_bytes: int
+    work: int
+    reset: int  # offset of its first record for a reset
+    main_tensors: int
+    init_tensors: int
+
+
+class Needs(NamedTuple):
+    """What a model asks of an engine; tensors and operators are those of its largest subgraph."""
+
+    operator_set: bytes  # its BuiltinOperators, as nodelink/1's bitmap
+    tensors: int
+    operators: int
+    rank: int
+    plan: PlanHeader | None  # None: it brings none of PLAN_VERSION
 
 
 def operators(model: bytes) -> bytes:
-    """The BuiltinOperators that `model` uses, as nodelink/1's bitmap. Raises RefusedError ("model") where an offset or an index lies."""
+    """The BuiltinOperators that `model` uses, as nodelink/1's bitmap. Raises RefusedError, as needs()."""
+    return needs(model).operator_set
+
+
+def plan_header(model: bytes) -> PlanHeader | None:
+    """The header of the plan that `model` brings. Raises RefusedError, as needs()."""
+    return needs(model).plan
+
+
+@functools.lru_cache(maxsize=4)  # a fleet is asked about one image, node by node
+def needs(model: bytes) -> Needs:
+    """What `model` needs. Raises RefusedError: "model" where an offset or an index lies, "plan" where its plan is shorter than it says."""
     if model[4:8] != b"TFL3":
         _refuse("not a .tflite")
     root = _Table(model, _at(model, _U32, 0))
     if root.number(0, _U32) != 3:  # noqa: PLR2004 -- the schema's version
         _refuse("schema version is not 3")
     codes = [_code(code) for code in root.tables(1)]
-    buffers = 0
-    for buffer in root.tables(4):
+    buffers = list(root.tables(4))
+    for buffer in buffers:
         buffer.vector(0, 1)
-        buffers += 1
     graphs = list(root.tables(2, MAX_SUBGRAPHS))
     if not graphs or not codes:
         _refuse("no graph")
-    for graph in graphs:
-        _check_graph(graph, len(codes), buffers)
+    sizes = (_check_graph(graph, len(codes), len(buffers)) for graph in graphs)
+    tensors, nodes, rank = map(max, zip(*sizes, strict=True))
     bitmap: int = sum(1 << number for number in set(codes))
-    return bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
+    return Needs(bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little"), tensors, nodes, rank, _plan(root, buffers))
 
 
 def _code(table: _Table) -> int:
@@ -47,12 +83,12 @@ def _code(table: _Table) -> int:
     return number
 
 
-def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
-    tensors = list(graph.tables(0))
-    for tensor in tensors:
-        _check_tensor(tensor, buffers)
+def _check_graph(graph: _Table, codes: int, buffers: int) -> tuple[int, int, int]:
+    """How many tensors and operators it has, and its highest rank."""
+    tensors, nodes = list(graph.tables(0)), list(graph.tables(3))
+    rank = max((_check_tensor(tensor, buffers) for tensor in tensors), default=0)
     lists = [graph.vector(1, 4), graph.vector(2, 4)]
-    for operator in graph.tables(3):
+    for operator in nodes:
         if not 0 <= operator.number(0, _U32) < codes:
             _refuse("an operator's code is not there")
         lists += [operator.vector(1, 4), operator.vector(2, 4)]
@@ -60,15 +96,37 @@ def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
     for (index,) in itertools.chain.from_iterable(map(_I32.iter_unpack, lists)):
         if not -1 <= index < len(tensors):  # -1: an optional input that is absent
             _refuse("a tensor is not there")
+    return len(tensors), len(nodes), rank
 
 
-def _check_tensor(tensor: _Table, buffers: int) -> None:
-    tensor.vector(0, 4)  # its shape
+def _check_tensor(tensor: _Table, buffers: int) -> int:
+    """Its rank."""
     if not 0 <= tensor.number(2, _U32) < max(buffers, 1):
         _refuse("a tensor's buffer is not there")
     for quantization in tensor.table(4):
         for field, item_bytes in enumerate((4, 4, 4, 8)):  # min, max, scale, zero point
             quantization.vector(field, item_bytes)
+    return len(tensor.vector(0, 4)) // 4
+
+
+def _plan(root: _Table, buffers: list[_Table]) -> PlanHeader | None:
+    """Of several the last one, as the engine has it."""
+    found = None
+    for entry in itertools.islice(root.tables(6), _MAX_METADATA):
+        if entry.vector(0, 1) != PLAN_NAME:
+            continue
+        number = entry.number(1, _U32)
+        if number >= len(buffers):
+            _refuse("a plan's buffer is not there")
+        data = buffers[number].vector(0, 1)
+        if len(data) < _PLAN.size:
+            _refuse("a plan is cut short", "plan")
+        magic, *numbers = _PLAN.unpack_from(data)
+        if magic == b"nnp%d" % PLAN_VERSION:
+            found = PlanHeader(PLAN_VERSION, *numbers)
+            if found.size_bytes > len(data):
+                _refuse("a plan is cut short", "plan")
+    return found
 
 
 class _Table:
@@ -123,5 +181,5 @@ def _at(data: bytes, kind: struct.Struct, at: int) -> int:
     return int(kind.unpack_from(data, at)[0])
 
 
-def _refuse(detail: str) -> NoReturn:
-    raise RefusedError("model", detail)
+def _refuse(detail: str, reason: str = "model") -> NoReturn:
+    raise RefusedError(reason, detail)

@@ -261,3 +261,15 @@ nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const 
     }
     return build_move(b, &all);
 }
+
+nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value)
+{
+    if (b->pass == PASS_MEASURE) {
+        return NN_OK;
+    }
+    const fill_t fill = {.to = place_of(b, to), .bytes = to->bytes, .value = value};
+    b->kind = OP_FILL;
+    TRY(plan_check_write(b, fill.to, fill.bytes, to, NULL));
+    TRY(build_put(b, &fill, sizeof fill));
+    return build_end_record(b);
+}

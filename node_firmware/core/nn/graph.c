@@ -44,7 +44,6 @@ static nn_status_t find_plan(build_t *b, uint32_t model)
         const plan_t *plan = (const plan_t *)(const void *)(b->fb.data + data.at);
         if (plan->magic == PLAN_MAGIC) {
             NEED(plan->bytes <= data.count, NN_E_PLAN);
-            NEED(plan->data_bytes <= b->nn->arena_size, NN_E_ARENA);
             b->given = plan;
             b->limit = plan->bytes;
             b->data_bytes = plan->data_bytes;
@@ -272,6 +271,7 @@ nn_status_t graph_open(nn_t *nn)
     b.tail = (uint32_t)nn->arena_size;
     TRY(open_file(&b, &model));
     TRY(find_plan(&b, model));
+    NEED(b.data_bytes <= nn->arena_size, NN_E_ARENA);
     TRY(prepare_main(&b));
     plan_t plan = {.magic = PLAN_MAGIC, .reset = b.head, .work = b.work};
     TRY(prepare_reset(&b));
@@ -303,4 +303,14 @@ nn_status_t nn_model_operators(const uint8_t *model, size_t model_size, uint8_t 
         bitmap[code / 8] = (uint8_t)(bitmap[code / 8] | 1U << code % 8);
     }
     return NN_OK;
+}
+
+size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
+{
+    uint32_t root;
+    build_t b = {.fb = {.data = model, .size = (uint32_t)model_size}};
+    if ((uintptr_t)model % NN_ALIGNMENT != 0 || model_size > INT32_MAX) {
+        return 0;
+    }
+    return open_file(&b, &root) == NN_OK && find_plan(&b, root) == NN_OK ? b.data_bytes : 0;
 }

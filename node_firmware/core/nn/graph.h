@@ -145,6 +145,8 @@ typedef struct move {
 nn_status_t build_move(build_t *b, const move_t *move);
 /* All of `to`, which begins `offset` bytes into `from`; without a given plan they share memory. */
 nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const tensor_t *to);
+/* Every byte of the output, before moves into it. */
+nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value);
 
 /* An element of a constant int32 tensor, which is there. */
 static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint32_t element)
@@ -216,6 +218,10 @@ nn_status_t fully_connected_prepare(build_t *b);
 nn_status_t pool_prepare(build_t *b);
 nn_status_t add_prepare(build_t *b);
 nn_status_t mul_prepare(build_t *b);
+nn_status_t sub_prepare(build_t *b);
+nn_status_t extremum_prepare(build_t *b);
+nn_status_t relu_prepare(build_t *b);
+nn_status_t relu6_prepare(build_t *b);
 nn_status_t softmax_prepare(build_t *b);
 nn_status_t logistic_prepare(build_t *b);
 nn_status_t tanh_prepare(build_t *b);
@@ -223,8 +229,13 @@ nn_status_t quantize_prepare(build_t *b);
 nn_status_t dequantize_prepare(build_t *b);
 nn_status_t reshape_prepare(build_t *b);
 nn_status_t concatenation_prepare(build_t *b);
+nn_status_t pack_prepare(build_t *b);
 nn_status_t strided_slice_prepare(build_t *b);
+nn_status_t transpose_prepare(build_t *b);
 nn_status_t split_v_prepare(build_t *b);
+nn_status_t pad_prepare(build_t *b);
+nn_status_t resize_prepare(build_t *b);
+nn_status_t mean_prepare(build_t *b);
 nn_status_t call_once_prepare(build_t *b);
 nn_status_t var_handle_prepare(build_t *b);
 nn_status_t read_variable_prepare(build_t *b);
@@ -237,11 +248,17 @@ void average_pool_run(const run_t *run);
 void max_pool_run(const run_t *run);
 void add_run(const run_t *run);
 void mul_run(const run_t *run);
+void sub_run(const run_t *run);
+void minimum_run(const run_t *run);
+void maximum_run(const run_t *run);
+void relu_run(const run_t *run);
 void softmax_run(const run_t *run);
 void logistic_run(const run_t *run);
 void tanh_run(const run_t *run);
 void quantize_run(const run_t *run);
 void dequantize_run(const run_t *run);
 void slice_run(const run_t *run);
+void resize_run(const run_t *run);
+void mean_run(const run_t *run);
 
 #endif

@@ -3,11 +3,20 @@
 
 #include "kernels.h"
 
+static int32_t summand(const factor_t *factor, int32_t x)
+{
+    return scale(x * (1 << ADD_HEADROOM), factor->multiplier, factor->shift);
+}
+
 static int32_t add_one(const arithmetic_t *p, int32_t a, int32_t b)
 {
-    const int32_t scaled_a = scale(a * (1 << ADD_HEADROOM), p->in[0].multiplier, p->in[0].shift);
-    const int32_t scaled_b = scale(b * (1 << ADD_HEADROOM), p->in[1].multiplier, p->in[1].shift);
-    return scale(scaled_a + scaled_b, p->out.multiplier, p->out.shift);
+    return scale(summand(&p->in[0], a) + summand(&p->in[1], b), p->out.multiplier, p->out.shift);
+}
+
+/* Not a sum with the negative: halves are rounded up whatever the sign. */
+static int32_t sub_one(const arithmetic_t *p, int32_t a, int32_t b)
+{
+    return scale(summand(&p->in[0], a) - summand(&p->in[1], b), p->out.multiplier, p->out.shift);
 }
 
 static int32_t mul_one(const arithmetic_t *p, int32_t a, int32_t b)
@@ -40,9 +49,36 @@ void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t 
     over(p, a, b, out, add_one);
 }
 
+void kernel_sub(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+{
+    over(p, a, b, out, sub_one);
+}
+
 void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
     over(p, a, b, out, mul_one);
+}
+
+static int32_t minimum_one(const arithmetic_t *p, int32_t a, int32_t b)
+{
+    (void)p;
+    return a < b ? a : b;
+}
+
+static int32_t maximum_one(const arithmetic_t *p, int32_t a, int32_t b)
+{
+    (void)p;
+    return a > b ? a : b;
+}
+
+void kernel_minimum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+{
+    over(p, a, b, out, minimum_one);
+}
+
+void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+{
+    over(p, a, b, out, maximum_one);
 }
 
 static int32_t requantize(const requantize_t *p, int32_t value, int32_t low, int32_t high)
@@ -55,6 +91,13 @@ void kernel_int8_to_int8(const requantize_t *p, const int8_t *in, int8_t *out)
 {
     for (uint32_t i = 0; i < p->count; i++) {
         out[i] = (int8_t)requantize(p, in[i], INT8_MIN, INT8_MAX);
+    }
+}
+
+void kernel_relu(const relu_t *p, const int8_t *in, int8_t *out)
+{
+    for (uint32_t i = 0; i < p->to.count; i++) {
+        out[i] = (int8_t)requantize(&p->to, in[i], p->low, p->high);
     }
 }
 

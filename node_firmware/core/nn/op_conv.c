@@ -171,12 +171,12 @@ static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint1
 /* How far the output must begin before the input so that none is written over what a later one reads, in bytes: pixels
  * come in raster order, and a pixel's inputs are read before it is written. Along a row the distance changes evenly but
  * where the window leaves the left edge, so a few of its pixels tell. */
-static uint32_t reach(const window_t *w)
+static uint32_t reach(const build_t *b, const window_t *w)
 {
     const int64_t row = (int64_t)w->in_w * w->in_c;
     const int32_t edge = w->pad_left / w->stride_w, told[] = {edge, edge + 1, w->out_w - 1, w->out_w};
     int64_t most = 0;
-    for (int32_t y = 0; y < w->out_h; y++) {
+    for (int32_t y = 0; y < w->out_h && b->given && b->pass == PASS_RECORD; y++) { /* nobody else asks */
         for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
             const int32_t x = told[i]; /* how many pixels of the row are written */
             const bool wraps = x == w->out_w;
@@ -222,7 +222,7 @@ static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwis
     TRY(build_work(b, (uint64_t)p.out.elements * depth));
     TRY(is_fast(b, &p, depth, &w.fast));
     if (w.batches == 1 && is_constant(&p) && (depthwise ? w.in_c == w.out_c : w.in_c == w.filter_c)) {
-        build_overlap(b, &p.in, reach(&w), depthwise ? w.in_c : 1);
+        build_overlap(b, &p.in, reach(b, &w), depthwise ? w.in_c : 1);
     }
     TRY(put_operands(b, &p));
     if (!depthwise) {
@@ -320,7 +320,7 @@ nn_status_t pool_prepare(build_t *b)
     NEED(area <= INT32_MAX / 256, NN_E_LIMIT); /* a sum fits an int32 */
     TRY(build_work(b, out.elements * area));
     if (w.batches == 1) {
-        build_overlap(b, &in, reach(&w), 1);
+        build_overlap(b, &in, reach(b, &w), 1);
     }
     TRY(build_operand(b, &in));
     TRY(build_operand(b, &out));
