@@ -47,9 +47,25 @@ class Draw:
     def shape(self, rank: int) -> list[int]:
         return [self.number(1, 5) for _ in range(rank)]
 
+    def image(self) -> list[int]:
+        """Height and width, sometimes of a row or a column."""
+        sides = [self.number(1, 7), self.number(1, 7)]
+        if self.number(0, 3) == 0:
+            sides[self.number(0, 1)] = 1
+        return sides
+
     def input(self, shape: Sequence[int], q: Quantization | tuple[()], dtype: npt.DTypeLike = np.int8) -> int:
         self.inputs.append(self.b.tensor(shape, dtype, *q))
         return self.inputs[-1]
+
+    def constant(self, shape: Sequence[int], q: Quantization | tuple[()], dtype: npt.DTypeLike = np.int8) -> int:
+        scale, zero_point = q or ((), 0)
+        return self.b.tensor(shape, dtype, scale, zero_point, self.rng.integers(-128, 128, shape))
+
+    def movable(self, *dtypes: npt.DTypeLike) -> tuple[npt.DTypeLike, Quantization | tuple[()]]:
+        """A type and its quantisation for an operator that only moves elements: int8 half of the time."""
+        dtype = np.int8 if self.number(0, 1) else self.pick(dtypes)
+        return dtype, self.quantization() if dtype is np.int8 else ()
 
     def ints(self, values: Sequence[int]) -> int:
         return self.b.tensor([len(values)], np.int32, data=values)
@@ -75,12 +91,11 @@ def out_size(padding: int, size: int, filter_: int, stride: int, dilation: int =
 
 
 def convolution(d: Draw, *, depthwise: bool) -> bytes:
-    kh, kw, dh, dw = d.number(1, 4), d.number(1, 4), d.pick([1, 1, 2, 3]), d.pick([1, 1, 2])
-    sh, sw, padding = d.number(1, 3), d.number(1, 3), d.pick([SAME, VALID])
-    least = 1 if padding == SAME else 0
-    h = d.number(1, 7) + (0 if least else (kh - 1) * dh)
-    w = d.number(1, 7) + (0 if least else (kw - 1) * dw)
-    batches, groups, per_group, multiplier = d.number(1, 2), d.pick([1, 1, 2]), d.number(1, 9), d.number(1, 3)
+    kh, kw, dh, dw, padding = d.number(1, 4), d.number(1, 4), d.pick([1, 1, 2, 3, 9]), d.pick([1, 1, 2, 8]), d.pick([SAME, VALID])
+    (h, w), sh, sw = d.image(), d.pick([1, 1, 2, 3, 6]), d.pick([1, 1, 2, 3, 6])
+    if padding == VALID:
+        h, w = h + (kh - 1) * dh, w + (kw - 1) * dw
+    batches, groups, per_group, multiplier = d.number(1, 2), d.pick([1, 1, 2, 3]), d.number(1, 9), d.number(1, 3)
     channels = groups * per_group
     q = d.quantization()
     x = d.input([batches, h, w, channels], q)
@@ -109,7 +124,7 @@ def depthwise_conv(d: Draw) -> bytes:
 
 
 def fully_connected(d: Draw) -> bytes:
-    depth, units, shape = d.number(1, 70), d.number(1, 12), d.pick([[1], [3], [2, 2]])
+    depth, units, shape = d.number(1, 70), d.number(1, 12), d.pick([[], [1], [3], [6], [2, 2], [1, 2, 2]])
     q = d.quantization()
     x = d.input([*shape, depth], q)
     filter_, bias, _ = d.weights([units, depth], 0, q.scale, per_channel=d.number(0, 2) == 0, bias=d.number(0, 4) > 0)
@@ -119,8 +134,10 @@ def fully_connected(d: Draw) -> bytes:
 
 
 def pool(d: Draw, name: str) -> bytes:
-    kh, kw, sh, sw, padding = d.number(1, 4), d.number(1, 4), d.number(1, 3), d.number(1, 3), d.pick([SAME, VALID])
-    n, h, w, channels, q = d.number(1, 2), d.number(kh, 9), d.number(kw, 9), d.number(1, 7), d.quantization()
+    kh, kw, sh, sw, padding = d.number(1, 4), d.number(1, 4), d.number(1, 6), d.number(1, 6), d.pick([SAME, VALID])
+    n, (h, w), channels, q = d.number(1, 2), d.image(), d.number(1, 7), d.quantization()
+    if padding == VALID:
+        h, w = h + kh - 1, w + kw - 1
     x = d.input([n, h, w, channels], q)
     y = d.b.tensor([n, out_size(padding, h, kh, sh), out_size(padding, w, kw, sw), channels], np.int8, *q)
     options = {"padding": padding, "strideH": sh, "strideW": sw, "filterHeight": kh, "filterWidth": kw}
@@ -145,18 +162,28 @@ def arithmetic(d: Draw, name: str) -> bytes:
         shape = list(np.broadcast_shapes(*map(tuple, shapes)))
     quantizations = [d.quantization(), d.quantization()]
     a = d.input(shapes[0], quantizations[0])
-    if d.number(0, 3):
-        b = d.input(shapes[1], quantizations[1])
-    else:
-        b = d.b.tensor(shapes[1], np.int8, *quantizations[1], data=d.rng.integers(-128, 128, shapes[1]))
+    b = d.input(shapes[1], quantizations[1]) if d.number(0, 3) else d.constant(shapes[1], quantizations[1])
     y = d.b.tensor(shape, np.int8, *d.quantization())
     operands = [a, b] if d.number(0, 1) else [b, a]
-    d.b.op(name, operands, [y], fusedActivationFunction=d.pick(ACTIVATIONS))
+    options = {} if name in {"MINIMUM", "MAXIMUM"} else {"fusedActivationFunction": d.pick(ACTIVATIONS)}
+    d.b.op(name, operands, [y], **options)
     return d.finish(y)
 
 
 def add(d: Draw) -> bytes:
     return arithmetic(d, "ADD")
+
+
+def sub(d: Draw) -> bytes:
+    return arithmetic(d, "SUB")
+
+
+def minimum(d: Draw) -> bytes:
+    return arithmetic(d, "MINIMUM")
+
+
+def maximum(d: Draw) -> bytes:
+    return arithmetic(d, "MAXIMUM")
 
 
 def mul(d: Draw) -> bytes:
@@ -171,7 +198,7 @@ def unary(d: Draw, name: str, shape: Sequence[int], q: Quantization, **options: 
 
 
 def softmax(d: Draw) -> bytes:
-    shape = [d.number(1, 4), d.pick([1, 2, 12, 100])]
+    shape = [*d.shape(d.number(0, 3)), d.pick([1, 2, 12, 100])]
     return unary(d, "SOFTMAX", shape, Quantization(1 / 256, -128), beta=d.pick([1.0, 1.0, 0.5, 3.0, 100.0]))
 
 
@@ -181,6 +208,30 @@ def logistic(d: Draw) -> bytes:
 
 def tanh(d: Draw) -> bytes:
     return unary(d, "TANH", [4, 64], Quantization(1 / 128, 0))
+
+
+def relu(d: Draw) -> bytes:
+    return unary(d, "RELU", [4, 64], d.quantization())
+
+
+def relu6(d: Draw) -> bytes:
+    return unary(d, "RELU6", [4, 64], d.quantization())
+
+
+def mean(d: Draw) -> bytes:
+    """Over any axes of a tensor, in any order, some twice, some counted from the end; often over an image."""
+    image = d.number(0, 2) == 0
+    shape = [d.number(1, 2), d.number(1, 9), d.number(1, 9), d.number(1, 9)] if image else d.shape(d.number(1, 4))
+    rank = len(shape)
+    axes = d.pick([[1, 2], [2, 1]]) if image else [d.number(-rank, rank - 1) for _ in range(d.number(1, rank))]
+    reduced = {axis % rank for axis in axes}
+    keep = bool(d.number(0, 1))
+    kept = [1 if axis in reduced else size for axis, size in enumerate(shape) if keep or axis not in reduced]
+    q = d.quantization()
+    x = d.input(shape, q)
+    y = d.b.tensor(kept, np.int8, *(q if d.number(0, 2) == 0 else d.quantization()))
+    d.b.op("MEAN", [x, d.ints(axes)], [y], keepDims=keep)
+    return d.finish(y)
 
 
 def quantize(d: Draw) -> bytes:
@@ -213,36 +264,105 @@ def shifted(q: Quantization, dtype: npt.DTypeLike) -> Quantization | tuple[()]:
 
 
 def reshape(d: Draw) -> bytes:
-    shape, q = d.shape(4), d.quantization()
+    (dtype, q), shape = d.movable(np.float32, np.int16, np.int32), d.shape(4)
     new = d.pick([[int(np.prod(shape))], [shape[0], -1], [shape[0] * shape[1], shape[2], shape[3]]])
     real = list(np.zeros(shape, np.int8).reshape(new).shape)
     constant = d.number(0, 3) == 0
-    x = d.b.tensor(shape, np.int8, *q, data=d.rng.integers(-128, 128, shape)) if constant else d.input(shape, q)
-    y = d.b.tensor(real, np.int8, *q)
+    x = d.constant(shape, q, dtype) if constant else d.input(shape, q, dtype)
+    y = d.b.tensor(real, dtype, *q)
     d.b.op("RESHAPE", [x, d.ints(new)], [y])
     return d.finish(y)
 
 
-def cut(d: Draw) -> tuple[list[int], int, list[list[int]], Quantization]:
+def expand_dims(d: Draw) -> bytes:
+    (dtype, q), shape = d.movable(np.float32, np.int16), d.shape(d.number(1, 4))
+    axis = d.number(0, len(shape))
+    x = d.input(shape, q, dtype)
+    y = d.b.tensor([*shape[:axis], 1, *shape[axis:]], dtype, *q)
+    signed_axis = d.b.tensor(d.pick([[], [1]]), np.int32, data=axis - (len(shape) + 1 if d.number(0, 1) else 0))
+    d.b.op("EXPAND_DIMS", [x, signed_axis], [y])
+    return d.finish(y)
+
+
+def squeeze(d: Draw) -> bytes:
+    (dtype, q), shape = d.movable(np.float32, np.int16, np.int32), [d.pick([1, 1, 2, 3]) for _ in range(d.number(1, 5))]
+    ones = [axis for axis, size in enumerate(shape) if size == 1]
+    named = [axis - (len(shape) if d.number(0, 1) else 0) for axis in ones if d.number(0, 1)]
+    gone = {axis % len(shape) for axis in named or ones}
+    x = d.input(shape, q, dtype)
+    y = d.b.tensor([size for axis, size in enumerate(shape) if axis not in gone], dtype, *q)
+    d.b.op("SQUEEZE", [x], [y], squeezeDims=named)
+    return d.finish(y)
+
+
+def transpose(d: Draw) -> bytes:
+    (dtype, q), shape = d.movable(np.float32, np.int16), d.shape(d.number(1, 4))
+    axes = [int(axis) for axis in d.rng.permutation(len(shape))]
+    x = d.input(shape, q, dtype)
+    y = d.b.tensor([shape[axis] for axis in axes], dtype, *q)
+    d.b.op("TRANSPOSE", [x, d.ints(axes)], [y])
+    return d.finish(y)
+
+
+def pack(d: Draw) -> bytes:
+    (dtype, q), shape, count = d.movable(np.float32, np.int16, np.int32), d.shape(d.number(1, 3)), d.number(1, 4)
+    axis = d.number(0, len(shape))
+    inputs = [d.input(shape, q, dtype) for _ in range(count)]
+    y = d.b.tensor([*shape[:axis], count, *shape[axis:]], dtype, *q)
+    d.b.op("PACK", inputs, [y], valuesCount=count, axis=axis - (len(shape) + 1 if d.number(0, 1) else 0))
+    return d.finish(y)
+
+
+def pad(d: Draw, *, constant: bool = False) -> bytes:
+    (dtype, q), shape = d.movable(np.float32, np.int16, np.int32), d.shape(d.number(1, 4))
+    if constant:
+        dtype, q = np.int8, d.quantization()
+    paddings = np.array([[d.pick([0, 0, 1, 3]), d.pick([0, 0, 1, 2])] for _ in shape])
+    x = d.input(shape, q, dtype)
+    value = [d.constant(d.pick([[], [1]]), q)] if constant else []
+    y = d.b.tensor(np.add(shape, paddings.sum(axis=1)).tolist(), dtype, *q)
+    d.b.op("PADV2" if constant else "PAD", [x, d.b.tensor(paddings.shape, np.int32, data=paddings), *value], [y])
+    return d.finish(y)
+
+
+def pad_v2(d: Draw) -> bytes:
+    return pad(d, constant=True)
+
+
+def resize_nearest_neighbor(d: Draw) -> bytes:
+    """Small images of some channels, or long rows, where single precision rounds."""
+    (dtype, q), long = d.movable(np.float32, np.int16), d.number(0, 1)
+    n, c = (1, 1) if long else (d.number(1, 2), d.number(1, 5))
+    h, w, new_h, new_w = (d.number(1, size) for size in ((2, 700, 2, 700) if long else (7, 7, 15, 15)))
+    if d.number(0, 3) == 0:
+        new_h, new_w = h * d.number(1, 3), w * d.number(1, 3)
+    x = d.input([n, h, w, c], q, dtype)
+    y = d.b.tensor([n, new_h, new_w, c], dtype, *q)
+    options = {"alignCorners": bool(d.number(0, 1)), "halfPixelCenters": bool(d.number(0, 1))}
+    d.b.op("RESIZE_NEAREST_NEIGHBOR", [x, d.ints([new_h, new_w])], [y], **options)
+    return d.finish(y)
+
+
+def cut(d: Draw) -> tuple[list[int], int, list[list[int]]]:
     """A shape, an axis of it and the shapes of the pieces along the axis."""
-    shape, q = d.shape(d.number(1, 4)), d.quantization()
+    shape = d.shape(d.number(1, 4))
     axis, sizes = d.number(0, len(shape) - 1), [d.number(1, 4) for _ in range(d.number(1, 4))]
     shape[axis] = sum(sizes)
-    return shape, axis, [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes], q
+    return shape, axis, [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes]
 
 
 def concatenation(d: Draw) -> bytes:
-    shape, axis, pieces, q = cut(d)
-    inputs = [d.input(piece, q) for piece in pieces]
-    y = d.b.tensor(shape, np.int8, *q)
+    (dtype, q), (shape, axis, pieces) = d.movable(np.float32, np.int16, np.int32), cut(d)
+    inputs = [d.input(piece, q, dtype) for piece in pieces]
+    y = d.b.tensor(shape, dtype, *q)
     d.b.op("CONCATENATION", inputs, [y], axis=axis - (len(shape) if d.number(0, 1) else 0))
     return d.finish(y)
 
 
 def split_v(d: Draw) -> bytes:
-    shape, axis, pieces, q = cut(d)
-    x = d.input(shape, q)
-    outputs = [d.b.tensor(piece, np.int8, *q) for piece in pieces]
+    (dtype, q), (shape, axis, pieces) = d.movable(np.float32, np.int16, np.int32), cut(d)
+    x = d.input(shape, q, dtype)
+    outputs = [d.b.tensor(piece, dtype, *q) for piece in pieces]
     sizes = [piece[axis] for piece in pieces]
     if d.number(0, 1):
         sizes[d.number(0, len(sizes) - 1)] = -1
@@ -252,8 +372,9 @@ def split_v(d: Draw) -> bytes:
 
 
 def strided_slice(d: Draw) -> bytes:
+    dtype, q = d.movable(np.float32, np.int16, np.int32)
     while True:
-        shape, q = [d.number(1, 6) for _ in range(d.number(1, 4))], d.quantization()
+        shape = [d.number(1, 6) for _ in range(d.number(1, 4))]
         begin = [d.number(-size, size - 1) for size in shape]
         end = [d.number(-size - 1, size + 1) for size in shape]
         strides = [d.pick([1, 1, 2, 3, -1, -2]) for _ in shape]
@@ -268,8 +389,8 @@ def strided_slice(d: Draw) -> bytes:
         result = np.zeros(shape, np.int8)[tuple(index)]
         if result.size:
             break
-    x = d.input(shape, q)
-    y = d.b.tensor(result.shape, np.int8, *q)
+    x = d.input(shape, q, dtype)
+    y = d.b.tensor(result.shape, dtype, *q)
     options = dict(zip(("beginMask", "endMask", "shrinkAxisMask"), masks, strict=True))
     d.b.op("STRIDED_SLICE", [x, d.ints(begin), d.ints(end), d.ints(strides)], [y], **options)
     return d.finish(y)
@@ -328,4 +449,5 @@ def network(d: Draw) -> bytes:
 GRAPHS: list[Callable[[Draw], bytes]] = [
     conv, depthwise_conv, fully_connected, average_pool, max_pool, add, mul, softmax, logistic, tanh, quantize, dequantize,
     reshape, concatenation, split_v, strided_slice, variables, unset_variables, network,
+    sub, minimum, maximum, relu, relu6, mean, expand_dims, squeeze, transpose, pack, pad, pad_v2, resize_nearest_neighbor,
 ]  # fmt: skip

@@ -8,7 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.core import types, wire
-from gatewayd.core.types import CascadeVitals, Event, GatewayState, Info, NodeState, Reason, Slot, SlotState, State, Verdict, Vitals, Window
+from gatewayd.core.types import (
+    CascadeVitals,
+    Event,
+    GatewayState,
+    Info,
+    Limits,
+    NodeState,
+    Reason,
+    Slot,
+    SlotState,
+    State,
+    Verdict,
+    Vitals,
+    Window,
+)
 from gatewayd.errors import DecodeError
 
 u32 = st.integers(0, 2**32 - 1)
@@ -63,6 +77,7 @@ messages = st.one_of(
             ),
             max_size=4,
         ).map(tuple),
+        limits=maybe(st.builds(Limits, u32, u32, u32, u32, u32)),
     ),
     st.builds(
         Vitals,

@@ -22,14 +22,25 @@ _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "DEQUANTIZE": "DequantizeOptions",
+    "EXPAND_DIMS": "ExpandDimsOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
     "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MINIMUM": "MaximumMinimumOptions",
     "MUL": "MulOptions",
+    "PACK": "PackOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
     "QUANTIZE": "QuantizeOptions",
     "RESHAPE": "ReshapeOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
     "SOFTMAX": "SoftmaxOptions",
     "SPLIT_V": "SplitVOptions",
+    "SQUEEZE": "SqueezeOptions",
     "STRIDED_SLICE": "StridedSliceOptions",
+    "SUB": "SubOptions",
+    "TRANSPOSE": "TransposeOptions",
     "VAR_HANDLE": "VarHandleOptions",
 }
 
@@ -108,6 +119,23 @@ class Builder:
 
     def pack(self) -> bytes:
         """`model` as it is."""
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
+        return _packed(self.model)
+
+
+def with_metadata(model: bytes, *entries: tuple[str, bytes]) -> bytes:
+    """`model` with further metadata."""
+    graph: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
+    graph.metadata = graph.metadata or []
+    for name, data in entries:
+        entry: Any = schema.MetadataT()
+        entry.name, entry.buffer = name, len(graph.buffers)
+        graph.metadata.append(entry)
+        graph.buffers.append(schema.BufferT())
+        graph.buffers[-1].data = np.frombuffer(data, np.uint8)
+    return _packed(graph)
+
+
+def _packed(graph: Any) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(graph.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())

@@ -5,6 +5,7 @@ Field numbers are those of the public TFLite schema, version 3. Shapes and param
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -15,78 +16,77 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SUBGRAPHS, MAX_ITEMS = 16, 4096  # bound the work: a table may be named more than once
-_U8, _U16, _U32, _I32 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+PLAN_NAME, PLAN_VERSION = "nn_plan", 1
+_MAX_METADATA = 16  # entries in which a node looks for a plan
 _RESOURCE = 13  # TensorType: a variable's handle
-
-PLAN_NAME, PLAN_MAGIC = "nn_plan", 0x31706E6E  # docs/plan.md
-PLAN_HEADER = struct.Struct("<5I2H")  # plan_t: magic, bytes, data bytes, work, reset, tensors of both subgraphs
-_LIFE_BYTES = _VARIABLE_BYTES = 16  # that a node needs while it opens a model, for each tensor and each handle of a variable
+_U8, _U16, _U32, _I32 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+PLAN_HEADER = struct.Struct("<4s4I2H")  # the engine's plan_t: its magic, bytes, data bytes, work, reset, tensors of both subgraphs
+PLAN_MAGIC = b"nnp%d" % PLAN_VERSION
 
 
 class Plan(NamedTuple):
-    """What a model's plan says of itself; whether it is right, the node finds out."""
+    """What a model's plan says of itself, in its header; whether it is right, a node finds out."""
 
-    data_bytes: int  # of states, activations and scratch memory
-    open_bytes: int  # that opening takes, in the same memory and before
-    work: int  # multiply-accumulates of an invocation, and other elements
-    operators: int
-    tensors: int
-    reset_tensors: int
+    version: int
+    size_bytes: int
+    data_bytes: int
+    work: int  # an invocation's multiply-accumulates, and other elements
+    reset: int  # offset of its first record for a reset
+    main_tensors: int
+    init_tensors: int
+    variables: int  # whose handles the model has
 
     @property
     def arena_bytes(self) -> int:
-        """What a node's engine needs of memory."""
-        return max(self.data_bytes, self.open_bytes)
+        """What a node needs that reads it: to run, or before that to open it, 16 bytes for each variable and tensor of a subgraph."""
+        return max(self.data_bytes, 16 * (self.variables + max(self.main_tensors, self.init_tensors)))
+
+
+class Needs(NamedTuple):
+    """What a model asks of an engine; tensors and operators are those of its largest subgraph."""
+
+    operator_set: bytes  # its BuiltinOperators, as nodelink/1's bitmap
+    tensors: int
+    operators: int
+    rank: int
+    plan: Plan | None  # None: it brings none of PLAN_VERSION
 
 
 def operators(model: bytes) -> bytes:
-    """The BuiltinOperators that `model` uses, as nodelink/1's bitmap. Raises RefusedError ("model") where an offset or an index lies."""
+    """The BuiltinOperators that `model` uses, as nodelink/1's bitmap. Raises RefusedError, as needs()."""
+    return needs(model).operator_set
+
+
+def plan_of(model: bytes) -> Plan | None:
+    """The plan that `model` brings. Raises RefusedError, as needs()."""
+    return needs(model).plan
+
+
+@functools.lru_cache(maxsize=4)  # a fleet is asked about one image, node by node
+def needs(model: bytes) -> Needs:
+    """What `model` needs. Raises RefusedError: "model" where an offset or an index lies, "plan" where its plan is shorter than it says."""
     if model[4:8] != b"TFL3":
         _refuse("not a .tflite")
     root = _Table(model, _at(model, _U32, 0))
     if root.number(0, _U32) != 3:  # noqa: PLR2004 -- the schema's version
         _refuse("schema version is not 3")
     codes = [_code(code) for code in root.tables(1)]
-    buffers = 0
-    for buffer in root.tables(4):
+    buffers = list(root.tables(4))
+    for buffer in buffers:
         buffer.vector(0, 1)
-        buffers += 1
     graphs = list(root.tables(2, MAX_SUBGRAPHS))
     if not graphs or not codes:
         _refuse("no graph")
-    for graph in graphs:
-        _check_graph(graph, len(codes), buffers)
+    sizes = (_check_graph(graph, len(codes), len(buffers)) for graph in graphs)
+    tensors, nodes, rank = map(max, zip(*sizes, strict=True))
     bitmap: int = sum(1 << number for number in set(codes))
-    return bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
+    operator_set = bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
+    return Needs(operator_set, tensors, nodes, rank, _plan(root, graphs[0], buffers))
 
 
 def buffer_offsets(model: bytes) -> list[int]:
     """Where the content of each buffer begins in the file; 0: it is empty. Raises RefusedError ("model")."""
     return [buffer.start(0) for buffer in _Table(model, _at(model, _U32, 0)).tables(4)]
-
-
-def plan_of(model: bytes) -> Plan | None:
-    """What the plan that `model` brings says of itself; None: it brings none. Raises RefusedError ("model")."""
-    root = _Table(model, _at(model, _U32, 0))
-    buffers = list(root.tables(4))
-    for entry in root.tables(6):
-        if entry.vector(0, 1) != PLAN_NAME.encode():
-            continue
-        number = entry.number(1, _U32)
-        content = buffers[number].vector(0, 1) if number < len(buffers) else b""
-        if len(content) < PLAN_HEADER.size:
-            _refuse("its plan is too short")
-        magic, size, data_bytes, work, _reset, tensors, reset_tensors = PLAN_HEADER.unpack_from(content)
-        if magic != PLAN_MAGIC:  # another version's
-            continue
-        if size > len(content) or PLAN_HEADER.size + 4 * (tensors + reset_tensors) > size:
-            _refuse("its plan is longer than its buffer")
-        for graph in root.tables(2, MAX_SUBGRAPHS):
-            operators = len(graph.vector(3, 4)) // 4
-            handles = sum(tensor.number(1, _U8) == _RESOURCE for tensor in graph.tables(0))
-            opening = _VARIABLE_BYTES * handles + _LIFE_BYTES * max(tensors, reset_tensors)
-            return Plan(data_bytes, opening, work, operators, tensors, reset_tensors)
-    return None
 
 
 def _code(table: _Table) -> int:
@@ -97,12 +97,12 @@ def _code(table: _Table) -> int:
     return number
 
 
-def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
-    tensors = list(graph.tables(0))
-    for tensor in tensors:
-        _check_tensor(tensor, buffers)
+def _check_graph(graph: _Table, codes: int, buffers: int) -> tuple[int, int, int]:
+    """How many tensors and operators it has, and its highest rank."""
+    tensors, nodes = list(graph.tables(0)), list(graph.tables(3))
+    rank = max((_check_tensor(tensor, buffers) for tensor in tensors), default=0)
     lists = [graph.vector(1, 4), graph.vector(2, 4)]
-    for operator in graph.tables(3):
+    for operator in nodes:
         if not 0 <= operator.number(0, _U32) < codes:
             _refuse("an operator's code is not there")
         lists += [operator.vector(1, 4), operator.vector(2, 4)]
@@ -110,15 +110,38 @@ def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
     for (index,) in itertools.chain.from_iterable(map(_I32.iter_unpack, lists)):
         if not -1 <= index < len(tensors):  # -1: an optional input that is absent
             _refuse("a tensor is not there")
+    return len(tensors), len(nodes), rank
 
 
-def _check_tensor(tensor: _Table, buffers: int) -> None:
-    tensor.vector(0, 4)  # its shape
+def _check_tensor(tensor: _Table, buffers: int) -> int:
+    """Its rank."""
     if not 0 <= tensor.number(2, _U32) < max(buffers, 1):
         _refuse("a tensor's buffer is not there")
     for quantization in tensor.table(4):
         for field, item_bytes in enumerate((4, 4, 4, 8)):  # min, max, scale, zero point
             quantization.vector(field, item_bytes)
+    return len(tensor.vector(0, 4)) // 4
+
+
+def _plan(root: _Table, main: _Table, buffers: list[_Table]) -> Plan | None:
+    """Of several the last one, as the engine has it."""
+    found = None
+    variables = sum(tensor.number(1, _U8) == _RESOURCE for tensor in main.tables(0))
+    for entry in itertools.islice(root.tables(6), _MAX_METADATA):
+        if entry.vector(0, 1) != PLAN_NAME.encode():
+            continue
+        number = entry.number(1, _U32)
+        if number >= len(buffers):
+            _refuse("a plan's buffer is not there")
+        data = buffers[number].vector(0, 1)
+        if len(data) < PLAN_HEADER.size:
+            _refuse("a plan is cut short", "plan")
+        magic, *numbers = PLAN_HEADER.unpack_from(data)
+        if magic == PLAN_MAGIC:
+            found = Plan._make((PLAN_VERSION, *numbers, variables))
+            if found.size_bytes > len(data):
+                _refuse("a plan is cut short", "plan")
+    return found
 
 
 class _Table:
@@ -177,5 +200,5 @@ def _at(data: bytes, kind: struct.Struct, at: int) -> int:
     return int(kind.unpack_from(data, at)[0])
 
 
-def _refuse(detail: str) -> NoReturn:
-    raise RefusedError("model", detail)
+def _refuse(detail: str, reason: str = "model") -> NoReturn:
+    raise RefusedError(reason, detail)

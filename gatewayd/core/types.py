@@ -107,6 +107,16 @@ class Slot(NamedTuple):
     rejected: Text | None = None
 
 
+class Limits(NamedTuple):
+    """The most that a model may have where a node's engine shall run it."""
+
+    tensors: U32  # of a subgraph
+    operators: U32  # of a subgraph
+    rank: U32  # dimensions of a tensor
+    work: U32  # an invocation's multiply-accumulates; every other element counts as one or more
+    plan_version: U32  # of the plans in models that it reads
+
+
 class Info(NamedTuple):
     """What a node is, and what is installed on it."""
 
@@ -120,6 +130,7 @@ class Info(NamedTuple):
     front_ends: Annotated[tuple[Text, ...], Field(max_length=8)]
     vitals_interval_s: Annotated[int, Field(ge=1, le=7 * 86_400)]
     slots: Annotated[tuple[Slot, ...], Field(max_length=32)]
+    limits: Limits | None = None
 
 
 class CascadeVitals(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 import cbor2
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gatewayd.core.types import CascadeVitals, Event, GatewayState, Info, Message, NodeId, Slot, State, Verdict, Vitals, Window
+from gatewayd.core.types import CascadeVitals, Event, GatewayState, Info, Limits, Message, NodeId, Slot, State, Verdict, Vitals, Window
 from gatewayd.errors import DecodeError
 
 MAX_PAYLOAD_BYTES = 98_304
@@ -25,6 +25,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
     GatewayState: GatewayState._fields,
     Info: Info._fields,
     Slot: Slot._fields,
+    Limits: Limits._fields,
     Vitals: (
         *("session", "uptime_s", "t_ms", "battery", "rssi_dbm", "heap_free_bytes", "stack_free_bytes"),
         *("queued", "dropped", "cascades"),
@@ -70,9 +71,9 @@ def _named(kind: type, raw: Any) -> dict[str, Any]:
         raise DecodeError("schema", f"{kind.__name__}: unknown key") from None
     for name, inner in _NESTED.get(kind, ()):
         value = fields.get(name)
-        if inner is Window:
+        if inner in _SINGLE:
             if value is not None:
-                fields[name] = _named(Window, value)
+                fields[name] = _named(inner, value)
         elif type(value) is list:
             fields[name] = tuple(value) if inner is None else tuple(_named(inner, item) for item in value)
     return fields
@@ -81,10 +82,11 @@ def _named(kind: type, raw: Any) -> dict[str, Any]:
 _NESTED: dict[type, tuple[tuple[str, type | None], ...]] = {
     Event: (("window", Window),),
     Window: (("shape", None),),
-    Info: (("front_ends", None), ("slots", Slot)),
+    Info: (("front_ends", None), ("slots", Slot), ("limits", Limits)),
     Vitals: (("cascades", CascadeVitals),),
     CascadeVitals: (("histogram", None),),
 }
+_SINGLE = {Window, Limits}  # maps; other nested ones come in lists
 
 
 def _validator(kind: type) -> Callable[[Any], Any]:

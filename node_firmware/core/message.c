@@ -77,10 +77,20 @@ static void put_slot(cbor_writer_t *w, const slot_info_t *slot)
     }
 }
 
+static void put_limits(cbor_writer_t *w, const limits_t *limits)
+{
+    cbor_put_map(w, 5);
+    put_uint(w, 0, limits->tensors);
+    put_uint(w, 1, limits->operators);
+    put_uint(w, 2, limits->rank);
+    put_uint(w, 3, limits->work);
+    put_uint(w, 4, limits->plan_version);
+}
+
 size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
-    cbor_put_map(&w, 10);
+    cbor_put_map(&w, 11);
     put_uint(&w, 0, info->session);
     put_text(&w, 1, info->hardware);
     put_text(&w, 2, info->board);
@@ -97,6 +107,8 @@ size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
     for (uint32_t i = 0; i < info->slot_count; i++) {
         put_slot(&w, &info->slots[i]);
     }
+    cbor_put_uint(&w, 10);
+    put_limits(&w, &info->limits);
     return cbor_written(&w);
 }
 
@@ -270,7 +282,7 @@ int front_end_decode(front_end_t *front_end, span_t cbor)
                                  &front_end->channels,
                                  &front_end->low_hz,
                                  &front_end->high_hz};
-    front_end->normalisation = (span_t){NULL, 0};
+    front_end->parameters = (span_t){NULL, 0};
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
         const unsigned k = key(&r, &seen);
         if (k == 0) {
@@ -278,7 +290,7 @@ int front_end_decode(front_end_t *front_end, span_t cbor)
         } else if (k < COUNT(numbers)) {
             *numbers[k] = (uint32_t)cbor_uint(&r, UINT32_MAX);
         } else if (k == COUNT(numbers)) {
-            front_end->normalisation = cbor_bytes(&r);
+            front_end->parameters = cbor_bytes(&r);
         } else {
             r.failed = true;
         }

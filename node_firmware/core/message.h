@@ -18,6 +18,11 @@ typedef struct slot_info {
     const char *rejected; /* why, or NULL */
 } slot_info_t;
 
+/* Of the engine: the most that a model may have, and the plans that it reads. */
+typedef struct limits {
+    uint32_t tensors, operators, rank, work, plan_version;
+} limits_t;
+
 typedef struct info {
     uint32_t session;
     const char *hardware, *board, *firmware, *reset_reason;
@@ -27,6 +32,7 @@ typedef struct info {
     uint32_t front_end_count;
     const slot_info_t *slots;
     uint32_t slot_count;
+    limits_t limits;
 } info_t;
 
 typedef struct cascade_vitals {
@@ -68,7 +74,7 @@ typedef enum front_end_kind { FRONT_END_AUDIO, FRONT_END_VIBRATION } front_end_k
 typedef struct front_end {
     front_end_kind_t kind;
     uint32_t rate_hz, window, step, channels, low_hz, high_hz;
-    span_t normalisation;
+    span_t parameters; /* audio: audio_parameters_read()'s; vibration: offset and gain of each band */
 } front_end_t;
 
 typedef struct decision {

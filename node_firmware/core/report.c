@@ -76,7 +76,12 @@ void node_publish_info(node_t *n)
                          .front_ends = front_ends,
                          .front_end_count = 2,
                          .slots = slots,
-                         .slot_count = config->images * SLOTS};
+                         .slot_count = config->images * SLOTS,
+                         .limits = {.tensors = NN_MAX_TENSORS,
+                                    .operators = NN_MAX_OPERATORS,
+                                    .rank = NN_MAX_RANK,
+                                    .work = NN_MAX_WORK,
+                                    .plan_version = NN_PLAN_VERSION}};
     publish_own(n, "info", info_encode(n->message, sizeof n->message, &info), 1);
 }
 

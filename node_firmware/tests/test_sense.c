@@ -16,7 +16,7 @@ static void open_deaf(sense_t *s)
     const vibration_config_t config = {.rate_hz = RATE_HZ, .frames = 1024, .bands = 1, .low_hz = 100, .high_hz = 3000};
     *s = (sense_t){.image.front_end = {.kind = FRONT_END_VIBRATION, .rate_hz = RATE_HZ, .channels = 1},
                    .image.decision.listen_ms = LISTEN_MS,
-                   .input_bytes = 1};
+                   .in.size = 1};
     assert_int_equal(vibration_frontend_init(&s->front_end.vibration, &config), 0);
     clip_init(&s->clip, CLIP_PCM16, ring, sizeof ring);
 }

@@ -29,6 +29,15 @@ static inline void store32(void *to, uint32_t word)
     memcpy(to, &word, sizeof word);
 }
 
+typedef struct words {
+    uint32_t low, high;
+} words_t;
+
+/* Three int8 in memory, some pitch apart: the first two as a pair, and the third. */
+typedef struct column {
+    uint32_t upper, lower;
+} column_t;
+
 #ifdef __ARM_FEATURE_DSP
 
 #define DSP_1(name, assembler)                                                                                         \
@@ -79,11 +88,44 @@ static inline int32_t ssat8(int32_t x)
     return r;
 }
 
-/* (x / 2^right, to nearest, halves up) + y; right 1..31. The last bit shifted out is the carry. */
+/* (x / 2^right, to nearest, halves up) + y; right 1..31, in its lowest byte. The last bit shifted out is the carry. */
 static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
 {
     int32_t r;
     __asm__("asrs %0, %1, %2\n\tadc %0, %0, %3" : "=&r"(r) : "r"(x), "r"(right), "r"(y) : "cc");
+    return r;
+}
+
+/* Of each byte the larger one, the smaller one. */
+static inline uint32_t max_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
+static inline uint32_t min_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
+/* Two words, of an address that is a multiple of 4. */
+static inline words_t ldrd(const uint64_t *from)
+{
+    words_t r;
+    __asm__("ldrd %0, %1, %2" : "=r"(r.low), "=r"(r.high) : "m"(*from));
+    return r;
+}
+
+static inline column_t load_column(const int8_t *from, uint32_t pitch)
+{
+    column_t r;
+    __asm__ volatile("ldrsb %0, [%2]\n\tldrsb %1, [%2, %3]\n\tpkhbt %0, %0, %1, lsl #16\n\tldrsb %1, [%2, %3, lsl #1]"
+                     : "=&r"(r.upper), "=&r"(r.lower)
+                     : "r"(from), "r"(pitch)
+                     : "memory");
     return r;
 }
 
@@ -172,20 +214,52 @@ static inline int32_t ssat8(int32_t x)
     return x < INT8_MIN ? INT8_MIN : x > INT8_MAX ? INT8_MAX : x;
 }
 
-/* (x / 2^right, to nearest, halves up) + y; right 1..31. */
 static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
 {
+    right &= 0xff;
     return (x >> right) + (x >> (right - 1) & 1) + y;
+}
+
+static inline uint32_t max_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r = 0;
+    for (int i = 0; i < 32; i += 8) {
+        const int8_t x = (int8_t)(a >> i & 0xff), y = (int8_t)(b >> i & 0xff);
+        r |= (uint32_t)(uint8_t)(x > y ? x : y) << i;
+    }
+    return r;
+}
+
+static inline uint32_t min_bytes(uint32_t a, uint32_t b)
+{
+    return ~max_bytes(~a, ~b);
+}
+
+static inline words_t ldrd(const uint64_t *from)
+{
+    return (words_t){(uint32_t)*from, (uint32_t)(*from >> 32)};
+}
+
+static inline column_t load_column(const int8_t *from, uint32_t pitch)
+{
+    return (column_t){pkhbt((uint32_t)from[0], (uint32_t)from[pitch]), (uint32_t)from[2 * pitch]};
 }
 
 #endif
 
-/* What scale() of quantize.h gives, plus `zero`, as int8: for |sum| < 2^30 and a shift of -right, right 1..31. There
- * smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are rounded away from zero. */
-static inline int8_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
+/* What scale() of quantize.h gives for half of `sum`, plus `zero`, saturated to int8: for |sum| < 2^31 and a shift of
+ * -right, right 1..31. There smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are
+ * rounded away from zero. */
+static inline int32_t requantize_doubled(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
-    const int32_t x = smmulr(sum * 2, multiplier);
-    return (int8_t)ssat8(shift_add(x + (x >> 31), right, zero));
+    const int32_t x = smmulr(sum, multiplier);
+    return ssat8(shift_add(x + (x >> 31), right, zero));
+}
+
+/* The same of a |sum| < 2^30 itself. */
+static inline int32_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
+{
+    return requantize_doubled(sum * 2, multiplier, right, zero);
 }
 
 #endif

@@ -61,10 +61,11 @@ typedef struct tensor {
     uint8_t rank;
     int32_t dims[NN_MAX_RANK];
     uint32_t elements, bytes;
-    fb_vector_t data; /* count 0: not a constant */
-    float scale;      /* finite and > 0, or 0: not quantised; of channel 0 */
+    uint32_t data; /* offset into the model, 0: not a constant */
+    float scale;   /* finite and > 0, or 0: not quantised; of channel 0 */
     int32_t zero_point;
     fb_vector_t scales;
+    uint32_t scale_count;
     int32_t scale_dimension;
 } tensor_t;
 
@@ -145,11 +146,17 @@ typedef struct move {
 nn_status_t build_move(build_t *b, const move_t *move);
 /* All of `to`, which begins `offset` bytes into `from`; without a given plan they share memory. */
 nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const tensor_t *to);
+/* Every byte of the output, before moves into it. */
+nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value);
 
-/* An element of a constant int32 tensor, which is there. */
+/* Whether it is a constant of `count` int32, and one of them. */
+static inline bool is_constant_int32(const tensor_t *t, uint32_t count)
+{
+    return t->type == NN_INT32 && t->data != 0 && t->elements == count;
+}
 static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint32_t element)
 {
-    return (int32_t)fb_load32(b->fb.data + tensor->data.at + 4 * element);
+    return (int32_t)fb_load32(b->fb.data + tensor->data + 4 * element);
 }
 /* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *tensor);
@@ -206,9 +213,9 @@ enum {
 #define OPERATOR(name, ...) OP_##name,
 #include "operators.def"
 #undef OPERATOR
-    OP_COUNT
 };
-extern const operator_t nn_operator_table[OP_COUNT];
+extern const operator_t nn_operator_table[]; /* by these */
+extern const uint32_t nn_operator_count;
 
 nn_status_t conv_prepare(build_t *b);
 nn_status_t depthwise_prepare(build_t *b);
@@ -216,6 +223,10 @@ nn_status_t fully_connected_prepare(build_t *b);
 nn_status_t pool_prepare(build_t *b);
 nn_status_t add_prepare(build_t *b);
 nn_status_t mul_prepare(build_t *b);
+nn_status_t sub_prepare(build_t *b);
+nn_status_t extremum_prepare(build_t *b);
+nn_status_t relu_prepare(build_t *b);
+nn_status_t relu6_prepare(build_t *b);
 nn_status_t softmax_prepare(build_t *b);
 nn_status_t logistic_prepare(build_t *b);
 nn_status_t tanh_prepare(build_t *b);
@@ -223,8 +234,13 @@ nn_status_t quantize_prepare(build_t *b);
 nn_status_t dequantize_prepare(build_t *b);
 nn_status_t reshape_prepare(build_t *b);
 nn_status_t concatenation_prepare(build_t *b);
+nn_status_t pack_prepare(build_t *b);
 nn_status_t strided_slice_prepare(build_t *b);
+nn_status_t transpose_prepare(build_t *b);
 nn_status_t split_v_prepare(build_t *b);
+nn_status_t pad_prepare(build_t *b);
+nn_status_t resize_prepare(build_t *b);
+nn_status_t mean_prepare(build_t *b);
 nn_status_t call_once_prepare(build_t *b);
 nn_status_t var_handle_prepare(build_t *b);
 nn_status_t read_variable_prepare(build_t *b);
@@ -237,11 +253,17 @@ void average_pool_run(const run_t *run);
 void max_pool_run(const run_t *run);
 void add_run(const run_t *run);
 void mul_run(const run_t *run);
+void sub_run(const run_t *run);
+void minimum_run(const run_t *run);
+void maximum_run(const run_t *run);
+void relu_run(const run_t *run);
 void softmax_run(const run_t *run);
 void logistic_run(const run_t *run);
 void tanh_run(const run_t *run);
 void quantize_run(const run_t *run);
 void dequantize_run(const run_t *run);
 void slice_run(const run_t *run);
+void resize_run(const run_t *run);
+void mean_run(const run_t *run);
 
 #endif

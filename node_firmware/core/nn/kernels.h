@@ -17,10 +17,16 @@
 
 #define BLOCK 4 /* pixels (rows of a dense layer) that share a pass over the weights */
 
-/* Bytes of scratch, 4-aligned: the block's patches as int16, each of `depth` rounded up to 4. */
+static inline uint32_t padded_depth(uint32_t depth)
+{
+    return (depth + 3) & ~UINT32_C(3);
+}
+
+/* Bytes of scratch, 4-aligned: the block's patches as int16, and one as the bytes that it was; a single one is expanded
+ * in its place. Fewer pixels than a block are taken one by one. */
 static inline uint32_t patch_scratch(uint64_t pixels, uint32_t depth)
 {
-    return (uint32_t)(pixels < BLOCK ? pixels : BLOCK) * 2 * ((depth + 3) & ~UINT32_C(3));
+    return (pixels < BLOCK ? 2 : 2 * BLOCK + 1) * padded_depth(depth);
 }
 
 /* A filter that moves over images. `fast`: all shifts are below 0 and no sum, bias included, reaches 2^30. */
@@ -56,11 +62,11 @@ typedef struct broadcast {
     uint32_t stride[2][4];
 } broadcast_t;
 
-#define ADD_HEADROOM 20 /* bits that both operands of ADD are shifted left before they are scaled */
+#define ADD_HEADROOM 20 /* bits that both operands of ADD and SUB are shifted left before they are scaled */
 
 typedef struct arithmetic {
     broadcast_t over;
-    factor_t in[2]; /* ADD only */
+    factor_t in[2]; /* ADD and SUB only */
     factor_t out;
     int16_t in_zero[2], out_zero;
     int16_t low, high, unused;
@@ -85,6 +91,18 @@ typedef struct requantize {
     int16_t in_zero, out_zero;
 } requantize_t;
 
+typedef struct relu {
+    requantize_t to;
+    int16_t low, high;
+} relu_t;
+
+#define MEAN_GROUPS 5
+typedef struct mean {
+    uint32_t size[MEAN_GROUPS]; /* of the input: axes that are kept, averaged, kept, averaged, kept */
+    factor_t scale;
+    int16_t in_zero, out_zero;
+} mean_t;
+
 typedef struct affine { /* real = scale * (q - zero) */
     uint32_t count;
     float scale;
@@ -97,6 +115,11 @@ typedef struct slice { /* of a tensor of rank 4 */
     int32_t stride[4]; /* elements */
 } slice_t;
 
+typedef struct resize {
+    uint32_t images, image_bytes, row_bytes, pixel_bytes; /* of the input */
+    uint16_t rows, columns;                               /* of the output */
+} resize_t;
+
 /* `bias` may be NULL. `scratch`: patch_scratch(); grouped convolutions use it for a group at a time. */
 void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
                  const int32_t *bias, int8_t *out, void *scratch);
@@ -108,6 +131,11 @@ void kernel_average_pool(const window_t *w, const int8_t *in, int8_t *out);
 void kernel_max_pool(const window_t *w, const int8_t *in, int8_t *out);
 void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
 void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_sub(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_minimum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_relu(const relu_t *p, const int8_t *in, int8_t *out);
+void kernel_mean(const mean_t *p, const int8_t *in, int8_t *out);
 void kernel_softmax(const softmax_t *p, const int8_t *in, int8_t *out);
 void kernel_logistic(const sigmoid_t *p, const int8_t *in, int8_t *out);
 void kernel_tanh(const sigmoid_t *p, const int8_t *in, int8_t *out);
@@ -118,5 +146,7 @@ void kernel_float_to_int8(const affine_t *p, const float *in, int8_t *out);
 void kernel_int8_to_float(const affine_t *p, const int8_t *in, float *out);
 void kernel_uint8_to_float(const affine_t *p, const uint8_t *in, float *out);
 void kernel_slice(const slice_t *p, const uint8_t *in, uint8_t *out);
+/* `from`: which row of the input each row of the output repeats, then which column each column. */
+void kernel_resize(const resize_t *p, const uint16_t *from, const uint8_t *in, uint8_t *out);
 
 #endif

@@ -6,5 +6,12 @@
 
 /* The quantised limits of a fused activation. NN_E_OPERATOR: one that does not exist in int8. */
 nn_status_t activation_range(uint8_t activation, const tensor_t *out, int16_t *low, int16_t *high);
+/* An axis of a tensor of that rank; a negative one counts from the end. */
+nn_status_t find_axis(int32_t axis, uint8_t rank, uint8_t *found);
+/* Whether elements can be taken as they are. */
+static inline bool movable(const tensor_t *in, const tensor_t *out)
+{
+    return in->bytes != 0 && in->type == out->type;
+}
 
 #endif

@@ -1,4 +1,5 @@
-/* ADD, MUL, SOFTMAX, LOGISTIC, TANH, QUANTIZE and DEQUANTIZE: checks what a file asks for, then calls kernels. */
+/* ADD, SUB, MUL, MINIMUM, MAXIMUM, RELU, RELU6, SOFTMAX, LOGISTIC, TANH, QUANTIZE and DEQUANTIZE: checks what a file
+ * asks for, then calls kernels. */
 #include <string.h>
 
 #include "graph.h"
@@ -92,24 +93,49 @@ static nn_status_t put_arithmetic(build_t *b, const tensor_t in[2], const tensor
     return build_put(b, p, sizeof *p);
 }
 
+/* The factor of a / b * 2^exponent. TFLM divides the scales of some operators in single precision. */
+static bool factor_from_quotient(float a, float b, int exponent, bool single, factor_t *factor)
+{
+    if (!single) {
+        return factor_from_ratio(a, 1, b, exponent, factor);
+    }
+    const float quotient = a / b;
+    return quotient > 0 && quotient <= 3.4e38F && factor_from_ratio(quotient, 1, 1, exponent, factor);
+}
+
 /* Both operands are brought to twice the larger scale, with ADD_HEADROOM more bits, before they are added. */
-nn_status_t add_prepare(build_t *b)
+static nn_status_t sum_prepare(build_t *b, bool single)
 {
     tensor_t in[2], out;
     arithmetic_t p;
     TRY(load_arithmetic(b, in, &out, &p));
     const float larger = in[0].scale > in[1].scale ? in[0].scale : in[1].scale;
     for (int k = 0; k < 2; k++) {
-        NEED(factor_from_ratio(in[k].scale, 1, larger, -1, &p.in[k]), NN_E_TYPE);
+        NEED(factor_from_quotient(in[k].scale, larger, -1, single, &p.in[k]), NN_E_TYPE);
     }
-    NEED(factor_from_ratio(larger, 1, out.scale, 1 - ADD_HEADROOM, &p.out), NN_E_TYPE);
+    NEED(factor_from_quotient(larger, out.scale, 1 - ADD_HEADROOM, single, &p.out), NN_E_TYPE);
     NEED(p.out.shift <= 0, NN_E_TYPE);
     return put_arithmetic(b, in, &out, &p);
+}
+
+nn_status_t add_prepare(build_t *b)
+{
+    return sum_prepare(b, false);
+}
+
+nn_status_t sub_prepare(build_t *b)
+{
+    return sum_prepare(b, true);
 }
 
 void add_run(const run_t *run)
 {
     kernel_add(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+}
+
+void sub_run(const run_t *run)
+{
+    kernel_sub(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
 }
 
 nn_status_t mul_prepare(build_t *b)
@@ -126,14 +152,43 @@ void mul_run(const run_t *run)
     kernel_mul(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
 }
 
-/* An int8 operator of one input and one output of the same shape, whose output's quantisation is fixed. */
-static nn_status_t load_unary(build_t *b, tensor_t *in, tensor_t *out, float scale, int32_t zero_point)
+/* MINIMUM and MAXIMUM compare what is there, whatever it stands for. */
+nn_status_t extremum_prepare(build_t *b)
+{
+    tensor_t in[2], out;
+    arithmetic_t p;
+    TRY(load_arithmetic(b, in, &out, &p));
+    p.in_zero[0] = p.in_zero[1] = p.out_zero = 0;
+    p.low = INT8_MIN;
+    p.high = INT8_MAX;
+    return put_arithmetic(b, in, &out, &p);
+}
+
+void minimum_run(const run_t *run)
+{
+    kernel_minimum(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+}
+
+void maximum_run(const run_t *run)
+{
+    kernel_maximum(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+}
+
+/* An int8 operator of one input and one output of the same shape. */
+static nn_status_t load_int8(build_t *b, tensor_t *in, tensor_t *out)
 {
     TRY(build_input(b, 0, in));
     TRY(build_output(b, 0, out));
     NEED(is_quantized_int8(in) && is_quantized_int8(out), NN_E_TYPE);
-    NEED(out->scale == scale && out->zero_point == zero_point, NN_E_TYPE);
     NEED(same_shape(in, out), NN_E_SHAPE);
+    return NN_OK;
+}
+
+/* One whose output's quantisation is fixed. */
+static nn_status_t load_unary(build_t *b, tensor_t *in, tensor_t *out, float scale, int32_t zero_point)
+{
+    TRY(load_int8(b, in, out));
+    NEED(out->scale == scale && out->zero_point == zero_point, NN_E_TYPE);
     return build_work(b, (uint64_t)FUNCTION_WORK * in->elements);
 }
 
@@ -147,6 +202,37 @@ static nn_status_t put_unary(build_t *b, const tensor_t *in, const tensor_t *out
     TRY(build_operand(b, in));
     TRY(build_operand(b, out));
     return build_put(b, parameters, bytes);
+}
+
+nn_status_t relu_prepare(build_t *b)
+{
+    tensor_t in, out;
+    TRY(load_int8(b, &in, &out));
+    relu_t p = {.to = {.count = in.elements, .in_zero = (int16_t)in.zero_point, .out_zero = (int16_t)out.zero_point},
+                .low = (int16_t)out.zero_point,
+                .high = INT8_MAX};
+    NEED(factor_from_quotient(in.scale, out.scale, 0, true, &p.to.scale), NN_E_TYPE);
+    return put_unary(b, &in, &out, &p, sizeof p);
+}
+
+/* TFLM only clamps, whatever the output's quantisation: the factor is 1. */
+nn_status_t relu6_prepare(build_t *b)
+{
+    tensor_t in, out;
+    TRY(load_int8(b, &in, &out));
+    const int16_t zero = (int16_t)in.zero_point;
+    const relu_t p = {.to = {.count = in.elements,
+                             .scale = {.multiplier = INT32_C(1) << 30, .shift = 1},
+                             .in_zero = zero,
+                             .out_zero = zero},
+                      .low = zero,
+                      .high = quantized(&in, 6.0F)};
+    return put_unary(b, &in, &out, &p, sizeof p);
+}
+
+void relu_run(const run_t *run)
+{
+    kernel_relu(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
 }
 
 /* The factor that takes `a` * `b` * 2^exponent inputs to fixed point; 0 where it is 2^30 and more: then all inputs but

@@ -1,14 +1,13 @@
-/* RESHAPE, CONCATENATION, SPLIT_V and STRIDED_SLICE: operators that only move elements, of any type. */
+/* RESHAPE, EXPAND_DIMS, SQUEEZE, CONCATENATION, PACK, SPLIT_V, STRIDED_SLICE and TRANSPOSE: operators that only move
+ * elements, of any type. */
+#include <string.h>
+
 #include "graph.h"
 #include "kernels.h"
+#include "op_common.h"
 #include "schema.h"
 
-static bool movable(const tensor_t *in, const tensor_t *out)
-{
-    return in->bytes != 0 && in->type == out->type;
-}
-
-/* The target shape is the output's own; an input that repeats it is not read. */
+/* RESHAPE, EXPAND_DIMS and SQUEEZE: the target shape is the output's own; an input that repeats it is not read. */
 nn_status_t reshape_prepare(build_t *b)
 {
     tensor_t in, out;
@@ -19,7 +18,7 @@ nn_status_t reshape_prepare(build_t *b)
     return build_view(b, &in, 0, &out);
 }
 
-static nn_status_t find_axis(int32_t axis, uint8_t rank, uint8_t *found)
+nn_status_t find_axis(int32_t axis, uint8_t rank, uint8_t *found)
 {
     const int32_t positive = axis < 0 && axis >= -rank ? axis + rank : axis;
     NEED(positive >= 0 && positive < rank, NN_E_SHAPE);
@@ -59,18 +58,30 @@ static nn_status_t next_piece(whole_t *w, const tensor_t *piece, uint32_t *row_b
     return NN_OK;
 }
 
-nn_status_t concatenation_prepare(build_t *b)
+/* Gives a tensor an axis of size 1 more. */
+static nn_status_t insert_axis(tensor_t *t, uint8_t axis)
+{
+    NEED(t->rank < NN_MAX_RANK && axis <= t->rank, NN_E_SHAPE);
+    memmove(&t->dims[axis + 1], &t->dims[axis], (size_t)(t->rank++ - axis) * sizeof *t->dims);
+    t->dims[axis] = 1;
+    return NN_OK;
+}
+
+/* Inputs along an axis of the output, which they have themselves or, where `packed`, do not. */
+static nn_status_t join(build_t *b, int32_t axis, bool packed)
 {
     whole_t w;
     TRY(build_output(b, 0, &w.tensor));
-    NEED(fb_u8(&b->fb, b->options, CONCATENATION_ACTIVATION, ACTIVATION_NONE) == ACTIVATION_NONE, NN_E_OPERATOR);
-    TRY(find_axis(fb_i32(&b->fb, b->options, CONCATENATION_AXIS, 0), w.tensor.rank, &w.axis));
+    TRY(find_axis(axis, w.tensor.rank, &w.axis));
     begin_whole(&w);
-    for (uint32_t i = 0; i < b->inputs.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->inputs); i++) {
         tensor_t piece;
         const uint32_t at = w.at;
         uint32_t row_bytes;
         TRY(build_input(b, i, &piece));
+        if (packed) {
+            TRY(insert_axis(&piece, w.axis));
+        }
         TRY(next_piece(&w, &piece, &row_bytes));
         TRY(build_move(b, &(move_t){.from = &piece,
                                     .to = &w.tensor,
@@ -84,6 +95,18 @@ nn_status_t concatenation_prepare(build_t *b)
     return NN_OK;
 }
 
+nn_status_t concatenation_prepare(build_t *b)
+{
+    NEED(fb_u8(&b->fb, b->options, CONCATENATION_ACTIVATION, ACTIVATION_NONE) == ACTIVATION_NONE, NN_E_OPERATOR);
+    return join(b, fb_i32(&b->fb, b->options, CONCATENATION_AXIS, 0), false);
+}
+
+nn_status_t pack_prepare(build_t *b)
+{
+    NEED(fb_i32(&b->fb, b->options, PACK_COUNT, 0) == (int32_t)fb_count(&b->fb, b->inputs), NN_E_SHAPE);
+    return join(b, fb_i32(&b->fb, b->options, PACK_AXIS, 0), true);
+}
+
 /* Inputs: the tensor, the sizes of the pieces (the outputs' shapes say the same), the axis. */
 nn_status_t split_v_prepare(build_t *b)
 {
@@ -91,10 +114,10 @@ nn_status_t split_v_prepare(build_t *b)
     tensor_t axis;
     TRY(build_input(b, 0, &w.tensor));
     TRY(build_input(b, 2, &axis));
-    NEED(axis.type == NN_INT32 && axis.data.count == 4, NN_E_TYPE);
+    NEED(is_constant_int32(&axis, 1), NN_E_TYPE);
     TRY(find_axis(constant_at(b, &axis, 0), w.tensor.rank, &w.axis));
     begin_whole(&w);
-    for (uint32_t i = 0; i < b->outputs.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs); i++) {
         tensor_t piece;
         const uint32_t at = w.at;
         uint32_t row_bytes;
@@ -150,7 +173,7 @@ typedef struct slice_options {
 static nn_status_t load_slice_vector(build_t *b, uint32_t input, uint8_t rank, tensor_t *t)
 {
     TRY(build_input(b, input, t));
-    NEED(t->type == NN_INT32 && t->data.count == 4U * rank, NN_E_TYPE);
+    NEED(is_constant_int32(t, rank), NN_E_TYPE);
     return NN_OK;
 }
 
@@ -232,6 +255,33 @@ nn_status_t strided_slice_prepare(build_t *b)
         step *= in.dims[axis];
     }
     NEED(out_rank == 0, NN_E_SHAPE);
+    return put_slice(b, &p, &in, &out);
+}
+
+/* Inputs: the tensor; for each axis of the output the one of the input that it is. */
+nn_status_t transpose_prepare(build_t *b)
+{
+    tensor_t in, out, axes;
+    slice_t p = {.count = {1, 1, 1, 1}, .stride = {1, 1, 1, 1}};
+    TRY(build_input(b, 0, &in));
+    TRY(build_input(b, 1, &axes));
+    TRY(build_output(b, 0, &out));
+    NEED(movable(&in, &out), NN_E_TYPE);
+    NEED(in.rank <= 4, NN_E_LIMIT);
+    NEED(is_constant_int32(&axes, in.rank) && out.rank == in.rank, NN_E_SHAPE);
+    p.element_bytes = in.bytes / in.elements;
+    unsigned seen = 0; /* bit n: axis n of the input */
+    for (uint8_t i = 0; i < in.rank; i++) {
+        uint8_t axis;
+        TRY(find_axis(constant_at(b, &axes, i), in.rank, &axis));
+        NEED(!(seen >> axis & 1) && out.dims[i] == in.dims[axis], NN_E_SHAPE);
+        seen |= 1U << axis;
+        p.count[4 - in.rank + i] = (uint32_t)out.dims[i];
+        int32_t *const stride = &p.stride[4 - in.rank + i];
+        for (uint8_t inner = (uint8_t)(axis + 1); inner < in.rank; inner++) {
+            *stride *= in.dims[inner];
+        }
+    }
     return put_slice(b, &p, &in, &out);
 }
 

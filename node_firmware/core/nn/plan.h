@@ -10,8 +10,10 @@
 
 #include <stdint.h>
 
+#include "node/nn.h"
+
 #define PLAN_NAME  "nn_plan"
-#define PLAN_MAGIC UINT32_C(0x31706e6e) /* "nnp1"; a node that does not know it ignores the plan */
+#define PLAN_MAGIC (UINT32_C(0x30706e6e) + (NN_PLAN_VERSION << 24)) /* "nnp1"; a plan with another one is ignored */
 
 typedef struct plan {
     uint32_t magic;

@@ -1,0 +1,127 @@
+/* PAD, PADV2 and RESIZE_NEAREST_NEIGHBOR: operators that make a tensor larger, of any type, or smaller. */
+#include "graph.h"
+#include "kernels.h"
+#include "op_common.h"
+#include "schema.h"
+
+/* What is written to each byte around the input: PAD's real zero, or a constant whose bytes are equal. */
+static nn_status_t pad_value(build_t *b, const tensor_t *out, int32_t *value)
+{
+    tensor_t given;
+    *value = out->type == NN_INT8 ? out->zero_point : 0;
+    if (!build_has_input(b, 2)) {
+        return NN_OK;
+    }
+    TRY(build_input(b, 2, &given));
+    NEED(movable(&given, out) && given.scale == out->scale && given.zero_point == out->zero_point, NN_E_TYPE);
+    NEED(given.elements == 1 && given.data != 0, NN_E_SHAPE);
+    const uint8_t *bytes = b->fb.data + given.data;
+    for (uint32_t i = 1; i < given.bytes; i++) {
+        NEED(bytes[i] == bytes[0], NN_E_TYPE);
+    }
+    *value = bytes[0];
+    return NN_OK;
+}
+
+/* Input and output as four axes: those that are not padded are one with the axis outside them. */
+typedef struct padded {
+    uint32_t in[4], before[4], out[4]; /* bytes along the last axis */
+} padded_t;
+
+static nn_status_t load_padded(build_t *b, const tensor_t *in, const tensor_t *out, padded_t *p)
+{
+    tensor_t paddings; /* of each axis: before, after */
+    TRY(build_input(b, 1, &paddings));
+    NEED(is_constant_int32(&paddings, 2U * in->rank) && out->rank == in->rank, NN_E_SHAPE);
+    const uint32_t element_bytes = in->bytes / in->elements;
+    *p = (padded_t){.in = {1, 1, 1, element_bytes}, .out = {1, 1, 1, element_bytes}};
+    unsigned axis = 3;
+    for (uint32_t i = in->rank; i-- > 0;) {
+        const int32_t before = constant_at(b, &paddings, 2 * i), after = constant_at(b, &paddings, 2 * i + 1);
+        NEED(before >= 0 && after >= 0 && (int64_t)in->dims[i] + before + after == out->dims[i], NN_E_SHAPE);
+        if (p->in[axis] != p->out[axis]) {
+            NEED(axis-- != 0, NN_E_LIMIT);
+        }
+        p->before[axis] = (uint32_t)before * p->in[axis];
+        p->in[axis] *= (uint32_t)in->dims[i];
+        p->out[axis] *= (uint32_t)out->dims[i];
+    }
+    return NN_OK;
+}
+
+nn_status_t pad_prepare(build_t *b)
+{
+    tensor_t in, out;
+    int32_t value;
+    padded_t p;
+    TRY(build_input(b, 0, &in));
+    TRY(build_output(b, 0, &out));
+    NEED(movable(&in, &out), NN_E_TYPE);
+    TRY(pad_value(b, &out, &value));
+    TRY(load_padded(b, &in, &out, &p));
+    const uint64_t images = (uint64_t)p.in[0] * p.in[1];
+    NEED(images < UINT16_MAX / (sizeof(piece_t) / 4), NN_E_LIMIT); /* what a record holds */
+    TRY(build_fill(b, &out, value));
+    for (uint32_t i = 0; i < images; i++) {
+        const uint32_t y = p.before[0] + i / p.in[1], x = p.before[1] + i % p.in[1];
+        TRY(build_move(b, &(move_t){.from = &in,
+                                    .to = &out,
+                                    .from_offset = i * p.in[2] * p.in[3],
+                                    .to_offset = ((y * p.out[1] + x) * p.out[2] + p.before[2]) * p.out[3] + p.before[3],
+                                    .rows = p.in[2],
+                                    .bytes = p.in[3],
+                                    .from_step = p.in[3],
+                                    .to_step = p.out[3]}));
+    }
+    return NN_OK;
+}
+
+/* The row or column of the input that number `i` of the output repeats: TFLM's, in single precision. */
+static uint16_t nearest(int32_t i, int32_t in, int32_t out, bool align_corners, bool half_pixel_centers)
+{
+    const float step = align_corners && out > 1 ? (float)(in - 1) / (float)(out - 1) : (float)in / (float)out;
+    const float position = ((float)i + (half_pixel_centers ? 0.5F : 0)) * step;
+    const int32_t found = align_corners ? round_saturate(position) : (int32_t)position;
+    return (uint16_t)(found < in ? found : in - 1);
+}
+
+nn_status_t resize_prepare(build_t *b)
+{
+    tensor_t in, out, size;
+    TRY(build_input(b, 0, &in));
+    TRY(build_input(b, 1, &size));
+    TRY(build_output(b, 0, &out));
+    NEED(movable(&in, &out), NN_E_TYPE);
+    NEED(in.rank == 4 && out.rank == 4 && in.dims[0] == out.dims[0] && in.dims[3] == out.dims[3], NN_E_SHAPE);
+    NEED(is_constant_int32(&size, 2), NN_E_TYPE);
+    for (uint32_t i = 0; i < 2; i++) {
+        NEED(constant_at(b, &size, i) == out.dims[i + 1], NN_E_SHAPE);
+        NEED(in.dims[i + 1] <= NN_MAX_SIDE && out.dims[i + 1] <= NN_MAX_SIDE, NN_E_LIMIT);
+    }
+    const bool align = fb_u8(&b->fb, b->options, RESIZE_ALIGN_CORNERS, 0);
+    const bool half = fb_u8(&b->fb, b->options, RESIZE_HALF_PIXEL_CENTERS, 0);
+    const uint32_t pixel_bytes = in.bytes / in.elements * (uint32_t)in.dims[3];
+    const resize_t p = {.images = (uint32_t)in.dims[0],
+                        .row_bytes = pixel_bytes * (uint32_t)in.dims[2],
+                        .image_bytes = pixel_bytes * (uint32_t)(in.dims[2] * in.dims[1]),
+                        .pixel_bytes = pixel_bytes,
+                        .rows = (uint16_t)out.dims[1],
+                        .columns = (uint16_t)out.dims[2]};
+    TRY(build_operand(b, &in));
+    TRY(build_operand(b, &out));
+    TRY(build_put(b, &p, sizeof p));
+    for (int32_t i = 0; i < (p.rows + p.columns + 1) / 2 * 2; i++) {
+        const int32_t column = i - p.rows;
+        const uint16_t from = column < 0           ? nearest(i, in.dims[1], out.dims[1], align, half)
+                              : column < p.columns ? nearest(column, in.dims[2], out.dims[2], align, half)
+                                                   : 0;
+        TRY(build_put(b, &from, sizeof from));
+    }
+    return NN_OK;
+}
+
+void resize_run(const run_t *run)
+{
+    const resize_t *p = run_parameters(run, 2);
+    kernel_resize(p, (const uint16_t *)(p + 1), run_operand(run, 0), run_operand(run, 1));
+}
