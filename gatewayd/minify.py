@@ -76,18 +76,18 @@ def _strip(tensor: Any) -> None:
 
 
 def _share_codes(graph: Any) -> None:
-    """Each operator code once, and only those that are used."""
-    kept: list[Any] = []
-    numbers: dict[tuple[Any, ...], int] = {}
-    for subgraph in graph.subgraphs:
-        for operator in subgraph.operators or ():
-            code = graph.operatorCodes[operator.opcodeIndex]
-            key = (code.builtinCode, code.deprecatedBuiltinCode, code.customCode, code.version)
-            if key not in numbers:
-                numbers[key] = len(kept)
-                kept.append(code)
-            operator.opcodeIndex = numbers[key]
-    graph.operatorCodes = kept
+    """Each operator code once, only those that are used, in an order that is not that of the operators."""
+
+    def key(operator: Any) -> tuple[Any, ...]:
+        code = graph.operatorCodes[operator.opcodeIndex]
+        return code.builtinCode, code.deprecatedBuiltinCode, code.customCode or b"", code.version
+
+    operators = [operator for subgraph in graph.subgraphs for operator in subgraph.operators or ()]
+    codes = {key(operator): graph.operatorCodes[operator.opcodeIndex] for operator in operators}
+    numbers = {code: number for number, code in enumerate(sorted(codes))}
+    for operator in operators:
+        operator.opcodeIndex = numbers[key(operator)]
+    graph.operatorCodes = [codes[code] for code in numbers]
 
 
 def _share_buffers(graph: Any, empty: Any) -> None:

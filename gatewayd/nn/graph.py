@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FLOAT32, INT32, UINT8, BOOL, INT16, INT8, RESOURCE = 0, 2, 3, 6, 7, 9, 13  # TensorType
 ITEM_BYTES = {FLOAT32: 4, INT32: 4, UINT8: 1, BOOL: 1, INT16: 2, INT8: 1, RESOURCE: 0}
@@ -112,38 +115,14 @@ def need(condition: bool, otherwise: str) -> None:
 
 
 class Subgraph(NamedTuple):
-    """A subgraph, and what its operators record."""
+    """A subgraph, and what is recorded of each operator."""
 
-    tensors: tuple[Tensor, ...]
-    operators: tuple[Operator, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    tensors: Sequence[Tensor]
+    operators: Sequence[Operator]
+    records: Sequence[Record]
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
 
-
-def read(model: Any, number: int) -> Subgraph:
-    """A subgraph of the schema's ModelT."""
-    graph = model.subgraphs[number]
-    tensors = tuple(_tensor(tensor, i, model.buffers) for i, tensor in enumerate(graph.tensors))
-
-    def named(indices: Any) -> tuple[Tensor, ...]:
-        return tuple(tensors[i] for i in _ints(indices))
-
-    def operator(op: Any) -> Operator:
-        code = model.operatorCodes[op.opcodeIndex]
-        inputs = tuple(None if i == -1 else tensors[i] for i in _ints(op.inputs))
-        return Operator(max(int(code.builtinCode), int(code.deprecatedBuiltinCode)), inputs, named(op.outputs), op.builtinOptions)
-
-    return Subgraph(tensors, tuple(map(operator, graph.operators or ())), named(graph.inputs), named(graph.outputs))
-
-
-def _tensor(tensor: Any, index: int, buffers: Any) -> Tensor:
-    quantization, data = tensor.quantization, buffers[tensor.buffer].data
-    scales = () if quantization is None or quantization.scale is None else tuple(map(float, quantization.scale))
-    zero_points = _ints(quantization.zeroPoint) if scales else ()
-    dimension = int(quantization.quantizedDimension) if scales else 0
-    content = b"" if data is None else bytes(data)
-    return Tensor(index, int(tensor.type), _ints(tensor.shape), scales, (*zero_points, 0)[0], dimension, content, int(tensor.buffer))
-
-
-def _ints(values: Any) -> tuple[int, ...]:
-    return () if values is None else tuple(map(int, values))
+    def in_order(self, order: Sequence[int]) -> Subgraph:
+        """With its operators in another order, given by their positions."""
+        return self._replace(operators=[self.operators[i] for i in order], records=[self.records[i] for i in order])

@@ -1,8 +1,8 @@
 """Places in memory: blocks that are not needed at the same time share it, and some may be written over what they are made of.
 
-A plan of places is legal if no write destroys what is needed at its time (plan_check_write() of node_firmware/core/nn/plan.c). First, blocks
-of which one is a copy of a part of the other are joined, where that is legal: then nothing is copied. What is joined stays together from then
-on. One after the other the groups get the lowest place that is legal; in which order decides how much is needed, so many orders are tried.
+Places are legal if no write destroys what is needed at its time (plan_check_write() of node_firmware/core/nn/plan.c). First, blocks are
+joined of which one is a copy of a part of the other, where that is legal: then nothing is copied, and they stay together from then on. One
+after the other these groups get the lowest legal place. In which order, decides how much memory is needed, so many orders are tried.
 """
 
 from __future__ import annotations

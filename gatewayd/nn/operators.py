@@ -1,18 +1,20 @@
-"""The operators of the node's engine: a line here is a line of node_firmware/core/nn/operators.def.
+"""The operators of the node's engine, a line here for each of node_firmware/core/nn/operators.def, and how a subgraph of them is read.
 
 Each has a function that gives its record. What is checked there is what the record needs; the node checks all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatewayd.nn import conv, elementwise, shape
+from gatewayd.nn.graph import Operator, Subgraph, Tensor, need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatewayd.nn.graph import Operator, Record
+    from gatewayd.nn.graph import Record
 
 
 class Kind(NamedTuple):
@@ -47,3 +49,43 @@ OPERATORS = (  # in the order of operators.def, which numbers them in a plan
 )
 KINDS = {kind.code: number for number, kind in enumerate(OPERATORS)}
 CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 129, 142, 143, 144
+
+
+def read(model: Any, number: int) -> Subgraph:
+    """A subgraph of the schema's ModelT. Raises ValueError that names the operator which cannot be run."""
+    graph = model.subgraphs[number]
+    tensors = [_tensor(tensor, i, model.buffers) for i, tensor in enumerate(graph.tensors)]
+
+    def named(indices: Any) -> tuple[Tensor, ...]:
+        return tuple(tensors[i] for i in _ints(indices))
+
+    def operator(op: Any) -> Operator:
+        code = model.operatorCodes[op.opcodeIndex]
+        inputs = tuple(None if i == -1 else tensors[i] for i in _ints(op.inputs))
+        return Operator(max(int(code.builtinCode), int(code.deprecatedBuiltinCode)), inputs, named(op.outputs), op.builtinOptions)
+
+    operators = [operator(op) for op in graph.operators or ()]
+    records = [_record(op, i) for i, op in enumerate(operators)]
+    return Subgraph(tensors, operators, records, named(graph.inputs), named(graph.outputs))
+
+
+def _record(op: Operator, position: int) -> Record:
+    need(op.code in KINDS, f"operator {position}: BuiltinOperator {op.code} is none of the node's engine")
+    kind = OPERATORS[KINDS[op.code]]
+    try:
+        return kind.record(op)
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise ValueError(f"operator {position}, {kind.name}: {error}") from error
+
+
+def _tensor(tensor: Any, index: int, buffers: Any) -> Tensor:
+    quantization, data = tensor.quantization, buffers[tensor.buffer].data
+    scales = () if quantization is None or quantization.scale is None else tuple(map(float, quantization.scale))
+    zero_points = _ints(quantization.zeroPoint) if scales else ()
+    dimension = int(quantization.quantizedDimension) if scales else 0
+    content = b"" if data is None else bytes(data)
+    return Tensor(index, int(tensor.type), _ints(tensor.shape), scales, (*zero_points, 0)[0], dimension, content, int(tensor.buffer))
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return () if values is None else tuple(map(int, values))
