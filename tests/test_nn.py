@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from nn_native import FIRMWARE, SOURCES, Model, Status, compile_c, library
+from nn_tflm import Oracle, compare, some_inputs
 from tflite_builder import Builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -29,60 +30,8 @@ if TYPE_CHECKING:
 WHEEL = importlib.util.find_spec("pymicro_wakeword")
 WAKE_WORDS = sorted(Path(WHEEL.origin).parent.glob("models/*.tflite")) if WHEEL and WHEEL.origin else []
 PUBLIC = Path(os.environ.get("TFLITE_MODELS", Path(__file__).parents[2] / "shared" / "models"))  # MLPerf Tiny's, not in the project
+both_kernels = pytest.mark.parametrize("dsp", [False, True], ids=["c99", "dsp"])
 E_MODEL, E_VERSION, E_OPERATOR, E_TYPE, E_SHAPE, E_ARENA, E_LIMIT, E_STATE = range(-1, -9, -1)
-
-
-class Oracle:
-    """TFLM's own interpreter, which keeps every tensor."""
-
-    def __init__(self, model: bytes) -> None:
-        runtime = pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="tflite-micro has wheels for x86-64 only")
-        keep = runtime.InterpreterConfig.kPreserveAllTensors
-        self._interpreter = runtime.Interpreter.from_bytes(model, arena_size=4 << 20, intrepreter_config=keep)
-
-    def invoke(self, inputs: list[Array]) -> None:
-        for index, value in enumerate(inputs):
-            self._interpreter.set_input(value, index)
-        self._interpreter.invoke()
-
-    def tensor(self, index: int) -> Array:
-        return np.asarray(self._interpreter.GetTensor(index, 0)["tensor_data"])
-
-
-def input_kinds(model: bytes) -> list[tuple[tuple[int, ...], Any]]:
-    """Shape and type of every input."""
-    graph = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]
-    types = {
-        getattr(schema.TensorType, np.dtype(dtype).name.upper()): dtype for dtype in (np.int8, np.uint8, np.int16, np.int32, np.float32)
-    }
-    return [(tuple(int(d) for d in graph.tensors[i].shape), types[graph.tensors[i].type]) for i in graph.inputs]
-
-
-def some_inputs(model: bytes, rng: np.random.Generator, steps: int) -> Iterator[list[Array]]:
-    """The edges of the range first, then anything."""
-    for step in range(steps):
-        values: list[Array] = []
-        for shape, dtype in input_kinds(model):
-            if dtype is np.float32:
-                values.append(rng.normal(0, [1e-3, 3.0, 1e6][step % 3], shape).astype(np.float32))
-                continue
-            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-            edges = [(low, low), (high, high), (low, high)]
-            values.append(rng.integers(*edges[min(step, 2)], shape, dtype, endpoint=True))
-        yield values
-
-
-def compare(oracle: Oracle, model: Model, inputs: list[Array]) -> list[Array]:
-    """One step of both; returns the tensors that were compared."""
-    oracle.invoke(inputs)
-    for index, value in enumerate(inputs):
-        model.input(index)[...] = value
-    made = model.trace()
-    for index, tensor in made:
-        expected = oracle.tensor(index)
-        assert expected.dtype == tensor.dtype
-        assert np.array_equal(expected.ravel(), tensor.ravel()), f"tensor {index}"
-    return [tensor for _, tensor in made]
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +53,11 @@ def speech_features(tmp_path_factory: pytest.TempPathFactory) -> Array:
     return np.clip((raw * 256 + 333) // 666 - 128, -128, 127).astype(np.int8)
 
 
+@both_kernels
 @pytest.mark.parametrize("path", WAKE_WORDS, ids=lambda path: path.stem)
-def test_every_layer_of_the_wake_word_models_on_speech(path: Path, speech_features: Array) -> None:
+def test_every_layer_of_the_wake_word_models_on_speech(path: Path, speech_features: Array, *, dsp: bool) -> None:
     data = path.read_bytes()
-    oracle, model = Oracle(data), Model(data)
+    oracle, model = Oracle(data), Model(data, dsp=dsp)
     rows_a_step = model.input().shape[1]
     logits = set()
     for at in range(0, len(speech_features) - rows_a_step, rows_a_step):
@@ -133,24 +83,16 @@ def test_reset_forgets_what_was_heard(path: Path, speech_features: Array) -> Non
         assert np.array_equal(a, b)
 
 
+@both_kernels
 @pytest.mark.parametrize("name", ["kws_ref_model", "vww_96_int8", "ad01_int8"])
-def test_every_layer_of_the_public_models(name: str) -> None:
+def test_every_layer_of_the_public_models(name: str, *, dsp: bool) -> None:
     path = PUBLIC / f"{name}.tflite"
     if not path.is_file():
         pytest.skip(f"{path.name} of MLPerf Tiny is not here; TFLITE_MODELS names its folder")
     data = path.read_bytes()
-    oracle, model = Oracle(data), Model(data)
+    oracle, model = Oracle(data), Model(data, dsp=dsp)
     for inputs in some_inputs(data, np.random.default_rng(3), 5):
         compare(oracle, model, inputs)
-
-
-@pytest.mark.parametrize("draw", nn_graphs.GRAPHS, ids=lambda function: function.__name__)
-def test_random_graphs_of_one_operator(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
-    for seed in range(30):
-        data = draw(nn_graphs.Draw(seed))
-        oracle, model = Oracle(data), Model(data)
-        for inputs in some_inputs(data, np.random.default_rng(seed), 4):
-            assert compare(oracle, model, inputs)
 
 
 def test_the_bitmap_of_operators() -> None:
@@ -177,7 +119,7 @@ def expected_factor(a: float, b: float, c: float, exponent: int) -> tuple[int, i
     mantissa, shift = math.frexp(float(np.float64(a) * np.float64(b) / np.float64(c)))
     multiplier = math.floor(math.ldexp(mantissa, 31) + 0.5)
     shift += exponent + (multiplier == 2**31)
-    return (0, 0) if shift < -31 else (2**30 if multiplier == 2**31 else multiplier, shift)
+    return (0, -1) if shift < -31 else (2**30 if multiplier == 2**31 else multiplier, shift)
 
 
 def check_factor(a: float, b: float, c: float, exponent: int = 0) -> None:
@@ -438,11 +380,12 @@ def test_an_initialising_subgraph_cannot_call_itself() -> None:
     assert error.value.code == E_SHAPE
 
 
-def test_no_byte_of_a_file_is_trusted(tmp_path: Path) -> None:
+@both_kernels
+def test_no_byte_of_a_file_is_trusted(tmp_path: Path, *, dsp: bool) -> None:
     """Truncations at every length and random changes, under the address and undefined-behaviour sanitizers."""
     driver = tmp_path / "mutate"
     tests = FIRMWARE / "tests"
-    sanitize = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNN_MAX_WORK=200000")
+    sanitize = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNN_MAX_WORK=200000", f"-DNN_DSP={int(dsp)}")
     compile_c(driver, [tests / "fuzz_nn.c", tests / "mutate.c", *SOURCES], *sanitize)
     files = []
     for draw in nn_graphs.GRAPHS:

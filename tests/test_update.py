@@ -227,13 +227,13 @@ NODE_MODEL = (Path(__file__).parents[1] / "cascades/vibration/node.tflite").read
 LIMITS = Limits(tensors=13, operators=4, rank=2, work=5_000, plan_version=1)
 
 
-def planned(data_bytes=80, work=5_000):
+def planned(data_bytes=400, work=5_000):
     header = b"nnp1" + struct.pack("<4I2H", 24, data_bytes, work, 24, 13, 0)
     return image(payload=with_metadata(NODE_MODEL, ("nn_plan", header)))
 
 
 def told(**limits):
-    return info()._replace(limits=LIMITS._replace(**limits))
+    return info()._replace(arena_bytes=400, limits=LIMITS._replace(**limits))
 
 
 def test_a_model_is_held_against_the_limits_that_a_node_tells():
@@ -251,12 +251,17 @@ def test_the_limits_come_after_what_else_is_wrong():
 
 
 def test_a_plan_says_how_much_memory_is_needed_where_a_node_reads_it():
-    frugal, greedy = planned(data_bytes=100)._replace(arena_bytes=101), planned(data_bytes=101)
+    frugal, greedy = planned(data_bytes=400)._replace(arena_bytes=401), planned(data_bytes=401)
     assert admit(frugal, told()) is None
     assert admit(greedy, told()) == "arena"
-    for node in (told(plan_version=2), told(plan_version=0), info()):
+    for node in (told(plan_version=2), told(plan_version=0), told()._replace(limits=None)):
         assert admit(frugal, node) == "arena"
         assert admit(greedy, node) is None
+
+
+def test_opening_a_plan_may_need_more_memory_than_running_it():
+    assert admit(planned(data_bytes=16), told()._replace(arena_bytes=13 * 16)) is None
+    assert admit(planned(data_bytes=16), told()._replace(arena_bytes=13 * 16 - 1)) == "arena"
 
 
 def test_the_slot_that_is_in_use_is_no_room():

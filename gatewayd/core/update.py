@@ -223,8 +223,8 @@ def admit(image: Image, info: Info) -> str | None:
 
 def _arena_bytes(image: Image, limits: Limits | None) -> int:
     """What the image says; on a node that reads the model's plan, what that says."""
-    plan = tflite.plan_header(image.payload) if limits else None
-    return plan.data_bytes if plan and limits and plan.version == limits.plan_version else image.arena_bytes
+    plan = tflite.plan_of(image.payload) if limits else None
+    return plan.arena_bytes if plan and limits and plan.version == limits.plan_version else image.arena_bytes
 
 
 def _is_beyond(limits: Limits, needs: tflite.Needs) -> bool:

@@ -96,6 +96,21 @@ static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
     return r;
 }
 
+/* Of each byte the larger one, the smaller one. */
+static inline uint32_t max_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
+static inline uint32_t min_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
 /* Two words, of an address that is a multiple of 4. */
 static inline words_t ldrd(const uint64_t *from)
 {
@@ -205,6 +220,21 @@ static inline int32_t shift_add(int32_t x, int32_t right, int32_t y)
     return (x >> right) + (x >> (right - 1) & 1) + y;
 }
 
+static inline uint32_t max_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t r = 0;
+    for (int i = 0; i < 32; i += 8) {
+        const int8_t x = (int8_t)(a >> i & 0xff), y = (int8_t)(b >> i & 0xff);
+        r |= (uint32_t)(uint8_t)(x > y ? x : y) << i;
+    }
+    return r;
+}
+
+static inline uint32_t min_bytes(uint32_t a, uint32_t b)
+{
+    return ~max_bytes(~a, ~b);
+}
+
 static inline words_t ldrd(const uint64_t *from)
 {
     return (words_t){(uint32_t)*from, (uint32_t)(*from >> 32)};
@@ -217,14 +247,16 @@ static inline column_t load_column(const int8_t *from, uint32_t pitch)
 
 #endif
 
-/* What scale() of quantize.h gives, plus `zero`, as int8: for |sum| < 2^30 and a shift of -right, right 1..31. There
- * smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are rounded away from zero. */
+/* What scale() of quantize.h gives for half of `sum`, plus `zero`, saturated to int8: for |sum| < 2^31 and a shift of
+ * -right, right 1..31. There smmulr() is high_mul(), and x - (x < 0) makes halves that are rounded up halves that are
+ * rounded away from zero. */
 static inline int32_t requantize_doubled(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
     const int32_t x = smmulr(sum, multiplier);
     return ssat8(shift_add(x + (x >> 31), right, zero));
 }
 
+/* The same of a |sum| < 2^30 itself. */
 static inline int32_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
     return requantize_doubled(sum * 2, multiplier, right, zero);

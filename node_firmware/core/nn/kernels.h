@@ -17,10 +17,16 @@
 
 #define BLOCK 4 /* pixels (rows of a dense layer) that share a pass over the weights */
 
-/* Bytes of scratch, 4-aligned: the block's patches as int16, each of `depth` rounded up to 4. */
+static inline uint32_t padded_depth(uint32_t depth)
+{
+    return (depth + 3) & ~UINT32_C(3);
+}
+
+/* Bytes of scratch, 4-aligned: the block's patches as int16, and one as the bytes that it was; a single one is expanded
+ * in its place. Fewer pixels than a block are taken one by one. */
 static inline uint32_t patch_scratch(uint64_t pixels, uint32_t depth)
 {
-    return (uint32_t)(pixels < BLOCK ? pixels : BLOCK) * 2 * ((depth + 3) & ~UINT32_C(3));
+    return (pixels < BLOCK ? 2 : 2 * BLOCK + 1) * padded_depth(depth);
 }
 
 /* A filter that moves over images. `fast`: all shifts are below 0 and no sum, bias included, reaches 2^30. */

@@ -1,62 +1,190 @@
-/* Convolution and fully connected: where the time goes. */
-#include <stddef.h>
+/* Convolution and fully connected: where the time goes. The patches of a block of pixels are expanded into scratch
+ * once, then every filter passes over them. */
+#include "filters.h"
 
-#include "kernels_common.h"
+typedef struct layer {
+    pass_t pass;
+    patch_t *patches;
+    int32_t in_zero;
+    bool fast;
+    uint32_t held, block; /* patches that are there, and that make a block */
+    uint32_t pixels;      /* left, with the block */
+} layer_t;
 
-static int32_t dot(const int8_t *a, const int8_t *weights, uint32_t count, int32_t zero)
+static void layer_init(layer_t *l, const factors_t *factors, const int8_t *filter, const int32_t *bias, uint32_t units)
 {
-    int32_t sum = 0;
+    static const int32_t no_bias[2] = {0, 0};
+    const uint32_t factor_count = units * factors->step;
+    l->pass.filter = filter;
+    l->pass.unit = -(int32_t)units;
+    l->pass.patches = l->patches;
+    l->pass.bias_mask = bias ? -1 : 0;
+    l->pass.bias = bias ? bias + units : no_bias;
+    l->pass.factor_mask = factors->step ? -1 : 0;
+    l->pass.multiplier = factors->multiplier + factor_count;
+    l->pass.shift = factors->shift + factor_count;
+}
+
+static void start(layer_t *l, uint32_t pixels, int8_t *out)
+{
+    l->held = 0;
+    l->pixels = pixels;
+    l->block = l->fast && pixels >= BLOCK && l->pass.depth >= 4 ? BLOCK : 1;
+    l->pass.out = out;
+}
+
+static int32_t requantize_exact(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero)
+{
+    return clamp(scale(sum, multiplier, shift), INT8_MIN - zero, INT8_MAX - zero) + zero;
+}
+
+/* Applies all filters to one patch. */
+static void filter_pixel(const layer_t *l)
+{
+    pass_t p = l->pass;
+    const bool pairs = FILTER_PAIRS && l->fast && p.depth >= 4;
+    const int32_t stop = pairs ? p.unit + (p.unit & 1) : 0;
+    for (; p.unit < stop; p.unit++, p.filter += p.depth) {
+        const int32_t multiplier = p.multiplier[p.unit & p.factor_mask], shift = p.shift[p.unit & p.factor_mask];
+        const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, 0, 1, p.filter, p.depth);
+        p.out[p.unit] = (int8_t)(l->fast ? requantize_fast(sum, multiplier, -shift, p.zero)
+                                         : requantize_exact(sum, multiplier, shift, p.zero));
+    }
+    if (p.unit < 0) {
+        filter_pairs(&p);
+    }
+}
+
+/* Takes the bytes of the next pixel's patch. */
+static void take(layer_t *l, const int8_t *bytes)
+{
+    expand(l->patches, l->held, l->block, bytes, l->pass.depth, l->in_zero);
+    l->held++;
+    if (l->held < l->block) {
+        return;
+    }
+    if (l->block == 1) {
+        filter_pixel(l);
+    } else {
+        filter_block(&l->pass);
+    }
+    start(l, l->pixels - l->block, l->pass.out + l->block * l->pass.pitch);
+}
+
+static void copy(int8_t *to, const int8_t *from, uint32_t count)
+{
+    if (count < 4) {
+        for (uint32_t i = 0; i < count; i++) {
+            to[i] = from[i];
+        }
+        return;
+    }
+    const int8_t *last = from + count - 4;
+    for (; from < last; from += 4, to += 4) {
+        store32(to, load32(from));
+    }
+    store32(to - (from - last), load32(last)); /* may overlap what is there */
+}
+
+/* Collects the bytes under a filter whose first element is at (x0, y0) of the input, rows of the filter at once. */
+static void gather_rows(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
+{
+    const int32_t c = w->in_c, row = w->filter_w * c, pitch = w->in_w * c;
+    const int32_t left = x0 < 0 ? -x0 : 0, top = y0 < 0 ? -y0 : 0;
+    const int32_t width = (x0 + w->filter_w < w->in_w ? w->filter_w : w->in_w - x0) - left;
+    int32_t height = (y0 + w->filter_h < w->in_h ? w->filter_h : w->in_h - y0) - top;
+    if (width < w->filter_w || height < w->filter_h) {
+        memset(to, w->in_zero, (size_t)(w->filter_h * row));
+        to += top * row + left * c;
+    }
+    in += (y0 + top) * pitch + (x0 + left) * c;
+    for (; height > 0; height--, to += row, in += pitch) {
+        copy(to, in, (uint32_t)(width * c));
+    }
+}
+
+/* The same for one element of the filter after another. */
+static void gather_each(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
+{
+    for (int32_t ky = 0, y = y0; ky < w->filter_h; ky++, y += w->dilation_h) {
+        for (int32_t kx = 0, x = x0; kx < w->filter_w; kx++, x += w->dilation_w, to += w->filter_c) {
+            if (y < 0 || y >= w->in_h || x < 0 || x >= w->in_w) {
+                memset(to, w->in_zero, w->filter_c);
+            } else {
+                memcpy(to, in + (y * w->in_w + x) * w->in_c, w->filter_c);
+            }
+        }
+    }
+}
+
+static void clamp_all(int8_t *out, uint32_t count, int32_t low, int32_t high)
+{
+    if (low == INT8_MIN && high == INT8_MAX) {
+        return;
+    }
     for (uint32_t i = 0; i < count; i++) {
-        sum += (a[i] - zero) * weights[i];
-    }
-    return sum;
-}
-
-static int32_t conv_sum(const window_t *w, const int8_t *in, const int8_t *filter, uint16_t y, uint16_t x)
-{
-    int32_t sum = 0;
-    for (uint16_t ky = 0; ky < w->filter_h; ky++) {
-        const int32_t in_y = look(y, w->stride_h, w->pad_top, ky, w->dilation_h);
-        if (in_y < 0 || in_y >= w->in_h) {
-            continue;
-        }
-        for (uint16_t kx = 0; kx < w->filter_w; kx++) {
-            const int32_t in_x = look(x, w->stride_w, w->pad_left, kx, w->dilation_w);
-            if (in_x >= 0 && in_x < w->in_w) {
-                sum += dot(in + (in_y * w->in_w + in_x) * w->in_c, filter + (ky * w->filter_w + kx) * w->filter_c,
-                           w->filter_c, w->in_zero);
-            }
-        }
-    }
-    return sum;
-}
-
-void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
-                 const int32_t *bias, int8_t *out, void *scratch)
-{
-    (void)scratch;
-    const uint16_t group = (uint16_t)(w->out_c / (w->in_c / w->filter_c)); /* output channels that share inputs */
-    const int32_t filter_size = w->filter_h * w->filter_w * w->filter_c;
-    for (uint16_t n = 0; n < w->batches; n++, in += w->in_h * w->in_w * w->in_c) {
-        for (uint16_t y = 0; y < w->out_h; y++) {
-            for (uint16_t x = 0; x < w->out_w; x++) {
-                for (uint16_t c = 0; c < w->out_c; c++) {
-                    const int32_t sum = conv_sum(w, in + c / group * w->filter_c, filter + c * filter_size, y, x);
-                    *out++ = requantize(add_wrap(sum, bias ? bias[c] : 0), factors, c, w->out_zero, w->low, w->high);
-                }
-            }
-        }
+        out[i] = (int8_t)clamp(out[i], low, high);
     }
 }
 
 void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, const int8_t *filter,
                   const int32_t *bias, int8_t *out, void *scratch)
 {
-    (void)scratch;
+    layer_t l = {
+        .pass = {.zero = d->out_zero, .pitch = d->units, .depth = d->depth},
+        .patches = scratch,
+        .in_zero = d->in_zero,
+        .fast = d->fast,
+    };
+    layer_init(&l, factors, filter, bias, d->units);
+    start(&l, d->rows, out + d->units);
     for (uint32_t row = 0; row < d->rows; row++, in += d->depth) {
-        for (uint16_t unit = 0; unit < d->units; unit++) {
-            const int32_t sum = dot(in, filter + (size_t)unit * d->depth, d->depth, d->in_zero);
-            *out++ = requantize(add_wrap(sum, bias ? bias[unit] : 0), factors, unit, d->out_zero, d->low, d->high);
+        take(&l, in);
+    }
+    clamp_all(out, d->rows * d->units, d->low, d->high);
+}
+
+/* One group of filters over one image. */
+static void conv(layer_t *l, const window_t *w, const int8_t *in, int8_t *out)
+{
+    const uint32_t pixels = (uint32_t)w->out_h * w->out_w;
+    int8_t *bytes = (int8_t *)l->patches + patch_scratch(pixels, l->pass.depth) - padded_depth(l->pass.depth);
+    const bool rows = w->dilation_h * w->dilation_w == 1 && w->filter_c == w->in_c;
+    start(l, pixels, out);
+    for (int32_t y = 0; y < w->out_h; y++) {
+        for (int32_t x = 0; x < w->out_w; x++) {
+            (rows ? gather_rows : gather_each)(w, in, x * w->stride_w - w->pad_left, y * w->stride_h - w->pad_top,
+                                               bytes);
+            take(l, bytes);
         }
     }
+}
+
+void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
+                 const int32_t *bias, int8_t *out, void *scratch)
+{
+    const uint32_t pixels = (uint32_t)w->out_h * w->out_w, groups = w->in_c / w->filter_c, units = w->out_c / groups;
+    if (groups == 1 && w->filter_h * w->filter_w * w->stride_h * w->stride_w == 1) {
+        const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->fast,
+                              w->factors};
+        kernel_dense(&rows, factors, in, filter, bias, out, scratch);
+        return;
+    }
+    layer_t l = {
+        .pass = {.zero = w->out_zero, .pitch = w->out_c, .depth = (uint32_t)w->filter_h * w->filter_w * w->filter_c},
+        .patches = scratch,
+        .in_zero = w->in_zero,
+        .fast = w->fast,
+    };
+    for (uint32_t group = 0; group < groups; group++) {
+        const uint32_t first = group * units;
+        const factors_t own = {factors->multiplier + first * factors->step, factors->shift + first * factors->step,
+                               factors->step};
+        layer_init(&l, &own, filter + first * l.pass.depth, bias ? bias + first : NULL, units);
+        for (uint32_t n = 0; n < w->batches; n++) {
+            conv(&l, w, in + n * w->in_h * w->in_w * w->in_c + group * w->filter_c,
+                 out + n * pixels * w->out_c + first + units);
+        }
+    }
+    clamp_all(out, w->batches * pixels * w->out_c, w->low, w->high);
 }

@@ -7,10 +7,12 @@
 #include "dsp.h"
 #include "kernels_common.h"
 
-/* What one output sees of the image: filter rows and columns that lie over it, the fewer of them in direction 0. */
+/* The filter rows and columns that lie over the image from one output, the fewer of them outside. Steps are bytes; the
+ * outer ones go from behind the inner ones' last to the next one's first. */
 typedef struct patch {
-    const int8_t *in, *filter; /* channel 0 of the first */
-    uint32_t count[2], in_step[2], filter_step[2];
+    const int8_t *in, *filter; /* of channel 0 */
+    uint32_t outer, inner;
+    int32_t in_step, in_next, filter_step, filter_next;
 } patch_t;
 
 typedef struct range {
@@ -28,60 +30,44 @@ static patch_t patch_at(const window_t *w, const int8_t *in, const int8_t *filte
     const int32_t top = y * w->stride_h - w->pad_top, left = x * w->stride_w - w->pad_left;
     const range_t rows = visible(top, w->filter_h, w->dilation_h, w->in_h);
     const range_t columns = visible(left, w->filter_w, w->dilation_w, w->in_w);
-    const int across = rows.end - rows.begin > columns.end - columns.begin ? 0 : 1, down = 1 - across;
+    const int32_t height = rows.end - rows.begin, width = columns.end - columns.begin;
+    const int32_t in_down = w->dilation_h * w->in_w * w->in_c, in_across = w->dilation_w * w->in_c;
+    const int32_t filter_down = w->filter_w * w->out_c, filter_across = w->out_c;
+    const bool tall = height > width;
     patch_t p = {
-        .in = in + ((top + rows.begin * w->dilation_h) * w->in_w + left + columns.begin * w->dilation_w) * w->in_c,
-        .filter = filter + (rows.begin * w->filter_w + columns.begin) * w->out_c,
+        .in = in + (top * w->in_w + left) * w->in_c + rows.begin * in_down + columns.begin * in_across,
+        .filter = filter + rows.begin * filter_down + columns.begin * filter_across,
+        .outer = (uint32_t)(tall ? width : height),
+        .inner = (uint32_t)(tall ? height : width),
+        .in_step = tall ? in_down : in_across,
+        .filter_step = tall ? filter_down : filter_across,
     };
-    p.count[down] = (uint32_t)(rows.end - rows.begin);
-    p.in_step[down] = (uint32_t)(w->dilation_h * w->in_w * w->in_c);
-    p.filter_step[down] = (uint32_t)(w->filter_w * w->out_c);
-    p.count[across] = (uint32_t)(columns.end - columns.begin);
-    p.in_step[across] = (uint32_t)(w->dilation_w * w->in_c);
-    p.filter_step[across] = w->out_c;
+    p.in_next = (tall ? in_across : in_down) - (int32_t)p.inner * p.in_step;
+    p.filter_next = (tall ? filter_across : filter_down) - (int32_t)p.inner * p.filter_step;
     return p;
 }
 
 static int32_t sum_one(const patch_t *p, uint32_t in_channel, uint32_t channel, int32_t zero)
 {
+    const int8_t *in = p->in + in_channel, *filter = p->filter + channel;
     int32_t sum = 0;
-    for (uint32_t i = 0; i < p->count[0]; i++) {
-        const int8_t *in = p->in + in_channel + i * p->in_step[0];
-        const int8_t *filter = p->filter + channel + i * p->filter_step[0];
-        for (uint32_t k = 0; k < p->count[1]; k++) {
-            sum += (in[k * p->in_step[1]] - zero) * filter[k * p->filter_step[1]];
+    for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
+        for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
+            sum += (*in - zero) * *filter;
         }
     }
     return sum;
 }
 
-static void put(const window_t *w, const factors_t *f, const int32_t *bias, uint32_t channel, const int32_t *sums,
-                uint32_t count, int8_t *out)
-{
-    for (uint32_t i = 0; i < count; i++, channel++) {
-        const int32_t sum = add_wrap(sums[i], bias ? bias[channel] : 0);
-#if NN_DSP
-        if (w->fast) {
-            const uint32_t k = channel * f->step;
-            const int32_t value = requantize_fast(sum, f->multiplier[k], -f->shift[k], w->out_zero);
-            out[i] = (int8_t)clamp(value, w->low, w->high);
-            continue;
-        }
-#endif
-        out[i] = requantize(sum, f, channel, w->out_zero, w->low, w->high);
-    }
-}
-
 #if NN_DSP
 
-/* Channels `channel` to `channel` + 3, with as many outputs as inputs. */
+/* Of channels 0 to 3 with as many outputs as inputs. */
 __attribute__((noinline)) static void sum_four(const patch_t *p, uint32_t channel, uint32_t minus_zero, int32_t sums[4])
 {
+    const int8_t *in = p->in + channel, *filter = p->filter + channel;
     int32_t a = 0, b = 0, c = 0, d = 0;
-    for (uint32_t i = 0; i < p->count[0]; i++) {
-        const int8_t *in = p->in + channel + i * p->in_step[0];
-        const int8_t *filter = p->filter + channel + i * p->filter_step[0];
-        for (uint32_t n = p->count[1]; n > 0; n--, in += p->in_step[1], filter += p->filter_step[1]) {
+    for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
+        for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
             const uint32_t x = load32(in), weights = load32(filter);
             const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
             const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
@@ -95,6 +81,28 @@ __attribute__((noinline)) static void sum_four(const patch_t *p, uint32_t channe
 }
 
 #endif
+
+static void put(const window_t *w, const factors_t *f, const int32_t *bias, uint32_t channel, const int32_t *sums,
+                uint32_t count, int8_t *out)
+{
+    static const int32_t none[4];
+    bias = bias ? bias + channel : none;
+#if NN_DSP
+    if (w->fast && w->low == INT8_MIN && w->high == INT8_MAX) {
+        const uint32_t step = f->step;
+        const int32_t *multiplier = f->multiplier + channel * step;
+        const int8_t *shift = f->shift + channel * step;
+        const int32_t zero = w->out_zero;
+        for (const int8_t *end = out + count; out < end; multiplier += step, shift += step) {
+            *out++ = (int8_t)requantize_fast(add_wrap(*sums++, *bias++), *multiplier, -*shift, zero);
+        }
+        return;
+    }
+#endif
+    for (uint32_t i = 0; i < count; i++) {
+        out[i] = requantize(add_wrap(sums[i], bias[i]), f, channel + i, w->out_zero, w->low, w->high);
+    }
+}
 
 static void pixel(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, int8_t *out)
 {

@@ -1,31 +1,41 @@
 /* Addition and multiplication with broadcasting, changes of type and scale, strided copies. */
 #include <string.h>
 
+#include "dsp.h"
 #include "kernels.h"
 
-static int32_t summand(const factor_t *factor, int32_t x)
+typedef enum operation { ADD, SUB, MUL, MINIMUM, MAXIMUM } operation_t;
+
+/* scale() of an |x| < 2^30. */
+static int32_t scale_small(int32_t x, const factor_t *factor)
 {
-    return scale(x * (1 << ADD_HEADROOM), factor->multiplier, factor->shift);
+#if NN_DSP
+    if (factor->shift <= 0) {
+        const int32_t y = smmulr(x * 2, factor->multiplier);
+        return factor->shift == 0 ? y : shift_add(y + (y >> 31), -factor->shift, 0);
+    }
+#endif
+    return scale(x, factor->multiplier, factor->shift);
 }
 
-static int32_t add_one(const arithmetic_t *p, int32_t a, int32_t b)
+static int32_t combine(operation_t operation, const arithmetic_t *p, int32_t a, int32_t b)
 {
-    return scale(summand(&p->in[0], a) + summand(&p->in[1], b), p->out.multiplier, p->out.shift);
+    switch (operation) {
+    case MINIMUM:
+        return a < b ? a : b;
+    case MAXIMUM:
+        return a > b ? a : b;
+    case MUL:
+        return scale_small(a * b, &p->out);
+    default:
+        a = scale_small(a * (1 << ADD_HEADROOM), &p->in[0]);
+        b = scale_small(b * (1 << ADD_HEADROOM), &p->in[1]);
+        /* SUB scales b, not -b: halves are rounded up whatever the sign. */
+        return scale_small(operation == ADD ? a + b : a - b, &p->out);
+    }
 }
 
-/* Not a sum with the negative: halves are rounded up whatever the sign. */
-static int32_t sub_one(const arithmetic_t *p, int32_t a, int32_t b)
-{
-    return scale(summand(&p->in[0], a) - summand(&p->in[1], b), p->out.multiplier, p->out.shift);
-}
-
-static int32_t mul_one(const arithmetic_t *p, int32_t a, int32_t b)
-{
-    return scale(a * b, p->out.multiplier, p->out.shift);
-}
-
-static void over(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out,
-                 int32_t (*combine)(const arithmetic_t *, int32_t, int32_t))
+static void over(operation_t operation, const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
     const uint32_t *dims = p->over.dims, *sa = p->over.stride[0], *sb = p->over.stride[1];
     const int32_t low = p->low - p->out_zero, high = p->high - p->out_zero;
@@ -36,7 +46,7 @@ static void over(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t
                 const int8_t *pa = a + i[0] * sa[0] + i[1] * sa[1] + i[2] * sa[2];
                 const int8_t *pb = b + i[0] * sb[0] + i[1] * sb[1] + i[2] * sb[2];
                 for (i[3] = 0; i[3] < dims[3]; i[3]++, pa += sa[3], pb += sb[3]) {
-                    const int32_t result = combine(p, *pa - p->in_zero[0], *pb - p->in_zero[1]);
+                    const int32_t result = combine(operation, p, *pa - p->in_zero[0], *pb - p->in_zero[1]);
                     *out++ = (int8_t)(clamp(result, low, high) + p->out_zero);
                 }
             }
@@ -46,39 +56,27 @@ static void over(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t
 
 void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    over(p, a, b, out, add_one);
+    over(ADD, p, a, b, out);
 }
 
 void kernel_sub(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    over(p, a, b, out, sub_one);
+    over(SUB, p, a, b, out);
 }
 
 void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    over(p, a, b, out, mul_one);
-}
-
-static int32_t minimum_one(const arithmetic_t *p, int32_t a, int32_t b)
-{
-    (void)p;
-    return a < b ? a : b;
-}
-
-static int32_t maximum_one(const arithmetic_t *p, int32_t a, int32_t b)
-{
-    (void)p;
-    return a > b ? a : b;
+    over(MUL, p, a, b, out);
 }
 
 void kernel_minimum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    over(p, a, b, out, minimum_one);
+    over(MINIMUM, p, a, b, out);
 }
 
 void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    over(p, a, b, out, maximum_one);
+    over(MAXIMUM, p, a, b, out);
 }
 
 static int32_t requantize(const requantize_t *p, int32_t value, int32_t low, int32_t high)
@@ -139,22 +137,22 @@ void kernel_uint8_to_float(const affine_t *p, const uint8_t *in, float *out)
 void kernel_slice(const slice_t *p, const uint8_t *in, uint8_t *out)
 {
     const int32_t bytes = (int32_t)p->element_bytes;
-    const uint32_t row_bytes = p->count[3] * p->element_bytes;
-    uint32_t i[4];
+    uint32_t run = p->element_bytes, count[4], i[4];
+    memcpy(count, p->count, sizeof count);
+    for (int k = 3; k >= 0 && (count[k] == 1 || p->stride[k] * bytes == (int32_t)run); k--) {
+        run *= count[k]; /* what lies together is copied at once */
+        count[k] = 1;
+    }
     in += p->first * p->element_bytes;
-    for (i[0] = 0; i[0] < p->count[0]; i[0]++) {
-        for (i[1] = 0; i[1] < p->count[1]; i[1]++) {
-            for (i[2] = 0; i[2] < p->count[2]; i[2]++) {
-                const uint8_t *row =
-                    in + ((int32_t)i[0] * p->stride[0] + (int32_t)i[1] * p->stride[1] + (int32_t)i[2] * p->stride[2]) *
-                             bytes;
-                if (p->stride[3] == 1) {
-                    memcpy(out, row, row_bytes);
-                    out += row_bytes;
-                    continue;
-                }
-                for (i[3] = 0; i[3] < p->count[3]; i[3]++, out += bytes) {
-                    memcpy(out, row + (int32_t)i[3] * p->stride[3] * bytes, p->element_bytes);
+    for (i[0] = 0; i[0] < count[0]; i[0]++) {
+        for (i[1] = 0; i[1] < count[1]; i[1]++) {
+            for (i[2] = 0; i[2] < count[2]; i[2]++) {
+                for (i[3] = 0; i[3] < count[3]; i[3]++, out += run) {
+                    int32_t from = 0;
+                    for (int k = 0; k < 4; k++) {
+                        from += (int32_t)i[k] * p->stride[k];
+                    }
+                    memcpy(out, in + from * bytes, run);
                 }
             }
         }

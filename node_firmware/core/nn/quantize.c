@@ -57,7 +57,7 @@ bool factor_from_ratio(float a, float b, float c, int exponent, factor_t *factor
     const int shift = ratio_factor(a, b, c, exponent, &factor->multiplier);
     factor->shift = (int8_t)shift;
     if (shift < -31) {
-        *factor = (factor_t){0};
+        *factor = (factor_t){.shift = -1}; /* any shift will do; requantize_fast() needs one to the right */
     }
     return shift <= 30;
 }

@@ -41,14 +41,10 @@ static inline int32_t add_wrap(int32_t a, int32_t b)
     return (int32_t)((uint32_t)a + (uint32_t)b);
 }
 
-/* a * b * 2^-31, rounded to nearest, halves away from zero; saturates in the one case that overflows. */
+/* a * b * 2^-31, rounded to nearest, halves up; not both are INT32_MIN, as factors are not negative. */
 static inline int32_t high_mul(int32_t a, int32_t b)
 {
-    if (a == INT32_MIN && b == INT32_MIN) {
-        return INT32_MAX;
-    }
-    const int64_t product = (int64_t)a * b;
-    return (int32_t)((product + (product >= 0 ? INT64_C(1) << 30 : 1 - (INT64_C(1) << 30))) / (INT64_C(1) << 31));
+    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 30)) >> 31);
 }
 
 /* x / 2^exponent, rounded to nearest, halves away from zero; exponent 0..31. */

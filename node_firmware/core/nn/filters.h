@@ -1,0 +1,341 @@
+/* A pass of filters over patches: the inner loops of convolution.
+ *
+ * A patch is the input of an output pixel, as int16 with the zero point taken off; padding is 0. With DSP, four of its
+ * values k..k+3 are two pairs (k, k+2), (k+1, k+3): what SXTB16 makes of the four weights beside them. A depth that is
+ * no multiple of 4 is filled up at the front, with values that weights of 0 meet. A block's patches are interleaved by
+ * these fours; without DSP, by single values. */
+#ifndef NN_FILTERS_H
+#define NN_FILTERS_H
+
+#include "dsp.h"
+#include "kernels.h"
+
+#if NN_DSP
+typedef uint32_t patch_t; /* a pair */
+#else
+typedef int16_t patch_t;
+#endif
+
+/* Units are output channels. They count from -n up to 0; what there is for each is given by its end, and by a mask: -1,
+ * or 0 where one is for all. The order is the assembler's. */
+typedef struct pass {
+    const int8_t *filter;
+    const patch_t *end; /* where the patches end */
+    int32_t unit;
+    uint32_t rest;        /* weights in the first four */
+    const patch_t *quads; /* where the part ends that is done in fours */
+    uint32_t skip;        /* bytes of unrolled code that are jumped over at first */
+    const patch_t *patches;
+    int32_t bias_mask;
+    const int32_t *bias;
+    int32_t factor_mask;
+    const int32_t *multiplier;
+    const int8_t *shift;
+    int32_t zero; /* of the output */
+    int8_t *out;
+    uint32_t pitch; /* from a pixel's outputs to the next one's */
+    uint32_t depth;
+} pass_t;
+
+#if NN_DSP
+
+/* The first 1..4 bytes of a row, after which a multiple of 4 is left, as the last ones of four. Nothing outside of the
+ * row is read. */
+static inline uint32_t first_bytes(const int8_t *row, uint32_t depth)
+{
+    if (depth >= 4) {
+        return load32(row) << (-depth % 4 * 8);
+    }
+    uint32_t word = 0;
+    for (uint32_t i = 0; i < depth; i++) {
+        word = word >> 8 | (uint32_t)(uint8_t)row[i] << 24;
+    }
+    return word;
+}
+
+/* Writes patch `i` of `count`. */
+static inline void expand(patch_t *patch, uint32_t i, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
+{
+    const uint32_t minus_zero = pkhbt((uint32_t)-zero, (uint32_t)-zero);
+    const int8_t *end = row + depth;
+    uint32_t bytes = first_bytes(row, depth);
+    patch += 2 * i;
+    row += depth % 4 ? depth % 4 : 4;
+    for (;; bytes = load32(row), row += 4) {
+        patch[0] = sxtab16(minus_zero, bytes);
+        patch[1] = sxtab16_ror8(minus_zero, bytes);
+        if (row == end) {
+            return;
+        }
+        patch += 2 * count;
+    }
+}
+
+/* The sum, and a row's products with patch `i` of `count`. */
+static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t i, uint32_t count, const int8_t *row,
+                          uint32_t depth)
+{
+    const int8_t *end = row + depth;
+    uint32_t bytes = first_bytes(row, depth);
+    patch += 2 * i;
+    row += depth % 4 ? depth % 4 : 4;
+    for (;; bytes = load32(row), row += 4) {
+        sum = smlad(sxtb16(bytes), patch[0], sum);
+        sum = smlad(sxtb16_ror8(bytes), patch[1], sum);
+        if (row == end) {
+            return sum;
+        }
+        patch += 2 * count;
+    }
+}
+
+#else
+
+static inline void expand(patch_t *patch, uint32_t i, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
+{
+    for (uint32_t k = 0; k < depth; k++) {
+        patch[k * count + i] = (int16_t)(row[k] - zero);
+    }
+}
+
+static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t i, uint32_t count, const int8_t *row,
+                          uint32_t depth)
+{
+    for (uint32_t k = 0; k < depth; k++) {
+        sum = add_wrap(sum, patch[k * count + i] * row[k]);
+    }
+    return sum;
+}
+
+#endif
+
+#ifdef __ARM_FEATURE_DSP
+
+/* Assembler because the innermost loops need 14 registers, of which compilers spill some. The pass is copied to the
+ * stack. Weights are read unaligned where LDR does it, and aligned where LDRD does. */
+#define PASS_REST    "[sp, #12]" /* and quads */
+#define PASS_SKIP    "[sp, #20]" /* and patches */
+#define PASS_PATCHES "[sp, #24]"
+#define PASS_BIAS    "[sp, #28]" /* mask and end, as the next one */
+#define PASS_FACTOR  "[sp, #36]"
+#define PASS_SHIFT   "[sp, #44]" /* and zero */
+#define PASS_ZERO    "[sp, #48]" /* and out */
+#define PASS_OUT     "[sp, #52]" /* and pitch */
+#define PASS_DEPTH   "[sp, #60]"
+#define PASS_ENTER                                                                                                     \
+    "push {r7}\n\t" /* the frame pointer, if any, cannot be among the clobbered */                                     \
+    "add r0, r0, #64\n\t"                                                                                              \
+    "ldmdb r0!, {r1-r8}\n\t"                                                                                           \
+    "push {r1-r8}\n\t"                                                                                                 \
+    "ldmdb r0!, {r1-r8}\n\t"                                                                                           \
+    "push {r1-r8}\n\t"                                                                                                 \
+    "mov r12, r1\n\t"                                                                                                  \
+    "mov lr, r2\n\t"                                                                                                   \
+    "mov r7, r3\n"
+#define PASS_LEAVE                                                                                                     \
+    "add sp, sp, #64\n\t"                                                                                              \
+    "pop {r7}"
+#define PASS_CLOBBERS "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+
+/* requantize_fast() of dsp.h. */
+#define REQUANTIZE(sum, multiplier, right, zero)                                                                       \
+    "lsl " sum ", " sum ", #1\n\t"                                                                                     \
+    "smmulr " sum ", " sum ", " multiplier "\n\t"                                                                      \
+    "add " sum ", " sum ", " sum ", asr #31\n\t"                                                                       \
+    "asrs " sum ", " sum ", " right "\n\t"                                                                             \
+    "adc " sum ", " sum ", " zero "\n\t"                                                                               \
+    "ssat " sum ", #8, " sum "\n\t"
+
+/* 13 instructions for 16 products. */
+#define BLOCK_STEP                                                                                                     \
+    "ldr.w r9, [r12], #4\n\t"                                                                                          \
+    "ldm.w r11!, {r4, r5, r6, r8}\n\t"                                                                                 \
+    "sxtb16.w r10, r9, ror #8\n\t"                                                                                     \
+    "sxtb16.w r9, r9\n\t"                                                                                              \
+    "smlad r0, r9, r4, r0\n\t"                                                                                         \
+    "smlad r0, r10, r5, r0\n\t"                                                                                        \
+    "smlad r1, r9, r6, r1\n\t"                                                                                         \
+    "smlad r1, r10, r8, r1\n\t"                                                                                        \
+    "ldm.w r11!, {r4, r5, r6, r8}\n\t"                                                                                 \
+    "smlad r2, r9, r4, r2\n\t"                                                                                         \
+    "smlad r2, r10, r5, r2\n\t"                                                                                        \
+    "smlad r3, r9, r6, r3\n\t"                                                                                         \
+    "smlad r3, r10, r8, r3\n\t"
+#define BLOCK_STEP_BYTES 52
+
+/* Four pixels, a filter at a time. r0-r3: sums, r4-r6 and r8: inputs, r7: unit, r9 and r10: weights, r11: patches,
+ * r12: filter, lr: end. */
+__attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
+{
+    register const pass_t *p __asm__("r0") = pass;
+    __asm__ volatile(PASS_ENTER "1:\n\t"
+                                "ldrd r4, r5, " PASS_BIAS "\n\t"
+                                "and r4, r4, r7\n\t"
+                                "ldr r0, [r5, r4, lsl #2]\n\t"
+                                "ldr r4, " PASS_REST "\n\t"
+                                "mov r1, r0\n\t"
+                                "mov r2, r0\n\t"
+                                "mov r3, r0\n\t"
+                                "cbz r4, 2f\n\t"
+                                "ldr r9, [r12]\n\t" /* first_bytes() */
+                                "rsb r5, r4, #4\n\t"
+                                "lsl r5, r5, #3\n\t"
+                                "lsl r9, r9, r5\n\t"
+                                "add r12, r12, r4\n"
+                                "2:\n\t"
+                                "ldrd r10, r11, " PASS_SKIP "\n\t"
+                                "add pc, r10\n\t"
+                                "nop\n" /* pc is here */
+                                "3:\n\t" BLOCK_STEP BLOCK_STEP BLOCK_STEP BLOCK_STEP "cmp r11, lr\n\t"
+                                "bne 3b\n\t"
+                                "ldrd r4, r5, " PASS_FACTOR "\n\t"
+                                "and r4, r4, r7\n\t"
+                                "ldr r5, [r5, r4, lsl #2]\n\t"
+                                "ldrd r6, r8, " PASS_SHIFT "\n\t"
+                                "ldrsb r6, [r6, r4]\n\t"
+                                "rsb r6, r6, #0\n\t" REQUANTIZE("r0", "r5", "r6", "r8")
+                                    REQUANTIZE("r1", "r5", "r6", "r8") REQUANTIZE("r2", "r5", "r6", "r8")
+                                        REQUANTIZE("r3", "r5", "r6", "r8") "ldrd r4, r5, " PASS_OUT "\n\t"
+                                                                           "add r4, r4, r7\n\t"
+                                                                           "strb r0, [r4]\n\t"
+                                                                           "strb r1, [r4, r5]\n\t"
+                                                                           "strb r2, [r4, r5, lsl #1]\n\t"
+                                                                           "add r4, r4, r5\n\t"
+                                                                           "strb r3, [r4, r5, lsl #1]\n\t"
+                                                                           "adds r7, r7, #1\n\t"
+                                                                           "bne 1b\n\t" PASS_LEAVE
+                     : "+r"(p)
+                     :
+                     : PASS_CLOBBERS);
+}
+
+/* All filters over four pixels, for a depth of 4 or more. */
+static void filter_block(pass_t *p)
+{
+    const uint32_t steps = (p->depth + 3) / 4;
+    p->end = p->patches + 2 * BLOCK * steps;
+    p->rest = p->depth % 4;
+    p->skip = (-steps & 3) * BLOCK_STEP_BYTES + (p->rest ? 4 : 0); /* and its LDR, if the weights are there */
+    filter_block_m4(p);
+}
+
+/* Four weights in r8, four in r9. */
+#define QUAD(weights, sum)                                                                                             \
+    "sxtb16 r10, " weights ", ror #8\n\t"                                                                              \
+    "sxtb16 " weights ", " weights "\n\t"                                                                              \
+    "smlad " sum ", r10, r3, " sum "\n\t"                                                                              \
+    "smlad " sum ", " weights ", r2, " sum "\n\t"
+/* 19 instructions for 16 products. */
+#define PAIR_HALF(filter, sum)                                                                                         \
+    "ldrd r8, r9, [" filter "], #8\n\t"                                                                                \
+    "sxtb16.w r10, r8, ror #8\n\t"                                                                                     \
+    "sxtb16.w r8, r8\n\t"                                                                                              \
+    "smlad " sum ", r10, r3, " sum "\n\t"                                                                              \
+    "smlad " sum ", r8, r2, " sum "\n\t"                                                                               \
+    "sxtb16.w r10, r9, ror #8\n\t"                                                                                     \
+    "sxtb16.w r9, r9\n\t"                                                                                              \
+    "smlad " sum ", r10, r5, " sum "\n\t"                                                                              \
+    "smlad " sum ", r9, r4, " sum "\n\t"
+#define PAIR_STEP       "ldm.w r6!, {r2-r5}\n\t" PAIR_HALF("r11", "r0") PAIR_HALF("r12", "r1")
+#define PAIR_STEP_BYTES 76
+
+/* One pixel, two filters at a time. r0 and r1: sums, r2-r5: inputs, r6: patch, r7: unit, r8-r10: weights, r11 and r12:
+ * filters, lr: end. */
+__attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
+{
+    register const pass_t *p __asm__("r0") = pass;
+    __asm__ volatile(PASS_ENTER "1:\n\t"
+                                "ldr r2, " PASS_DEPTH "\n\t"
+                                "mov r11, r12\n\t"
+                                "add r12, r12, r2\n\t"
+                                "ldrd r2, r3, " PASS_BIAS "\n\t"
+                                "and r2, r2, r7\n\t"
+                                "add r3, r3, r2, lsl #2\n\t"
+                                "ldrd r0, r1, [r3]\n\t"
+                                "ldr r6, " PASS_PATCHES "\n\t"
+                                "ldrd r4, r5, " PASS_REST "\n\t"
+                                "cmp r5, r6\n\t"
+                                "beq 4f\n\t"
+                                "cbz r4, 2f\n\t"
+                                "ldr r8, [r11]\n\t" /* first_bytes() */
+                                "ldr r9, [r12]\n\t"
+                                "rsb r2, r4, #4\n\t"
+                                "lsl r2, r2, #3\n\t"
+                                "lsl r8, r8, r2\n\t"
+                                "lsl r9, r9, r2\n\t"
+                                "add r11, r11, r4\n\t"
+                                "add r12, r12, r4\n\t"
+                                "b 3f\n"
+                                "2:\n\t"
+                                "ldr r8, [r11], #4\n\t"
+                                "ldr r9, [r12], #4\n"
+                                "3:\n\t"
+                                "ldm r6!, {r2, r3}\n\t" QUAD("r8", "r0")
+                                    QUAD("r9", "r1") "cmp r6, r5\n\t"
+                                                     "bne 2b\n"
+                                                     "4:\n\t"
+                                                     "ldr r10, " PASS_SKIP "\n\t"
+                                                     "add pc, r10\n\t"
+                                                     "nop\n" /* pc is here */
+                                                     "5:\n\t" PAIR_STEP PAIR_STEP PAIR_STEP PAIR_STEP "cmp r6, lr\n\t"
+                                                     "bne 5b\n\t"
+                                                     "ldrd r2, r3, " PASS_FACTOR "\n\t"
+                                                     "and r4, r2, r7\n\t"
+                                                     "add r3, r3, r4, lsl #2\n\t"
+                                                     "ldr r5, [r3]\n\t"
+                                                     "sub r3, r3, r2, lsl #2\n\t"
+                                                     "ldr r6, [r3]\n\t"
+                                                     "ldr r3, " PASS_SHIFT "\n\t"
+                                                     "add r3, r3, r4\n\t"
+                                                     "ldrsb r8, [r3]\n\t"
+                                                     "sub r3, r3, r2\n\t"
+                                                     "ldrsb r9, [r3]\n\t"
+                                                     "rsb r8, r8, #0\n\t"
+                                                     "rsb r9, r9, #0\n\t"
+                                                     "ldrd r2, r3, " PASS_ZERO "\n\t" REQUANTIZE("r0", "r5", "r8", "r2")
+                                                         REQUANTIZE("r1", "r6", "r9", "r2") "add r3, r3, r7\n\t"
+                                                                                            "strb r0, [r3]\n\t"
+                                                                                            "strb r1, [r3, #1]\n\t"
+                                                                                            "adds r7, r7, #2\n\t"
+                                                                                            "bne 1b\n\t" PASS_LEAVE
+                     : "+r"(p)
+                     :
+                     : PASS_CLOBBERS);
+}
+
+/* An even number of filters over one pixel, for a depth of 4 or more. Unaligned rows are done in fours. */
+static void filter_pairs(pass_t *p)
+{
+    const uint32_t quads = (p->depth + 3) / 4;
+    const bool aligned = p->depth % 4 == 0 && (uintptr_t)p->filter % 4 == 0;
+    const uint32_t steps = aligned ? quads / 2 : 0;
+    p->end = p->patches + 2 * quads;
+    p->rest = p->depth % 4;
+    p->quads = p->end - 4 * steps;
+    p->skip = (steps ? -steps & 3 : 4) * PAIR_STEP_BYTES;
+    filter_pairs_m4(p);
+}
+#define FILTER_PAIRS 1
+
+#else
+
+static void filter_block(const pass_t *pass)
+{
+    for (pass_t p = *pass; p.unit < 0; p.unit++, p.filter += p.depth) {
+        const int32_t multiplier = p.multiplier[p.unit & p.factor_mask];
+        const int32_t right = -p.shift[p.unit & p.factor_mask];
+        for (uint32_t i = 0; i < BLOCK; i++) {
+            const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, i, BLOCK, p.filter, p.depth);
+            p.out[p.unit + (int32_t)(i * p.pitch)] = (int8_t)requantize_fast(sum, multiplier, right, p.zero);
+        }
+    }
+}
+
+static void filter_pairs(const pass_t *p)
+{
+    (void)p;
+}
+#define FILTER_PAIRS 0
+
+#endif
+#endif
