@@ -3,6 +3,7 @@
  * With DSP a 3x3 filter goes over one channel after the other, row by row: each column of three inputs is loaded once
  * for the three outputs that it is part of. All other filters take four channels of a pixel at a time. */
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "dsp.h"
 #include "kernels_common.h"
@@ -61,64 +62,57 @@ static int32_t sum_one(const patch_t *p, uint32_t in_channel, uint32_t channel, 
 
 #if NN_DSP
 
-/* Of channels 0 to 3 with as many outputs as inputs. */
-__attribute__((noinline)) static void sum_four(const patch_t *p, uint32_t channel, uint32_t minus_zero, int32_t sums[4])
+/* Whether every output is requantize_fast()'s, and sees an input channel of its own. */
+static bool is_simple(const window_t *w)
 {
-    const int8_t *in = p->in + channel, *filter = p->filter + channel;
-    int32_t a = 0, b = 0, c = 0, d = 0;
-    for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
-        for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
-            const uint32_t x = load32(in), weights = load32(filter);
-            const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
-            const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
-            a = smlabb(x02, w02, a);
-            b = smlabb(x13, w13, b);
-            c = smlatt(x02, w02, c);
-            d = smlatt(x13, w13, d);
-        }
-    }
-    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+    return w->fast && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
 }
 
-#endif
-
-static void put(const window_t *w, const factors_t *f, const int32_t *bias, uint32_t channel, const int32_t *sums,
-                uint32_t count, int8_t *out)
+/* Channels 4 * n to 4 * n + 3; as many as there are is returned. */
+__attribute__((noinline)) static uint32_t fours(const window_t *w, const factors_t *f, const patch_t *p,
+                                                const int32_t *bias, int8_t *out)
 {
-    static const int32_t none[4];
-    bias = bias ? bias + channel : none;
-#if NN_DSP
-    if (w->fast && w->low == INT8_MIN && w->high == INT8_MAX) {
-        const uint32_t step = f->step;
+    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero), step = f->step;
+    const int32_t zero = w->out_zero;
+    uint32_t channel = 0;
+    for (; channel + 4 <= w->out_c; channel += 4) {
+        const int8_t *in = p->in + channel, *filter = p->filter + channel;
+        int32_t a = 0, b = 0, c = 0, d = 0;
+        for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
+            for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
+                const uint32_t x = load32(in), weights = load32(filter);
+                const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
+                const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
+                a = smlabb(x02, w02, a);
+                b = smlabb(x13, w13, b);
+                c = smlatt(x02, w02, c);
+                d = smlatt(x13, w13, d);
+            }
+        }
+        const int32_t sums[] = {a, b, c, d};
         const int32_t *multiplier = f->multiplier + channel * step;
         const int8_t *shift = f->shift + channel * step;
-        const int32_t zero = w->out_zero;
-        for (const int8_t *end = out + count; out < end; multiplier += step, shift += step) {
-            *out++ = (int8_t)requantize_fast(add_wrap(*sums++, *bias++), *multiplier, -*shift, zero);
+        for (const int32_t *sum = sums; sum < sums + 4; sum++, multiplier += step, shift += step) {
+            *out++ = (int8_t)requantize_fast(*sum + *bias++, *multiplier, -*shift, zero);
         }
-        return;
     }
-#endif
-    for (uint32_t i = 0; i < count; i++) {
-        out[i] = requantize(add_wrap(sums[i], bias[i]), f, channel + i, w->out_zero, w->low, w->high);
-    }
+    return channel;
 }
+
+#endif
 
 static void pixel(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, int8_t *out)
 {
     const uint32_t depth_multiplier = w->out_c / w->in_c;
     uint32_t c = 0;
 #if NN_DSP
-    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero);
-    for (; depth_multiplier == 1 && c + 4 <= w->out_c; c += 4) {
-        int32_t sums[4];
-        sum_four(p, c, minus_zero, sums);
-        put(w, f, bias, c, sums, 4, out + c);
+    if (is_simple(w) && bias != NULL) {
+        c = fours(w, f, p, bias, out);
     }
 #endif
     for (; c < w->out_c; c++) {
         const int32_t sum = sum_one(p, c / depth_multiplier, c, w->in_zero);
-        put(w, f, bias, c, &sum, 1, out + c);
+        out[c] = requantize(add_wrap(sum, bias ? bias[c] : 0), f, c, w->out_zero, w->low, w->high);
     }
 }
 
@@ -258,9 +252,8 @@ static void plane_3x3(plane_t *p, const int8_t *in, const int8_t *filter, int32_
 
 static bool fits_3x3(const window_t *w)
 {
-    return w->fast && w->out_c == w->in_c && w->filter_h == 3 && w->filter_w == 3 && w->stride_w <= 2 &&
-           w->dilation_h == 1 && w->dilation_w == 1 && w->in_h >= 3 && w->in_w >= 3 && w->low == INT8_MIN &&
-           w->high == INT8_MAX;
+    return is_simple(w) && w->filter_h == 3 && w->filter_w == 3 && w->stride_w <= 2 && w->dilation_h == 1 &&
+           w->dilation_w == 1 && w->in_h >= 3 && w->in_w >= 3;
 }
 
 static void image_3x3(const window_t *w, const factors_t *f, const int8_t *in, const int8_t *filter,
