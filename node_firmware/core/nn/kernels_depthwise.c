@@ -125,28 +125,30 @@ typedef struct band {
     uint32_t weights; /* index of the first row's among `plane_t.weights` */
 } band_t;
 
-typedef struct sums {
+/* Words that are needed two by two: LDRD. */
+typedef struct doubles {
     uint64_t bias_first, second_third, multiplier_zero;
-} sums_t;
+} doubles_t;
 
 /* One channel. Weights and bias are doubled, which is requantisation's first step, and the zero point is part of the
- * bias. A column of the filter has rows 0 and 1 as a pair, `upper`; row 2 is apart, the third column's above
- * requantisation's shift. */
+ * bias. Of a column of the filter rows 0 and 1 are a pair; row 2 is apart: in `lower` those of the first and second
+ * column, in `last` that of the third, above requantisation's shift. */
 typedef struct plane {
-    sums_t k;
+    doubles_t k;
     uint32_t lower, last;
     int32_t left, right;            /* what a column of padding adds to a sum: the bias too, at the left */
     uint32_t pixel, row, next_row;  /* bytes; the latter from one output's row to the next one's */
     uint32_t columns;               /* that end an output */
     bool pad_left, pad_right, skip; /* skip: of two columns only one ends an output */
-    uint32_t zeros, minuses;
-    int16_t weights[3][5]; /* by columns; 0 above and below */
+    uint32_t zeros, minuses;        /* the zero point and its negative, as pairs */
+    int16_t weights[3][5];          /* by columns; 0 above and below */
     band_t bands[3];
 } plane_t;
 
-static inline int32_t add_first(const sums_t *s, uint32_t lower, column_t in)
+/* The first column's weights begin a sum. */
+static inline int32_t begin(const doubles_t *d, uint32_t lower, column_t in)
 {
-    const words_t k = ldrd(&s->bias_first);
+    const words_t k = ldrd(&d->bias_first);
     return smlabb(in.lower, lower, smlad(in.upper, k.high, (int32_t)k.low));
 }
 
@@ -156,64 +158,85 @@ static inline int32_t add(uint32_t upper, uint32_t lower, column_t in, int32_t s
     return smlabt(in.lower, lower, smlad(in.upper, upper, sum));
 }
 
-static inline int8_t finish(const sums_t *s, uint32_t last, int32_t sum)
+static inline int8_t finish(const doubles_t *d, uint32_t last, int32_t sum)
 {
-    const words_t k = ldrd(&s->multiplier_zero);
+    const words_t k = ldrd(&d->multiplier_zero);
     return (int8_t)requantize_doubled(sum, (int32_t)k.low, (int32_t)last, (int32_t)k.high);
 }
 
+/* Where a row has got to, and what a plane has for all its rows: what should be in registers. */
+typedef struct cursor {
+    const int8_t *in;
+    int8_t *out;
+    int32_t sum; /* all but the last column of the output to come */
+    const uint32_t pixel, row, lower, last;
+} cursor_t;
+
+static inline column_t take(cursor_t *at)
+{
+    const column_t column = load_column(at->in, at->row);
+    at->in += at->pixel;
+    return column;
+}
+
+static inline void put(cursor_t *at, const doubles_t *d, int32_t sum)
+{
+    *at->out = finish(d, at->last, sum);
+    at->out += at->pixel;
+}
+
+/* Of a row in which every column ends an output, all columns but padding. */
+static inline void go_by_one(cursor_t *at, const doubles_t *d, uint32_t count)
+{
+    column_t column = take(at);
+    at->sum = add(ldrd(&d->second_third).low, at->lower, column, at->sum);
+    int32_t next = begin(d, at->lower, column);
+    for (; count > 0; count--) {
+        column = take(at);
+        const words_t k = ldrd(&d->second_third);
+        const int32_t done = add(k.high, at->last, column, at->sum);
+        at->sum = add(k.low, at->lower, column, next);
+        next = begin(d, at->lower, column);
+        put(at, d, done);
+    }
+}
+
+/* The same of a row in which every other column does; before padding there is one more. */
+static inline void go_by_two(cursor_t *at, const doubles_t *d, uint32_t count, bool padding)
+{
+    for (; count > 0; count--) {
+        at->sum = add(ldrd(&d->second_third).low, at->lower, take(at), at->sum);
+        const column_t column = take(at);
+        const int32_t done = add(ldrd(&d->second_third).high, at->last, column, at->sum);
+        at->sum = begin(d, at->lower, column);
+        put(at, d, done);
+    }
+    if (padding) {
+        at->sum = add(ldrd(&d->second_third).low, at->lower, take(at), at->sum);
+    }
+}
+
+/* Returns where the next band's outputs begin. */
 __attribute__((noinline)) static int8_t *band_3x3(const plane_t *p, const int8_t *in, int8_t *out, uint32_t rows)
 {
-    const uint32_t pixel = p->pixel, row = p->row, lower = p->lower, last = p->last;
-    const sums_t s = p->k; /* on the stack, where any word is in reach */
+    const doubles_t d = p->k; /* on the stack, where any word is in reach */
+    cursor_t at = {in, out, 0, p->pixel, p->row, p->lower, p->last};
     for (; rows > 0; rows--, in += p->next_row) {
-        const int8_t *x = in;
-        int32_t sum = p->left, next, done;
-        column_t column;
+        at.in = in;
+        at.sum = p->left;
         if (!p->pad_left) {
-            column = load_column(x, row);
-            x += pixel;
-            sum = add_first(&s, lower, column);
+            at.sum = begin(&d, at.lower, take(&at));
         }
-        uint32_t n = p->columns;
         if (p->skip) {
-            for (; n > 0; n--) {
-                column = load_column(x, row);
-                x += pixel;
-                sum = add(ldrd(&s.second_third).low, lower, column, sum);
-                column = load_column(x, row);
-                x += pixel;
-                done = add(ldrd(&s.second_third).high, last, column, sum);
-                sum = add_first(&s, lower, column);
-                *out = finish(&s, last, done);
-                out += pixel;
-            }
-            if (p->pad_right) {
-                column = load_column(x, row);
-                sum = add(ldrd(&s.second_third).low, lower, column, sum);
-            }
+            go_by_two(&at, &d, p->columns, p->pad_right);
         } else {
-            column = load_column(x, row);
-            x += pixel;
-            sum = add(ldrd(&s.second_third).low, lower, column, sum);
-            next = add_first(&s, lower, column);
-            for (; n > 0; n--) {
-                column = load_column(x, row);
-                x += pixel;
-                const words_t k = ldrd(&s.second_third);
-                done = add(k.high, last, column, sum);
-                sum = add(k.low, lower, column, next);
-                next = add_first(&s, lower, column);
-                *out = finish(&s, last, done);
-                out += pixel;
-            }
+            go_by_one(&at, &d, p->columns);
         }
         if (p->pad_right) {
-            *out = finish(&s, last, sum + p->right);
-            out += pixel;
+            put(&at, &d, at.sum + p->right);
         }
     }
-    return out;
+    return at.out;
 }
 
 /* Sets all that depends on the rows of the filter that see the image. */
