@@ -44,7 +44,7 @@ _DISK_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0)
 OTHER = "other"
 _OF_IMAGES = (
     *("size", "header", "tlv", "digest", "key", "signature", "cascade", "capacity", "counter", "arena", "operators"),
-    *("front-end", "decision", "model", "self-test"),
+    *("front-end", "decision", "limits", "plan", "model", "self-test"),
 )
 REFUSALS = frozenset({  # docs/nodelink.md, "Images" and "Bundles"; disk: a bundle that cannot be read or unpacked here
     *_OF_IMAGES, *("oversized", "archive", "truncated", "damaged", "name", "duplicate", "compressed", "manifest", "missing", "extra"),

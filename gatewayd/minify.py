@@ -13,12 +13,13 @@ ALIGNMENT = 16
 
 def minify(model: bytes) -> bytes:
     """A smaller file of the same computation; `node_image` compares what the two compute. Raises CascadeError, MissingPackageError."""
+    return pack(stripped(model))
+
+
+def stripped(model: bytes) -> Any:
+    """The model, less what no node reads, as the schema's ModelT. Raises CascadeError, MissingPackageError."""
     tflite.operators(model)  # what follows trusts the file
-    try:
-        import flatbuffers  # type: ignore[import-untyped]  # noqa: PLC0415 -- optional
-        from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingPackageError("ai-edge-litert", "build") from error
+    schema = _schema()
     try:
         graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     except Exception as error:  # flatbuffers raises whatever comes its way
@@ -30,14 +31,39 @@ def minify(model: bytes) -> bytes:
             _strip(tensor)
     _share_codes(graph)
     _share_buffers(graph, schema.BufferT())
+    return graph
+
+
+def pack(graph: Any) -> bytes:
+    """The file of a ModelT. Raises CascadeError, MissingPackageError."""
+    import flatbuffers  # type: ignore[import-untyped]  # noqa: PLC0415 -- optional
+
     for buffer in graph.buffers:
         if buffer.data is not None:
-            buffer.Pack = _aligned_packer(bytes(buffer.data), schema)
-    builder = flatbuffers.Builder(len(model))
+            buffer.Pack = _aligned_packer(bytes(buffer.data))
+    builder = flatbuffers.Builder(1 << 16)
     builder.Finish(graph.Pack(builder), file_identifier=b"TFL3")
-    small = bytes(builder.Output())
-    tflite.operators(small)
-    return small
+    model = bytes(builder.Output())
+    tflite.operators(model)
+    return model
+
+
+def add_metadata(graph: Any, name: str, content: bytes) -> None:
+    """A buffer of its own behind all others, and an entry that names it."""
+    schema = _schema()
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = content
+    entry.name, entry.buffer = name, len(graph.buffers)
+    graph.buffers.append(buffer)
+    graph.metadata = [*(graph.metadata or ()), entry]
+
+
+def _schema() -> Any:
+    try:
+        from ai_edge_litert import schema_py_generated  # noqa: PLC0415 -- optional
+    except ImportError as error:
+        raise MissingPackageError("ai-edge-litert", "build") from error
+    return schema_py_generated
 
 
 def _strip(tensor: Any) -> None:
@@ -50,18 +76,18 @@ def _strip(tensor: Any) -> None:
 
 
 def _share_codes(graph: Any) -> None:
-    """Each operator code once, and only those that are used."""
-    kept: list[Any] = []
-    numbers: dict[tuple[Any, ...], int] = {}
-    for subgraph in graph.subgraphs:
-        for operator in subgraph.operators or ():
-            code = graph.operatorCodes[operator.opcodeIndex]
-            key = (code.builtinCode, code.deprecatedBuiltinCode, code.customCode, code.version)
-            if key not in numbers:
-                numbers[key] = len(kept)
-                kept.append(code)
-            operator.opcodeIndex = numbers[key]
-    graph.operatorCodes = kept
+    """Each operator code once, only those that are used, in an order that is not that of the operators."""
+
+    def key(operator: Any) -> tuple[Any, ...]:
+        code = graph.operatorCodes[operator.opcodeIndex]
+        return code.builtinCode, code.deprecatedBuiltinCode, code.customCode or b"", code.version
+
+    operators = [operator for subgraph in graph.subgraphs for operator in subgraph.operators or ()]
+    codes = {key(operator): graph.operatorCodes[operator.opcodeIndex] for operator in operators}
+    numbers = {code: number for number, code in enumerate(sorted(codes))}
+    for operator in operators:
+        operator.opcodeIndex = numbers[key(operator)]
+    graph.operatorCodes = [codes[code] for code in numbers]
 
 
 def _share_buffers(graph: Any, empty: Any) -> None:
@@ -80,8 +106,9 @@ def _share_buffers(graph: Any, empty: Any) -> None:
     graph.buffers = kept
 
 
-def _aligned_packer(content: bytes, schema: Any) -> Any:
+def _aligned_packer(content: bytes) -> Any:
     """In place of BufferT.Pack, which knows nothing of the schema's `force_align`."""
+    schema = _schema()
 
     def pack(builder: Any) -> Any:
         builder.StartVector(1, len(content), ALIGNMENT)

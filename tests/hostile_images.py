@@ -8,19 +8,20 @@ good() is the image that such a node takes; all others are made from it.
 import functools
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cbor2
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tflite_builder import Builder
+from nn_native import Model
+from tflite_builder import Builder, with_metadata
 
 from gatewayd import bundle
-from gatewayd.core import image, tflite
+from gatewayd.core import image, microfrontend, tflite
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (7, 8))
 CASCADE, COUNTER, ARENA_BYTES, CAPACITY, RING_BYTES = "vibration", 5, 65_536, 16_384, 32_768
@@ -31,7 +32,6 @@ _BEYOND_A_NODE = (
     ("a rate that overflows", "FRONT_END", "front-end", {1: 2**32 - 1}),
     ("another transform", "FRONT_END", "front-end", {2: 1_024}),
     ("too many frames", "FRONT_END", "front-end", {3: 65_536 + 16}),
-    ("a microphone with a machine's numbers", "FRONT_END", "front-end", {0: "audio"}),
     ("a probability above 1", "DECISION", "decision", {0: "average", 1: 1.5}),
     ("a clip that does not fit", "DECISION", "decision", {6: 1_000 * RING_BYTES}),
     ("audits once in a century", "DECISION", "decision", {5: 2**32 - 1}),
@@ -87,6 +87,8 @@ def hostile() -> Iterator[Hostile]:
     yield from _unfit()
     yield from _unfit_settings()
     yield from _lying_models()
+    yield from _beyond_limits()
+    yield from _lying_plans()
     yield from _wrong_self_tests()
 
 
@@ -188,9 +190,28 @@ def _unfit_settings() -> Iterator[Hostile]:
             ("without a key", cbor2.dumps({key: value for key, value in fields.items() if key != 2})),
         ):
             yield Hostile(f"a {reason} {name}", signed(**{tlv: data}), frozenset({reason}))
+    yield from _unfit_microphones(cbor2.loads(parsed.front_end))
     for name, tlv, reason, change in _BEYOND_A_NODE:
         fields = {**cbor2.loads(getattr(parsed, tlv.lower())), **change}
         yield Hostile(name, signed(**{tlv: cbor2.dumps(fields)}), frozenset({reason}), node_only=True)
+
+
+def _unfit_microphones(machine: dict[int, Any]) -> Iterator[Hostile]:
+    numbers = dict(enumerate(("audio", 16_000, 30, 20, 40, 125, 7_500)))
+    parameters = microfrontend.encode(microfrontend.Parameters(step_ms=20))
+    for name, fields in (
+        ("a microphone with a machine's numbers", {**machine, 0: "audio"}),
+        ("a machine without its normalisation", {key: value for key, value in machine.items() if key != 7}),
+        ("a microphone's step without its parameters", numbers),
+        ("parameters of another step", {**numbers, 3: 10, 7: parameters}),
+        ("parameters of more channels", {**numbers, 4: 39, 7: parameters}),
+        ("parameters of another rate", {**numbers, 1: 8_000, 7: parameters}),
+        ("parameters cut short", {**numbers, 7: parameters[:-1]}),
+        ("parameters with something behind them", {**numbers, 7: parameters + b"\0"}),
+        ("no byte of parameters", {**numbers, 3: 10, 7: b""}),
+        ("bands beyond the spectrum", {**numbers, 7: parameters[:5] + b"\xff" + parameters[6:]}),
+    ):
+        yield Hostile(name, signed(FRONT_END=cbor2.dumps(fields)), frozenset({"front-end"}))
 
 
 def _lying_models() -> Iterator[Hostile]:
@@ -212,6 +233,30 @@ def _lying_models() -> Iterator[Hostile]:
         data = signed(payload=model, OPERATORS=bytes([inputs - 1]), SELF_TEST=image.encode_self_test(image.SelfTest(bytes(32), bytes(32))))
         yield Hostile(name, data, reasons, node_only=node_only)
     yield Hostile("half a model", signed(payload=model[: len(model) // 2]), reasons)
+
+
+def _beyond_limits() -> Iterator[Hostile]:
+    for name, shape in (("a seventh dimension", (1,) * 6 + (32,)), ("more work than a node does", (1 << 14, 1 << 14))):
+        model = _sum(2, shape)
+        yield Hostile(name, signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"limits"}), node_only=True)
+
+
+def _lying_plans() -> Iterator[Hostile]:
+    model = planned(image.parse(good()).payload)
+    at, size_bytes = model.index(b"nnp1"), len(Model(model).plan)
+    for name, offset, value, reason in (
+        ("longer than it is", 4, size_bytes + 1, "plan"),
+        ("shorter than it is", 4, size_bytes - 4, "plan"),
+        ("with less memory than it needs", 8, 16, "plan"),
+        ("with more memory than there is", 8, ARENA_BYTES + 1, "arena"),
+        ("with less work than there is", 12, 1, "plan"),
+        ("that ends early", size_bytes - 4, 0, "plan"),
+    ):
+        data = signed(payload=_patch(model, at + offset, struct.pack("<I", value)))
+        yield Hostile(f"a plan {name}", data, frozenset({reason}), node_only="longer" not in name)
+    yield Hostile("half a header of a plan", signed(payload=with_metadata(model, ("nn_plan", b"nnp1"))), frozenset({"plan"}))
+    metadata = _fields(model, struct.unpack_from("<I", model)[0])[6]
+    yield Hostile("metadata outside", signed(payload=_patch(model, metadata, b"\xf0\xff\xff\xff")), frozenset({"model"}))
 
 
 def _wrong_self_tests() -> Iterator[Hostile]:
@@ -266,10 +311,17 @@ def _with_operator(number: int) -> bytes:
     return bytes(builder.Output())
 
 
-def _sum(inputs: int) -> bytes:
+def planned(model: bytes) -> bytes:
+    """`model` with the plan that the engine makes of it. A plan knows where in the file constants are, so its place is kept first."""
+    room = b"?" * len(Model(model).plan)
+    model = with_metadata(model, ("nn_plan", room))
+    return model.replace(room, Model(model).plan)
+
+
+def _sum(inputs: int, shape: Sequence[int] = (1, 32)) -> bytes:
     """A model that adds two inputs, or gives back the only one."""
     b = Builder()
-    tensors = [b.tensor([1, 32], np.int8, 0.1) for _ in range(2 * inputs - 1)]
+    tensors = [b.tensor(shape, np.int8, 0.1) for _ in range(2 * inputs - 1)]
     if inputs > 1:
         b.op("ADD", tensors[:2], tensors[2:])
     return b.finish(tensors[:inputs], tensors[-1:])

@@ -54,7 +54,7 @@ class Kind(IntEnum):
 
 
 class Job(NamedTuple):
-    """`inputs` are the bytes of each step, all of one length; `model` of a vibration job is its configuration."""
+    """`inputs` are the bytes of each step, all of one length; `model` of a front end's job are its parameters (audio: or none)."""
 
     kind: Kind
     model: bytes = b""

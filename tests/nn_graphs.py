@@ -58,7 +58,11 @@ class Draw:
         self.inputs.append(self.b.tensor(shape, dtype, *q))
         return self.inputs[-1]
 
-    def movable(self, *dtypes: npt.DTypeLike) -> tuple[npt.DTypeLike, Any]:
+    def constant(self, shape: Sequence[int], q: Quantization | tuple[()], dtype: npt.DTypeLike = np.int8) -> int:
+        scale, zero_point = q or ((), 0)
+        return self.b.tensor(shape, dtype, scale, zero_point, self.rng.integers(-128, 128, shape))
+
+    def movable(self, *dtypes: npt.DTypeLike) -> tuple[npt.DTypeLike, Quantization | tuple[()]]:
         """A type and its quantisation for an operator that only moves elements: int8 half of the time."""
         dtype = np.int8 if self.number(0, 1) else self.pick(dtypes)
         return dtype, self.quantization() if dtype is np.int8 else ()
@@ -158,10 +162,7 @@ def arithmetic(d: Draw, name: str) -> bytes:
         shape = list(np.broadcast_shapes(*map(tuple, shapes)))
     quantizations = [d.quantization(), d.quantization()]
     a = d.input(shapes[0], quantizations[0])
-    if d.number(0, 3):
-        b = d.input(shapes[1], quantizations[1])
-    else:
-        b = d.b.tensor(shapes[1], np.int8, *quantizations[1], data=d.rng.integers(-128, 128, shapes[1]))
+    b = d.input(shapes[1], quantizations[1]) if d.number(0, 3) else d.constant(shapes[1], quantizations[1])
     y = d.b.tensor(shape, np.int8, *d.quantization())
     operands = [a, b] if d.number(0, 1) else [b, a]
     options = {} if name in {"MINIMUM", "MAXIMUM"} else {"fusedActivationFunction": d.pick(ACTIVATIONS)}
@@ -267,7 +268,7 @@ def reshape(d: Draw) -> bytes:
     new = d.pick([[int(np.prod(shape))], [shape[0], -1], [shape[0] * shape[1], shape[2], shape[3]]])
     real = list(np.zeros(shape, np.int8).reshape(new).shape)
     constant = d.number(0, 3) == 0
-    x = d.b.tensor(shape, dtype, *q, data=d.rng.integers(-128, 128, shape)) if constant else d.input(shape, q, dtype)
+    x = d.constant(shape, q, dtype) if constant else d.input(shape, q, dtype)
     y = d.b.tensor(real, dtype, *q)
     d.b.op("RESHAPE", [x, d.ints(new)], [y])
     return d.finish(y)
@@ -318,7 +319,7 @@ def pad(d: Draw, *, constant: bool = False) -> bytes:
         dtype, q = np.int8, d.quantization()
     paddings = np.array([[d.pick([0, 0, 1, 3]), d.pick([0, 0, 1, 2])] for _ in shape])
     x = d.input(shape, q, dtype)
-    value = [d.b.tensor(d.pick([[], [1]]), np.int8, *q, data=d.number(-128, 127))] if constant else []
+    value = [d.constant(d.pick([[], [1]]), q)] if constant else []
     y = d.b.tensor(np.add(shape, paddings.sum(axis=1)).tolist(), dtype, *q)
     d.b.op("PADV2" if constant else "PAD", [x, d.b.tensor(paddings.shape, np.int32, data=paddings), *value], [y])
     return d.finish(y)

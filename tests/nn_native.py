@@ -121,6 +121,11 @@ class Model:
         """Bytes that would have been enough."""
         return int(self._nn.arena_used)
 
+    @property
+    def plan(self) -> bytes:
+        """The plan that it runs by."""
+        return c.string_at(self._nn.plan, int.from_bytes(c.string_at(self._nn.plan + 4, 4), "little"))
+
     def tensor(self, which: str, index: int = 0) -> _Tensor:
         """An "input" or an "output"."""
         tensor = _Tensor()

@@ -22,7 +22,7 @@ class Span(c.Structure):
 class _Settings(c.Structure):
     """`front_end_t` and `decision_t`, which these tests do not look into."""
 
-    _fields_ = (("front_end", c.c_uint32 * 7), ("normalisation", Span), ("decision", c.c_uint32 * 7))
+    _fields_ = (("front_end", c.c_uint32 * 7), ("parameters", Span), ("decision", c.c_uint32 * 7))
 
 
 class _Image(c.Structure):

@@ -4,7 +4,7 @@ import cbor2
 from smp import header as smp
 
 from gatewayd.core import image
-from gatewayd.core.types import Info, Slot, SlotState
+from gatewayd.core.types import Info, Limits, Slot, SlotState
 
 OLD = b"o" * 32
 CAPACITY = 65_536
@@ -59,7 +59,8 @@ class SmpNode:
         new = Slot(
             1, 1, self.state, CAPACITY, self.cascade if own else None, own, "2.0.0" if own else None, 1, len(self.data), self.rejected
         )
-        return Info(session, "host", "board", "1.0", "power", OPERATORS, 1 << 20, ("audio", "vibration"), 60, (old, new))
+        limits = Limits(tensors=1_024, operators=1_024, rank=6, work=1 << 28, plan_version=1)
+        return Info(session, "host", "board", "1.0", "power", OPERATORS, 1 << 20, ("audio", "vibration"), 60, (old, new), limits)
 
     def handle(self, frame):
         """The answer to a request, or None."""

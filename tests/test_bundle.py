@@ -11,15 +11,17 @@ import sys
 import zipfile
 from pathlib import Path
 
+import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from node_image import Node
 from typer.testing import CliRunner
 
 from gatewayd import bundle, selftest, signing
 from gatewayd.cli import app
-from gatewayd.core import image, sealed
+from gatewayd.core import image, microfrontend, sealed
 from gatewayd.errors import CascadeError, ConfigError, MissingPackageError, RefusedError
 
 CASCADES = Path(__file__).parent.parent / "cascades"
@@ -249,6 +251,25 @@ def test_wakeword_too():
     assert "head.npz" in opened.members
     assert opened.image.self_test is not None
     assert len(set(opened.image.self_test.outputs)) > 8  # not saturated
+
+
+def test_an_audio_front_end_of_its_own_travels_in_the_image(tmp_path, libnode):
+    shutil.copytree(CASCADES / "wakeword", tmp_path / "own")
+    toml = tmp_path / "own" / "cascade.toml"
+    text = (
+        toml.read_text()
+        .replace("step = 10", "step = 20")
+        .replace("[node.decision]", "[node.front_end.tuning]\nenable_pcan = false\n\n[node.decision]")
+    )
+    toml.write_text(text)
+    opened = bundle.parse_bundle(bundle.build(bundle.read(tmp_path / "own"), counter=1, key=KEY), KEYS)
+    wanted = microfrontend.encode(microfrontend.Parameters(step_ms=20, tuning=microfrontend.Tuning(enable_pcan=False)))
+    assert cbor2.loads(opened.image.front_end)[7] == wanted
+    node = Node(libnode, KEY.public_key(), "wakeword", 1, 1 << 17, 1 << 17, 1 << 17)
+    assert node.judge(opened.members["node.img"]) is None
+    members = {name: data for name, data in opened.members.items() if not name.startswith("manifest.")}
+    members["cascade.toml"] = text.replace("enable_pcan = false", "enable_pcan = true").encode()
+    assert reason_of_bundle(seal(members, cascade="wakeword", counter=1)) == "mismatch"
 
 
 def test_building_twice_gives_the_same_file():

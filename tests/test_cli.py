@@ -13,7 +13,7 @@ from gatewayd import __version__, config, signing
 from gatewayd.cli.watch import describe
 from gatewayd.core import wire
 from gatewayd.core.registry import Node as KnownNode
-from gatewayd.core.types import Basis, GatewayState, NodeState, Opinion, Record, Slot, SlotState, State, Verdict
+from gatewayd.core.types import Basis, GatewayState, Limits, NodeState, Opinion, Record, Slot, SlotState, State, Verdict
 from gatewayd.errors import StoreError
 from gatewayd.store import Store
 from gatewayd.transports.mqtt import MqttTransport
@@ -40,7 +40,7 @@ def store(tmp_path):
             stored = [asyncio.get_running_loop().create_future() for _ in records]
             for record, done in zip(records, stored, strict=True):
                 store.submit(record, done.set_result)
-            known = info(3)._replace(slots=(SLOT,))
+            known = info(3)._replace(slots=(SLOT,), limits=Limits(1_024, 512, 6, 1 << 28, 1))
             store.save_nodes([KnownNode("n1", enrolled=True, session=3, info=known, heard_unix_s=1.8e9), KnownNode("stranger")])
             assert await asyncio.gather(*stored) == [True] * 3
 
@@ -81,6 +81,7 @@ def test_nodes_as_json(ctl):
     first, second = map(json.loads, out.splitlines())
     assert (status, first["id"], first["enrolled"], first["info"]["board"]) == (0, "n1", True, "board")
     assert first["info"]["slots"][0]["sha256"] == bytes(range(32)).hex()
+    assert first["info"]["limits"] == {"tensors": 1_024, "operators": 512, "rank": 6, "work": 1 << 28, "plan_version": 1}
     assert (second["id"], second["enrolled"], second["info"]) == ("stranger", False, None)
 
 

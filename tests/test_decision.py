@@ -12,6 +12,7 @@ from gatewayd.core import cascade as module
 from gatewayd.core import wire
 from gatewayd.core.decision import decide
 from gatewayd.core.escalation import Admission, Escalations
+from gatewayd.core.microfrontend import Parameters, Tuning, encode
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Basis, Opinion, Reason, Verdict
 from gatewayd.errors import CascadeError
@@ -133,6 +134,10 @@ def test_the_bounds_hold_and_every_place_comes_back(steps, capacity, per_node):
         ({"node__decision__labels": []}, "test: node.decision.labels"),
         ({"node__front_end__kind": "vibration"}, "a vibration front end needs a normalisation"),
         ({"node__front_end__normalisation": "n.bin"}, "an audio front end has none"),
+        ({"node__front_end__rate_hz": 8_000}, "8000 Hz, not 16000"),
+        ({"node__front_end__window": 16}, "window"),
+        ({"node__front_end__tuning": {"gain": 1}}, "node.front_end.tuning.gain: Extra inputs are not permitted"),
+        ({"node__front_end__tuning": {"gain_bits": 14}}, "PCAN"),
         ({"policy__alone_score": 1.5}, "test: policy.alone_score"),
         ({"node": None}, "test: node: Field required"),
     ],
@@ -145,7 +150,10 @@ def test_what_is_wrong_is_named(changes, message):
 def test_the_image_carries_front_end_and_decision_by_number():
     front_end, decision = ACTIONS.node.front_end, ACTIONS.node.decision
     assert cbor2.loads(module.encode_front_end(front_end, None)) == dict(enumerate(["audio", 16_000, 30, 10, 40, 125, 7_500]))
-    assert cbor2.loads(module.encode_front_end(front_end, bytes(160)))[7] == bytes(160)
+    slow = front_end.model_copy(update={"step": 20, "tuning": Tuning(enable_pcan=False)})
+    assert cbor2.loads(module.encode_front_end(slow, None))[7] == encode(Parameters(step_ms=20, tuning=Tuning(enable_pcan=False)))
     assert cbor2.loads(module.encode_decision(decision)) == dict(enumerate(["average", 0.2, 5, ["word"], 1_000, 0, 1_000, 0]))
-    with pytest.raises(CascadeError, match="normalisation: 3 bytes, not 160"):
-        module.encode_front_end(front_end, bytes(3))
+    machine = module.FrontEnd(kind="vibration", rate_hz=8_000, window=512, step=16, channels=40, low_hz=10, high_hz=3_900)
+    assert cbor2.loads(module.encode_front_end(machine, bytes(160)))[7] == bytes(160)
+    with pytest.raises(CascadeError, match="a normalisation of 3 bytes, not 160"):
+        module.encode_front_end(machine, bytes(3))

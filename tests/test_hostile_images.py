@@ -7,7 +7,20 @@ import struct
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hostile_images import ARENA_BYTES, CAPACITY, CASCADE, COUNTER, KEY, RING_BYTES, assembled, good, hostile, protected_tlvs, signed
+from hostile_images import (
+    ARENA_BYTES,
+    CAPACITY,
+    CASCADE,
+    COUNTER,
+    KEY,
+    RING_BYTES,
+    assembled,
+    good,
+    hostile,
+    planned,
+    protected_tlvs,
+    signed,
+)
 from node_image import Node, content
 
 from gatewayd import bundle
@@ -15,7 +28,7 @@ from gatewayd.core import image
 from gatewayd.errors import RefusedError
 
 KEYS = {image.key_hash(KEY.public_key()): KEY.public_key()}
-BOTH = {"size", "header", "tlv", "digest", "key", "signature", "operators", "front-end", "decision", "model", "self-test"}
+BOTH = {"size", "header", "tlv", "digest", "key", "signature", "operators", "front-end", "decision", "plan", "model", "self-test"}
 
 
 @pytest.fixture
@@ -45,6 +58,14 @@ def test_a_protected_tlv_that_nobody_knows_means_nothing(node):
     assert node.judge(data) is None
 
 
+def test_a_plan_says_what_its_model_wants(node):
+    more = struct.pack("<I", ARENA_BYTES + 1)  # without the plan
+    data = signed(payload=planned(image.parse(good()).payload), ARENA=more)
+    assert accept(data).arena_bytes == ARENA_BYTES + 1
+    assert node.judge(data) is None
+    assert node.judge(signed(ARENA=more)) == "arena"
+
+
 def test_a_gateway_refuses_each_with_its_reason():
     seen, names = set(), set()
     for one in hostile():
@@ -66,7 +87,7 @@ def test_a_node_refuses_each_with_its_reason(node):
         reason = node.judge(one.data)
         assert reason in one.reasons, one.name
         seen.add(reason)
-    assert seen == BOTH | {"cascade", "capacity", "counter", "arena"}
+    assert seen == BOTH | {"cascade", "capacity", "counter", "arena", "limits"}
 
 
 def test_a_node_that_trusts_nobody_takes_nothing(node):

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from m4 import Job, Kind
 from nn_native import Model
-from test_frontend import STEP, FrontEnd, signal
-from test_nn import PUBLIC, WAKE_WORDS, some_inputs, speech_features
+from nn_tflm import some_inputs
+from test_frontend import OTHERS, STEP, FrontEnd, reference_signal, signal
+from test_nn import PUBLIC, WAKE_WORDS, speech_features
 from test_vibration_frontend import front_end, machine_like
+
+from gatewayd.core.microfrontend import encode
 
 if TYPE_CHECKING:
     import ctypes
@@ -98,6 +101,14 @@ def test_audio_features(preset: str, libnode: ctypes.CDLL) -> None:
     (outcome,) = m4.run([Job(Kind.AUDIO, inputs=pieces)], preset)
     rows = [np.frombuffer(row, "<u2") for step in outcome.steps for _, row in step.records]
     assert np.array_equal(rows, FrontEnd(libnode).rows(samples[: 500 * len(pieces)], np.array([500])))
+
+
+def test_audio_features_of_other_parameters(preset: str, libnode: ctypes.CDLL) -> None:
+    samples, given = reference_signal()[::5], [encode(parameters) for parameters, _ in OTHERS.values()]
+    outcomes = m4.run([Job(Kind.AUDIO, data, [samples.tobytes()]) for data in given], preset)
+    for data, outcome in zip(given, outcomes, strict=True):
+        rows = [np.frombuffer(row, "<u2") for _, row in outcome.steps[0].records]
+        assert np.array_equal(rows, FrontEnd(libnode, data).rows(samples, np.array([500])))
 
 
 def test_vibration_features(preset: str, host_build: Path) -> None:

@@ -17,8 +17,8 @@ from smpclient.requests.image_management import ImageStatesWrite
 from cascades.vibration import simulator
 from gatewayd import bundle, signing
 from gatewayd.core import image as images
-from gatewayd.core import wire
-from gatewayd.core.types import Basis, Event, GatewayState, Info, NodeState, Reason, State, Verdict, Vitals
+from gatewayd.core import tflite, wire
+from gatewayd.core.types import Basis, Event, GatewayState, Info, Limits, NodeState, Reason, State, Verdict, Vitals
 from gatewayd.demo import site
 from gatewayd.smp import NodeLink, SmpLinks
 
@@ -128,6 +128,7 @@ async def test_birth_goodbye_and_death(place, image):
             info = (await place.wait_for(Info))[0]
             assert [slot.state for slot in info.slots] == ["confirmed", *["empty"] * 7]
             assert (info.slots[0].cascade, info.slots[0].size_bytes, info.vitals_interval_s) == ("vibration", image.stat().st_size, 600)
+            assert info.limits == Limits(1_024, 1_024, 6, 1 << 28, tflite.PLAN_VERSION)
             assert (await place.wait_for(Vitals))[0].cascades[0].model == info.slots[0].sha256[:8]
             assert await site.end(running) == 0
         assert (await place.state(NodeState.DISCONNECTED)).session == 1

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatewayd.core import wire
-from gatewayd.core.cascade import FrontEnd, NodeDecision, encode_decision, encode_front_end
+from gatewayd.core.cascade import NodeDecision, encode_decision
 from gatewayd.core.types import (
     Basis,
     CascadeVitals,
@@ -144,7 +144,7 @@ class FrontEndC(c.Structure):
     _fields_ = (
         ("kind", c.c_int),
         *((key, c.c_uint32) for key in ("rate_hz", "window", "step", "channels", "low_hz", "high_hz")),
-        ("normalisation", Span),
+        ("parameters", Span),
     )
 
 
@@ -399,12 +399,11 @@ def test_gateway_state(node, state, time_s):
     st.sampled_from(["audio", "vibration"]),
     st.integers(1, 2**32 - 1),
     st.integers(1, 64),
-    st.binary(min_size=256, max_size=256) | st.none(),
+    st.binary(max_size=300) | st.none(),
 )
-def test_front_end(node, kind, number, channels, normalisation):
-    normalisation = normalisation and normalisation[: 4 * channels]
-    front_end = FrontEnd(kind=kind, rate_hz=number, window=number, step=1, channels=channels, low_hz=0, high_hz=number)
-    payload = encode_front_end(front_end, normalisation)
+def test_front_end(node, kind, number, channels, parameters):
+    values = (kind, number, number, 1, channels, 0, number, parameters)
+    payload = cbor2.dumps({key: value for key, value in enumerate(values) if value is not None})
     found = decode(node, "front-end", payload)
     assert ("audio", "vibration")[found.kind] == kind
     assert (found.rate_hz, found.window, found.step, found.channels, found.low_hz, found.high_hz) == (
@@ -415,7 +414,7 @@ def test_front_end(node, kind, number, channels, normalisation):
         0,
         number,
     )
-    assert found.normalisation.bytes() == (normalisation or b"")
+    assert found.parameters.bytes() == (parameters or b"")
 
 
 @given(

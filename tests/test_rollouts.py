@@ -201,15 +201,17 @@ async def test_a_canary_that_refuses_halts_the_rollout_before_anybody_else_is_as
     assert site.ledger.active() == {}
 
 
-async def test_admission_refuses_before_a_byte_is_sent(site):
+@pytest.mark.parametrize("reason", ["arena", "limits"])
+async def test_admission_refuses_before_a_byte_is_sent(site, reason):
     node = site.nodes["n0"]
     full = node.info()
-    node.info = lambda: full._replace(arena_bytes=1)
+    less = {"arena": {"arena_bytes": 1}, "limits": {"limits": full.limits._replace(operators=3)}}
+    node.info = lambda: full._replace(**less[reason])
     site.tell("n0", said=True)
     one = site.add()
     async with site.life():
         await site.ends(one)
-    assert (site.state(one), site.ledger.updates(one)["n0"].reason) == (State.ROLLED_BACK, "arena")
+    assert (site.state(one), site.ledger.updates(one)["n0"].reason) == (State.ROLLED_BACK, reason)
     assert node.asked == []
 
 

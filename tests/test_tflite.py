@@ -1,5 +1,6 @@
-"""What a model needs, as the gateway reads it: counts and the header of its plan. That offsets may lie is in test_minify."""
+"""What a model needs, as the gateway reads it: counts and what its plan says. That offsets may lie is in test_minify."""
 
+import importlib.util
 import itertools
 import struct
 from pathlib import Path
@@ -7,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from hostile_images import planned
+from nn_native import Model
 from tflite_builder import Builder, with_metadata
 
-from gatewayd.core.tflite import PlanHeader, needs, plan_header
+from gatewayd.core.tflite import Plan, needs, plan_of
 from gatewayd.errors import RefusedError
 
+WHEEL = Path(importlib.util.find_spec("pymicro_wakeword").submodule_search_locations[0]) / "models"
+OKAY_NABU = (WHEEL / "okay_nabu.tflite").read_bytes()
 NODE = (Path(__file__).parent.parent / "cascades/vibration/node.tflite").read_bytes()
-HEADER = PlanHeader(1, 64, 1_000, 20_000, 56, 13, 2)
+PLAN = Plan(1, 64, 1_000, 20_000, 56, 13, 2, 0)
 
 
 def plan(*, magic=b"nnp1", **changed):
-    return struct.pack("<4s4I2H", magic, *HEADER._replace(**changed)[1:]).ljust(64, b"?")
+    return struct.pack("<4s4I2H", magic, *PLAN._replace(**changed)[1:-1]).ljust(64, b"?")
 
 
 def test_counts_are_those_of_the_largest_subgraph():
@@ -37,16 +42,16 @@ def test_a_real_model():
 
 
 def test_the_newest_plan_that_is_understood():
-    assert plan_header(with_metadata(NODE, ("nn_plan", plan()))) == HEADER
-    assert plan_header(with_metadata(NODE, ("other", b"?"), ("nn_plan", plan()), ("nn_plan", plan(magic=b"nnp2")))) == HEADER
-    assert plan_header(with_metadata(NODE, ("nn_plan", plan(work=1)), ("nn_plan", plan()))) == HEADER
-    assert plan_header(with_metadata(NODE, ("nn_plan", plan(magic=b"nnp2")), ("nn_plans", plan()))) is None
+    assert plan_of(with_metadata(NODE, ("nn_plan", plan()))) == PLAN
+    assert plan_of(with_metadata(NODE, ("other", b"?"), ("nn_plan", plan()), ("nn_plan", plan(magic=b"nnp2")))) == PLAN
+    assert plan_of(with_metadata(NODE, ("nn_plan", plan(work=1)), ("nn_plan", plan()))) == PLAN
+    assert plan_of(with_metadata(NODE, ("nn_plan", plan(magic=b"nnp2")), ("nn_plans", plan()))) is None
 
 
 def test_a_node_looks_at_so_many_entries():
     others = [("other", b"?")] * 15
-    assert plan_header(with_metadata(NODE, *others, ("nn_plan", plan()))) == HEADER
-    assert plan_header(with_metadata(NODE, *others, ("other", b"?"), ("nn_plan", plan()))) is None
+    assert plan_of(with_metadata(NODE, *others, ("nn_plan", plan()))) == PLAN
+    assert plan_of(with_metadata(NODE, *others, ("other", b"?"), ("nn_plan", plan()))) is None
 
 
 @pytest.mark.parametrize("data", [b"", plan()[:23], plan(size_bytes=65)])
@@ -61,3 +66,13 @@ def test_a_plan_that_is_not_there_is_a_lie_of_the_model():
     b.model.metadata[0].buffer = 99
     with pytest.raises(RefusedError, match=r"^model"):
         needs(b.pack())
+
+
+def test_a_plan_needs_the_memory_that_the_engine_then_uses():
+    """To open the small model takes more than to run it; the streaming one is the other way round, and has variables."""
+    small, streaming = (planned(model) for model in (NODE, OKAY_NABU))
+    for model in (small, streaming):
+        assert plan_of(model).arena_bytes == Model(model).arena_used
+    assert plan_of(small).arena_bytes > plan_of(small).data_bytes
+    assert plan_of(streaming).arena_bytes == plan_of(streaming).data_bytes
+    assert plan_of(streaming).variables == 6

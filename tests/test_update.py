@@ -1,12 +1,14 @@
 """core/update: the table, deadlines, going on after a gap at any moment, admission."""
 
+import struct
 from pathlib import Path
 
 import cbor2
 import pytest
+from tflite_builder import with_metadata
 
 from gatewayd.core.image import Image
-from gatewayd.core.types import Info, Slot, SlotState
+from gatewayd.core.types import Info, Limits, Slot, SlotState
 from gatewayd.core.update import (
     BAD,
     DEADLINE_S,
@@ -219,6 +221,47 @@ def test_an_image_that_fits_is_admitted():
 )
 def test_each_misfit_has_its_reason(reason, change):
     assert admit(image(**change), info()) == reason
+
+
+NODE_MODEL = (Path(__file__).parents[1] / "cascades/vibration/node.tflite").read_bytes()  # 13 tensors, 4 operators, 2 dimensions
+LIMITS = Limits(tensors=13, operators=4, rank=2, work=5_000, plan_version=1)
+
+
+def planned(data_bytes=400, work=5_000):
+    header = b"nnp1" + struct.pack("<4I2H", 24, data_bytes, work, 24, 13, 0)
+    return image(payload=with_metadata(NODE_MODEL, ("nn_plan", header)))
+
+
+def told(**limits):
+    return info()._replace(arena_bytes=400, limits=LIMITS._replace(**limits))
+
+
+def test_a_model_is_held_against_the_limits_that_a_node_tells():
+    one = planned()
+    assert admit(one, told()) is None
+    for limit in ("tensors", "operators", "rank", "work"):
+        assert admit(one, told(**{limit: getattr(LIMITS, limit) - 1})) == "limits"
+    without_plan = image(payload=NODE_MODEL)
+    assert admit(without_plan, told(rank=1)) == "limits"
+    assert admit(without_plan, told(work=0)) is None  # which the node finds out
+
+
+def test_the_limits_come_after_what_else_is_wrong():
+    assert admit(planned()._replace(front_end=cbor2.dumps({0: "vibration"})), told(rank=1)) == "front-end"
+
+
+def test_a_plan_says_how_much_memory_is_needed_where_a_node_reads_it():
+    frugal, greedy = planned(data_bytes=400)._replace(arena_bytes=401), planned(data_bytes=401)
+    assert admit(frugal, told()) is None
+    assert admit(greedy, told()) == "arena"
+    for node in (told(plan_version=2), told(plan_version=0), told()._replace(limits=None)):
+        assert admit(frugal, node) == "arena"
+        assert admit(greedy, node) is None
+
+
+def test_opening_a_plan_may_need_more_memory_than_running_it():
+    assert admit(planned(data_bytes=16), told()._replace(arena_bytes=13 * 16)) is None
+    assert admit(planned(data_bytes=16), told()._replace(arena_bytes=13 * 16 - 1)) == "arena"
 
 
 def test_the_slot_that_is_in_use_is_no_room():

@@ -8,7 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.core import types, wire
-from gatewayd.core.types import CascadeVitals, Event, GatewayState, Info, Limits, NodeState, Reason, Slot, SlotState, State, Verdict, Vitals, Window
+from gatewayd.core.types import (
+    CascadeVitals,
+    Event,
+    GatewayState,
+    Info,
+    Limits,
+    NodeState,
+    Reason,
+    Slot,
+    SlotState,
+    State,
+    Verdict,
+    Vitals,
+    Window,
+)
 from gatewayd.errors import DecodeError
 
 u32 = st.integers(0, 2**32 - 1)

@@ -95,8 +95,11 @@ def _when(unix_s: float) -> str:
 def _node(node: StoredNode) -> dict[str, Any]:
     plain = node._asdict()
     del plain["keys"]
-    if node.info:
-        plain["info"] = {**node.info._asdict(), "operators": node.info.operators.hex(), "slots": [_slot(slot) for slot in node.info.slots]}
+    info = node.info
+    if info:
+        limits = info.limits._asdict() if info.limits else None
+        slots = [_slot(slot) for slot in info.slots]
+        plain["info"] = {**info._asdict(), "operators": info.operators.hex(), "slots": slots, "limits": limits}
     return plain
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import cbor2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gatewayd.core import microfrontend
 from gatewayd.core.types import CascadeName
 from gatewayd.errors import CascadeError, RefusedError
 
@@ -24,7 +25,8 @@ class FrontEnd(_Frozen):
     channels: Annotated[int, Field(gt=0, le=64)]
     low_hz: Annotated[int, Field(ge=0)]
     high_hz: Annotated[int, Field(gt=0)]
-    normalisation: str | None = None  # a file beside cascade.toml: two little-endian int16 (offset, gain) for each channel
+    normalisation: str | None = None  # vibration: a file beside cascade.toml, two little-endian int16 (offset, gain) for each channel
+    tuning: microfrontend.Tuning | None = None  # audio: what is not standard behind the filter bank
 
 
 class NodeDecision(_Frozen):
@@ -88,9 +90,14 @@ class Cascade(_Frozen):
     policy: Policy = Policy()
 
     @model_validator(mode="after")
-    def _vibration_is_normalised(self) -> "Cascade":
-        if (self.node.front_end.kind == "vibration") != (self.node.front_end.normalisation is not None):
+    def _front_end_fits_its_kind(self) -> "Cascade":
+        front_end = self.node.front_end
+        if (front_end.kind == "vibration") != (front_end.normalisation is not None):
             raise ValueError("a vibration front end needs a normalisation, an audio front end has none")
+        if front_end.kind == "audio":
+            _encode_front_end(front_end, _audio(front_end))
+        elif front_end.tuning is not None:
+            raise ValueError("a vibration front end has no tuning")
         return self
 
 
@@ -104,11 +111,37 @@ def parse(document: dict[str, Any], source: str) -> Cascade:
 
 
 def encode_front_end(front_end: FrontEnd, normalisation: bytes | None) -> bytes:
-    """The image's TLV 0x00A3, docs/nodelink.cddl `front-end`. Raises CascadeError where `normalisation` does not fit."""
-    if normalisation is not None and len(normalisation) != 4 * front_end.channels:
-        raise CascadeError(f"normalisation: {len(normalisation)} bytes, not {4 * front_end.channels}")
-    values = (*(getattr(front_end, name) for name in _FRONT_END), normalisation)
+    """The image's TLV 0x00A3, docs/nodelink.cddl `front-end`. Raises CascadeError where no node can do it."""
+    try:
+        return _encode_front_end(front_end, _audio(front_end) if front_end.kind == "audio" else normalisation)
+    except ValueError as error:
+        raise CascadeError(f"front end: {error}") from error
+
+
+def _encode_front_end(front_end: FrontEnd, parameters: bytes | None) -> bytes:
+    if front_end.kind == "vibration":
+        if parameters is None or len(parameters) != 4 * front_end.channels:
+            raise ValueError(f"a normalisation of {len(parameters or b'')} bytes, not {4 * front_end.channels}")
+    elif front_end.rate_hz != microfrontend.RATE_HZ:
+        raise ValueError(f"{front_end.rate_hz} Hz, not {microfrontend.RATE_HZ}")
+    elif parameters is None:
+        if _audio_parameters(front_end) != microfrontend.Parameters():
+            raise ValueError("no parameters, and it is not the standard one")
+    elif microfrontend.check(parameters) != microfrontend.layout(_audio_parameters(front_end)):
+        raise ValueError("parameters of another one")
+    values = (*(getattr(front_end, name) for name in _FRONT_END), parameters)
     return cbor2.dumps({key: value for key, value in enumerate(values) if value is not None})
+
+
+def _audio(front_end: FrontEnd) -> bytes | None:
+    """What a node must be told: nothing of the standard parameters."""
+    parameters = _audio_parameters(front_end)
+    return None if parameters == microfrontend.Parameters() else microfrontend.encode(parameters)
+
+
+def _audio_parameters(front_end: FrontEnd) -> microfrontend.Parameters:
+    numbers = front_end.window, front_end.step, front_end.channels, front_end.low_hz, front_end.high_hz
+    return microfrontend.Parameters(*numbers, front_end.tuning or microfrontend.Tuning())
 
 
 def encode_decision(decision: NodeDecision) -> bytes:
@@ -121,11 +154,11 @@ def check_encoded(front_end: bytes, decision: bytes) -> None:
     """Whether these are what the two encoders write. Raises RefusedError: "front-end" or "decision"."""
 
     def front_end_again(fields: dict[str, Any]) -> bytes:
-        normalisation = fields.pop("normalisation", None)
-        return encode_front_end(FrontEnd.model_validate(fields), normalisation)
+        parameters = fields.pop("parameters", None)
+        return _encode_front_end(FrontEnd.model_validate(fields), parameters)
 
-    if not _is_encoded(front_end, (*_FRONT_END, "normalisation"), front_end_again):
-        raise RefusedError("front-end", "it does not decode")
+    if not _is_encoded(front_end, (*_FRONT_END, "parameters"), front_end_again):
+        raise RefusedError("front-end", "it does not decode, or no node can do it")
     if not _is_encoded(decision, _DECISION, lambda fields: encode_decision(NodeDecision.model_validate(fields))):
         raise RefusedError("decision", "it does not decode")
 

@@ -16,22 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SUBGRAPHS, MAX_ITEMS = 16, 4096  # bound the work: a table may be named more than once
-PLAN_NAME, PLAN_VERSION = b"nn_plan", 1
+PLAN_NAME, PLAN_VERSION = "nn_plan", 1
 _MAX_METADATA = 16  # entries in which a node looks for a plan
-_U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
-_PLAN = struct.Struct("<4s4I2H")  # the engine's plan_t: its magic is "nnp" and the version's digit
+_RESOURCE = 13  # TensorType: a variable's handle
+_U8, _U16, _U32, _I32 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
+PLAN_HEADER = struct.Struct("<4s4I2H")  # the engine's plan_t: its magic, bytes, data bytes, work, reset, tensors of both subgraphs
+PLAN_MAGIC = b"nnp%d" % PLAN_VERSION
 
 
-class PlanHeader(NamedTuple):
-    """What a plan says of itself; `data_bytes` is the arena in which a node runs it, `work` an invocation's multiply-accumulates."""
+class Plan(NamedTuple):
+    """What a model's plan says of itself, in its header; whether it is right, a node finds out."""
 
     version: int
     size_bytes: int
     data_bytes: int
-    work: int
+    work: int  # an invocation's multiply-accumulates, and other elements
     reset: int  # offset of its first record for a reset
     main_tensors: int
     init_tensors: int
+    variables: int  # whose handles the model has
+
+    @property
+    def arena_bytes(self) -> int:
+        """What a node needs that reads it: to run, or before that to open it, 16 bytes for each variable and tensor of a subgraph."""
+        return max(self.data_bytes, 16 * (self.variables + max(self.main_tensors, self.init_tensors)))
 
 
 class Needs(NamedTuple):
@@ -41,7 +49,7 @@ class Needs(NamedTuple):
     tensors: int
     operators: int
     rank: int
-    plan: PlanHeader | None  # None: it brings none of PLAN_VERSION
+    plan: Plan | None  # None: it brings none of PLAN_VERSION
 
 
 def operators(model: bytes) -> bytes:
@@ -49,8 +57,8 @@ def operators(model: bytes) -> bytes:
     return needs(model).operator_set
 
 
-def plan_header(model: bytes) -> PlanHeader | None:
-    """The header of the plan that `model` brings. Raises RefusedError, as needs()."""
+def plan_of(model: bytes) -> Plan | None:
+    """The plan that `model` brings. Raises RefusedError, as needs()."""
     return needs(model).plan
 
 
@@ -72,7 +80,13 @@ def needs(model: bytes) -> Needs:
     sizes = (_check_graph(graph, len(codes), len(buffers)) for graph in graphs)
     tensors, nodes, rank = map(max, zip(*sizes, strict=True))
     bitmap: int = sum(1 << number for number in set(codes))
-    return Needs(bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little"), tensors, nodes, rank, _plan(root, buffers))
+    operator_set = bitmap.to_bytes(bitmap.bit_length() // 8 + 1, "little")
+    return Needs(operator_set, tensors, nodes, rank, _plan(root, graphs[0], buffers))
+
+
+def buffer_offsets(model: bytes) -> list[int]:
+    """Where the content of each buffer begins in the file; 0: it is empty. Raises RefusedError ("model")."""
+    return [buffer.start(0) for buffer in _Table(model, _at(model, _U32, 0)).tables(4)]
 
 
 def _code(table: _Table) -> int:
@@ -109,21 +123,22 @@ def _check_tensor(tensor: _Table, buffers: int) -> int:
     return len(tensor.vector(0, 4)) // 4
 
 
-def _plan(root: _Table, buffers: list[_Table]) -> PlanHeader | None:
+def _plan(root: _Table, main: _Table, buffers: list[_Table]) -> Plan | None:
     """Of several the last one, as the engine has it."""
     found = None
+    variables = sum(tensor.number(1, _U8) == _RESOURCE for tensor in main.tables(0))
     for entry in itertools.islice(root.tables(6), _MAX_METADATA):
-        if entry.vector(0, 1) != PLAN_NAME:
+        if entry.vector(0, 1) != PLAN_NAME.encode():
             continue
         number = entry.number(1, _U32)
         if number >= len(buffers):
             _refuse("a plan's buffer is not there")
         data = buffers[number].vector(0, 1)
-        if len(data) < _PLAN.size:
+        if len(data) < PLAN_HEADER.size:
             _refuse("a plan is cut short", "plan")
-        magic, *numbers = _PLAN.unpack_from(data)
-        if magic == b"nnp%d" % PLAN_VERSION:
-            found = PlanHeader(PLAN_VERSION, *numbers)
+        magic, *numbers = PLAN_HEADER.unpack_from(data)
+        if magic == PLAN_MAGIC:
+            found = Plan._make((PLAN_VERSION, *numbers, variables))
             if found.size_bytes > len(data):
                 _refuse("a plan is cut short", "plan")
     return found
@@ -150,12 +165,16 @@ class _Table:
         at = self._field(field)
         return _at(self._data, kind, at) if at else 0
 
-    def vector(self, field: int, item_bytes: int) -> bytes:
+    def start(self, field: int) -> int:
+        """Where the vector's first item is, or 0."""
         at = self._field(field)
-        if not at:
+        return at + _at(self._data, _U32, at) + 4 if at else 0
+
+    def vector(self, field: int, item_bytes: int) -> bytes:
+        start = self.start(field)
+        if not start:
             return b""
-        at += _at(self._data, _U32, at)
-        start, size = at + 4, _at(self._data, _U32, at) * item_bytes
+        size = _at(self._data, _U32, start - 4) * item_bytes
         if start + size > len(self._data):
             _refuse("a vector is longer than the file")
         return self._data[start : start + size]
@@ -170,7 +189,7 @@ class _Table:
         items = self.vector(field, 4)
         if len(items) > 4 * most:
             _refuse("too many parts")
-        start = self._field(field) + _at(self._data, _U32, self._field(field)) + 4 if items else 0
+        start = self.start(field)
         for i, (offset,) in enumerate(_U32.iter_unpack(items)):
             yield _Table(self._data, start + 4 * i + offset)
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import cbor2
 
+from gatewayd.core import tflite
 from gatewayd.core.image import Image
-from gatewayd.core.types import Info, Slot, SlotState
+from gatewayd.core.types import Info, Limits, Slot, SlotState
 from gatewayd.errors import GatewaydError
 
 
@@ -201,7 +202,8 @@ def due_s(update: Update) -> float:
 def admit(image: Image, info: Info) -> str | None:
     """Why a node would refuse an image, before a byte of it is sent; None where it would take it.
 
-    The reasons, each a metric's label: cascade, capacity, counter, arena, operators, front-end.
+    The reasons, each a metric's label: cascade, capacity, counter, arena, operators, front-end, limits. A node that does not tell
+    its limits says itself what is beyond them. Raises RefusedError where the image's model was never checked, and lies.
     """
     own = {slot.image for slot in info.slots if slot.image and slot.cascade == image.cascade}
     slots = [slot for slot in info.slots if slot.image in own]
@@ -211,11 +213,23 @@ def admit(image: Image, info: Info) -> str | None:
         "cascade": not own,
         "capacity": image.size_bytes > capacity_bytes,
         "counter": image.counter < confirmed,
-        "arena": image.arena_bytes > info.arena_bytes,
+        "arena": _arena_bytes(image, info.limits) > info.arena_bytes,
         "operators": int.from_bytes(image.operators, "little") & ~int.from_bytes(info.operators, "little"),
         "front-end": _front_end(image.front_end) not in info.front_ends,
+        "limits": info.limits is not None and _is_beyond(info.limits, tflite.needs(image.payload)),
     }
     return next((reason for reason, fault in faults.items() if fault), None)
+
+
+def _arena_bytes(image: Image, limits: Limits | None) -> int:
+    """What the image says; on a node that reads the model's plan, what that says."""
+    plan = tflite.plan_of(image.payload) if limits else None
+    return plan.arena_bytes if plan and limits and plan.version == limits.plan_version else image.arena_bytes
+
+
+def _is_beyond(limits: Limits, needs: tflite.Needs) -> bool:
+    work = needs.plan.work if needs.plan else 0  # without a plan the node counts
+    return needs.tensors > limits.tensors or needs.operators > limits.operators or needs.rank > limits.rank or work > limits.work
 
 
 def _front_end(encoded: bytes) -> str | None:

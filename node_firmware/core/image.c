@@ -36,10 +36,10 @@ typedef struct area {
 
 const char *image_fault_name(image_fault_t fault)
 {
-    static const char *const names[FAULT_COUNT] = {NULL,        "size",      "header",    "tlv",      "digest",
-                                                   "key",       "signature", "cascade",   "capacity", "counter",
-                                                   "arena",     "operators", "front-end", "decision", "model",
-                                                   "self-test", "flash",     "reset",     "deadline", "reverted"};
+    static const char *const names[FAULT_COUNT] = {
+        NULL,       "size",    "header",   "tlv",       "digest",    "key",      "signature", "cascade",
+        "capacity", "counter", "arena",    "operators", "front-end", "decision", "model",     "self-test",
+        "flash",    "reset",   "deadline", "reverted",  "limits",    "plan"};
     return (unsigned)fault < FAULT_COUNT ? names[fault] : NULL;
 }
 

@@ -8,8 +8,8 @@
 #define IMAGE_VERSION_BYTES 24 /* 255.255.65535+4294967295 */
 #define IMAGE_KEY_BYTES     32 /* Ed25519 */
 
-/* Why an image is refused: the words of docs/nodelink.md, in its order; the last ones are said of slots only. The
- * numbers are in flash: none is ever changed. */
+/* Why an image is refused: the words of docs/nodelink.md; from FAULT_FLASH to FAULT_REVERTED they are said of slots
+ * only. The numbers are in flash: none is ever changed, and new ones go to the end. */
 typedef enum image_fault {
     FAULT_NONE,
     FAULT_SIZE,
@@ -31,6 +31,8 @@ typedef enum image_fault {
     FAULT_RESET,    /* a trial ended: with a reset, */
     FAULT_DEADLINE, /* because nobody watched it any more, */
     FAULT_REVERTED, /* or because it was asked to */
+    FAULT_LIMITS,
+    FAULT_PLAN,
     FAULT_COUNT
 } image_fault_t;
 

@@ -282,7 +282,7 @@ int front_end_decode(front_end_t *front_end, span_t cbor)
                                  &front_end->channels,
                                  &front_end->low_hz,
                                  &front_end->high_hz};
-    front_end->normalisation = (span_t){NULL, 0};
+    front_end->parameters = (span_t){NULL, 0};
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
         const unsigned k = key(&r, &seen);
         if (k == 0) {
@@ -290,7 +290,7 @@ int front_end_decode(front_end_t *front_end, span_t cbor)
         } else if (k < COUNT(numbers)) {
             *numbers[k] = (uint32_t)cbor_uint(&r, UINT32_MAX);
         } else if (k == COUNT(numbers)) {
-            front_end->normalisation = cbor_bytes(&r);
+            front_end->parameters = cbor_bytes(&r);
         } else {
             r.failed = true;
         }

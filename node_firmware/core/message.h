@@ -74,7 +74,7 @@ typedef enum front_end_kind { FRONT_END_AUDIO, FRONT_END_VIBRATION } front_end_k
 typedef struct front_end {
     front_end_kind_t kind;
     uint32_t rate_hz, window, step, channels, low_hz, high_hz;
-    span_t normalisation;
+    span_t parameters; /* audio: audio_parameters_read()'s; vibration: offset and gain of each band */
 } front_end_t;
 
 typedef struct decision {

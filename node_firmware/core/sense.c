@@ -26,11 +26,18 @@ uint32_t sense_ring_bytes(const image_t *image)
     return clip_bytes(image, ms) + ADPCM_BLOCK;
 }
 
-static bool audio_fits(const front_end_t *f)
+static bool is_samples(uint32_t ms, uint32_t samples)
 {
-    return f->rate_hz == AUDIO_RATE_HZ && f->window == AUDIO_WINDOW * 1000 / AUDIO_RATE_HZ &&
-           f->step == AUDIO_STEP * 1000 / AUDIO_RATE_HZ && f->channels == AUDIO_CHANNELS && f->low_hz == 125 &&
-           f->high_hz == 7500 && f->normalisation.size == 0;
+    return (uint64_t)ms * AUDIO_RATE_HZ == (uint64_t)samples * 1000;
+}
+
+/* False where the front end has no valid parameters, or others than its numbers say. */
+static bool read_audio(audio_parameters_t *p, const front_end_t *f)
+{
+    const bool standard = f->parameters.data == NULL;
+    return audio_parameters_read(p, f->parameters.data, f->parameters.size) == 0 && f->rate_hz == AUDIO_RATE_HZ &&
+           is_samples(f->window, p->window) && is_samples(f->step, p->step) && f->channels == p->channels &&
+           (!standard || (f->low_hz == 125 && f->high_hz == 7500));
 }
 
 static int16_t get_i16(const uint8_t *at)
@@ -42,7 +49,7 @@ static int16_t get_i16(const uint8_t *at)
 static bool configure_vibration(vibration_config_t *config, const front_end_t *f)
 {
     if (f->window != FFT_SIZE || f->step > UINT16_MAX || f->channels > VIBRATION_MAX_BANDS || f->low_hz > UINT16_MAX ||
-        f->high_hz > UINT16_MAX || f->normalisation.size != 4 * f->channels) {
+        f->high_hz > UINT16_MAX || f->parameters.size != 4 * f->channels) {
         return false;
     }
     *config = (vibration_config_t){.rate_hz = f->rate_hz,
@@ -51,18 +58,19 @@ static bool configure_vibration(vibration_config_t *config, const front_end_t *f
                                    .low_hz = (uint16_t)f->low_hz,
                                    .high_hz = (uint16_t)f->high_hz};
     for (uint32_t i = 0; i < f->channels; i++) {
-        config->offset[i] = get_i16(f->normalisation.data + 4 * i);
-        config->gain[i] = get_i16(f->normalisation.data + 4 * i + 2);
+        config->offset[i] = get_i16(f->parameters.data + 4 * i);
+        config->gain[i] = get_i16(f->parameters.data + 4 * i + 2);
     }
     return true;
 }
 
 image_fault_t sense_check(const image_t *image, uint32_t ring_bytes)
 {
+    audio_parameters_t parameters;
     vibration_config_t config;
     const front_end_t *const f = &image->front_end;
     const bool fits = f->kind == FRONT_END_AUDIO
-                          ? audio_fits(f)
+                          ? read_audio(&parameters, f)
                           : configure_vibration(&config, f) && vibration_frontend_accepts(&config);
     if (!fits) {
         return FAULT_FRONT_END;
@@ -94,6 +102,10 @@ image_fault_t sense_open_model(nn_t *nn, const image_t *image, uint8_t *arena, u
         return FAULT_ARENA;
     case NN_E_OPERATOR:
         return FAULT_OPERATORS;
+    case NN_E_LIMIT:
+        return FAULT_LIMITS;
+    case NN_E_PLAN:
+        return FAULT_PLAN;
     default:
         return FAULT_MODEL;
     }
@@ -102,10 +114,14 @@ image_fault_t sense_open_model(nn_t *nn, const image_t *image, uint8_t *arena, u
 /* After sense_check(), which it cannot contradict. */
 static bool init_front_end(sense_t *s)
 {
+    audio_parameters_t parameters;
     vibration_config_t config;
     if (s->image.front_end.kind == FRONT_END_AUDIO) {
-        audio_frontend_init(&s->front_end.audio);
-        return true;
+        const bool fits = read_audio(&parameters, &s->image.front_end);
+        if (fits) {
+            audio_frontend_init(&s->front_end.audio, &parameters);
+        }
+        return fits;
     }
     return configure_vibration(&config, &s->image.front_end) &&
            vibration_frontend_init(&s->front_end.vibration, &config) == 0;
@@ -137,10 +153,10 @@ static size_t feed_front_end(sense_t *s, const int16_t *samples, size_t count, b
     int8_t *const row = s->input + s->filled;
     size_t taken;
     if (s->image.front_end.kind == FRONT_END_AUDIO) {
-        uint16_t features[AUDIO_CHANNELS];
+        uint16_t features[AUDIO_MAX_CHANNELS];
         taken = audio_frontend_feed(&s->front_end.audio, samples, count, features, ready);
         if (*ready) {
-            audio_frontend_quantize(features, row);
+            audio_frontend_quantize(&s->front_end.audio, features, row);
         }
     } else {
         int16_t features[VIBRATION_MAX_BANDS];

@@ -43,8 +43,8 @@ uint32_t sense_ring_bytes(const image_t *image);
 /* Whether this build has what front end and decision ask for: FAULT_FRONT_END, FAULT_DECISION; `ring_bytes`: for the
  * clip. */
 NODE_MUST_USE image_fault_t sense_check(const image_t *image, uint32_t ring_bytes);
-/* Opens the image's model, and sees that it fits to front end and decision: FAULT_ARENA, FAULT_OPERATORS, FAULT_MODEL.
- */
+/* Opens the image's model, and sees that it fits to front end and decision: FAULT_ARENA, FAULT_OPERATORS, FAULT_LIMITS,
+ * FAULT_PLAN, FAULT_MODEL. */
 NODE_MUST_USE image_fault_t sense_open_model(nn_t *nn, const image_t *image, uint8_t *arena, uint32_t arena_bytes);
 /* Makes `s`, whose image has been read, ready for samples, or says with the faults of both what is wrong with it. What
  * is counted since the start goes on: `s` was zero before its first model. */

@@ -70,6 +70,13 @@ static bool is_subset(span_t one, span_t other)
     return true;
 }
 
+/* What the image asks for: a plan that this build reads knows better. */
+static size_t wanted_bytes(const image_t *image)
+{
+    const size_t planned = nn_planned_bytes(image->payload.data, image->payload.size);
+    return planned != 0 ? planned : image->arena_bytes;
+}
+
 image_fault_t verify_image(const image_t *image, const verify_policy_t *policy)
 {
     uint8_t operators[OPERATORS_BYTES];
@@ -87,7 +94,7 @@ image_fault_t verify_image(const image_t *image, const verify_policy_t *policy)
     if (image->counter < policy->counter) {
         return FAULT_COUNTER;
     }
-    if (image->arena_bytes > policy->arena_bytes) {
+    if (wanted_bytes(image) > policy->arena_bytes) {
         return FAULT_ARENA;
     }
     if (!is_subset(image->operators, own)) {
@@ -123,8 +130,10 @@ image_fault_t verify_model(const image_t *image, const verify_policy_t *policy)
 {
     uint8_t operators[OPERATORS_BYTES];
     const span_t used = {operators, sizeof operators};
+    /* in as much as the image asks for, whatever there is: it may get no more later */
+    const uint32_t bytes = image->arena_bytes < policy->arena_bytes ? image->arena_bytes : policy->arena_bytes;
     nn_t nn;
-    if (image->arena_bytes > policy->arena_bytes) {
+    if (wanted_bytes(image) > policy->arena_bytes) {
         return FAULT_ARENA;
     }
     if (nn_model_operators(image->payload.data, image->payload.size, operators, sizeof operators) != NN_OK) {
@@ -133,8 +142,7 @@ image_fault_t verify_model(const image_t *image, const verify_policy_t *policy)
     if (!is_subset(used, image->operators) || !is_subset(image->operators, used)) {
         return FAULT_OPERATORS;
     }
-    /* in as much as the image asks for, whatever there is: it may get no more later */
-    const image_fault_t fault = sense_open_model(&nn, image, policy->arena, image->arena_bytes);
+    const image_fault_t fault = sense_open_model(&nn, image, policy->arena, bytes);
     if (fault != FAULT_NONE) {
         return fault;
     }

@@ -22,7 +22,7 @@ bool verify_signature(const uint8_t signature[64], const uint8_t key[IMAGE_KEY_B
 NODE_MUST_USE image_fault_t verify_origin(const image_t *image, const verify_policy_t *policy);
 /* Everything from FAULT_KEY to FAULT_DECISION, in the order of image_fault_t. */
 NODE_MUST_USE image_fault_t verify_image(const image_t *image, const verify_policy_t *policy);
-/* Opens the model in the arena and runs the self-test: FAULT_ARENA, FAULT_OPERATORS, FAULT_MODEL, FAULT_SELF_TEST. */
+/* Opens the model in the arena and runs the self-test: the faults of sense_open_model(), FAULT_SELF_TEST. */
 NODE_MUST_USE image_fault_t verify_model(const image_t *image, const verify_policy_t *policy);
 
 #endif

@@ -41,7 +41,7 @@ static void check_content(const image_t *image, const uint8_t *data, size_t size
 {
     inside(image->payload, data, size);
     inside(image->operators, data, size);
-    inside(image->front_end.normalisation, data, size);
+    inside(image->front_end.parameters, data, size);
     inside(image->inputs, data, size);
     inside(image->outputs, data, size);
     inside((span_t){image->sha256, 32}, data, size);
@@ -68,7 +68,8 @@ static void judge(image_t *image, bool is_signed)
     (void)!verify_image(image, &policy);
     image->inputs.size = image->inputs.size < SELF_TEST_BYTES ? image->inputs.size : SELF_TEST_BYTES;
     const image_fault_t fault = verify_model(image, &policy);
-    require(fault == FAULT_NONE || (fault >= FAULT_ARENA && fault <= FAULT_SELF_TEST));
+    require(fault == FAULT_NONE || (fault >= FAULT_ARENA && fault <= FAULT_SELF_TEST) || fault == FAULT_LIMITS ||
+            fault == FAULT_PLAN);
     if (fault == FAULT_NONE && sense_check(image, policy.ring_bytes) == FAULT_NONE) {
         require(sense_open(&sense, &memory) == FAULT_NONE); /* what was admitted opens */
     }

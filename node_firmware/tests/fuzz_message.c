@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         inside(verdict.action, data, size);
     }
     if (front_end_decode(&front_end, span) == NODE_OK) {
-        inside(front_end.normalisation, data, size);
+        inside(front_end.parameters, data, size);
     }
     if (decision_decode(&decision, span) == NODE_OK) {
         (void)!detect_init(&detect, &decision.detect);

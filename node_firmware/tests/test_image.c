@@ -30,7 +30,7 @@ static void test_what_is_in_it(void **state)
     assert_int_equal(image.arena_bytes, 1024);
     assert_int_equal(image.operators.size, 2);
     assert_int_equal(image.front_end.kind, FRONT_END_VIBRATION);
-    assert_int_equal(image.front_end.normalisation.size, 16);
+    assert_int_equal(image.front_end.parameters.size, 16);
     assert_int_equal(image.decision.detect.rule, DETECT_ERROR);
     assert_int_equal(image.decision.clip_ms, 2000);
     assert_int_equal(image.inputs.size, 128);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "frontend/tables.h"
 #include "test.h"
 #include "vector.h"
 
@@ -96,21 +97,37 @@ static void test_what_this_build_does_not_have(void **state)
     assert_int_equal(verify_image(&image, &policy), FAULT_DECISION);
 }
 
-static void test_an_audio_front_end_is_the_one_that_there_is(void **state)
+static void assert_only_this_audio(image_t *audio, bool band)
+{
+    front_end_t *const f = &audio->front_end;
+    uint32_t *const numbers[] = {&f->rate_hz, &f->window, &f->step, &f->channels, &f->low_hz, &f->high_hz};
+    assert_int_equal(sense_check(audio, ADPCM_BLOCK), FAULT_NONE);
+    for (unsigned i = 0; i < (band ? 6 : 4); i++) {
+        ++*numbers[i];
+        assert_int_equal(sense_check(audio, ADPCM_BLOCK), FAULT_FRONT_END);
+        --*numbers[i];
+        *numbers[i] += UINT32_C(1) << 25; /* times the rate, this is 0 in 32 bits */
+        assert_int_equal(sense_check(audio, ADPCM_BLOCK), FAULT_FRONT_END);
+        *numbers[i] -= UINT32_C(1) << 25;
+    }
+}
+
+static void test_an_audio_front_end_is_the_standard_one_or_brings_its_parameters(void **state)
 {
     (void)state;
-    image_t audio = {.front_end = {FRONT_END_AUDIO, AUDIO_RATE_HZ, 30, 10, AUDIO_CHANNELS, 125, 7500, {NULL, 0}},
+    image_t audio = {.front_end = {FRONT_END_AUDIO, AUDIO_RATE_HZ, 30, 10, 40, 125, 7500, {NULL, 0}},
                      .decision.detect = {.rule = DETECT_AVERAGE, .cutoff = 0.5F, .window = 1}};
-    front_end_t *const f = &audio.front_end;
-    assert_int_equal(sense_check(&audio, ADPCM_BLOCK), FAULT_NONE);
-    uint32_t *const numbers[] = {&f->rate_hz,           &f->window, &f->step, &f->channels, &f->low_hz, &f->high_hz,
-                                 &f->normalisation.size};
-    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        ++*numbers[i];
-        assert_int_equal(sense_check(&audio, ADPCM_BLOCK), FAULT_FRONT_END);
-        --*numbers[i];
-    }
-    f->window += UINT32_C(1) << 25; /* times the rate, this is 0 in 32 bits */
+    assert_only_this_audio(&audio, true);
+    uint8_t parameters[AUDIO_STANDARD_BYTES];
+    memcpy(parameters, audio_standard, sizeof parameters);
+    parameters[2] = 320 & 0xff; /* the step */
+    parameters[3] = 320 >> 8;
+    audio.front_end.parameters = (span_t){parameters, sizeof parameters};
+    audio.front_end.step = 20;
+    assert_only_this_audio(&audio, false);
+    audio.front_end.parameters.size--;
+    assert_int_equal(sense_check(&audio, ADPCM_BLOCK), FAULT_FRONT_END);
+    audio.front_end.parameters.size = 0;
     assert_int_equal(sense_check(&audio, ADPCM_BLOCK), FAULT_FRONT_END);
 }
 
@@ -165,7 +182,7 @@ int main(void)
         cmocka_unit_test_setup(test_who_signed_it, setup),
         cmocka_unit_test_setup(test_what_does_not_fit_this_node, setup),
         cmocka_unit_test_setup(test_what_this_build_does_not_have, setup),
-        cmocka_unit_test_setup(test_an_audio_front_end_is_the_one_that_there_is, setup),
+        cmocka_unit_test_setup(test_an_audio_front_end_is_the_standard_one_or_brings_its_parameters, setup),
         cmocka_unit_test_setup(test_what_is_wrong_with_the_model, setup),
         cmocka_unit_test_setup(test_what_is_wrong_with_the_self_test, setup),
     };

@@ -1,96 +1,99 @@
-/* The transform of all front ends: real, 512 points, 16-bit, equal to kissfft's to the bit, wrap-around included. */
+/* The transform of all front ends: real, 512 points, 16-bit, equal to kissfft's to the bit, wrap-around included. A
+ * complex number is a pair, its real part low; even samples are real parts, odd ones imaginary parts. */
+#include "dsp.h"
 #include "tables.h"
 
-#define POINTS (FFT_SIZE / 2) /* complex points: even samples are real parts, odd ones imaginary parts */
-
-typedef struct cpx {
-    int32_t re, im;
-} cpx_t;
-
-static int32_t q15_round(int32_t product)
-{
-    return (product + (1 << 14)) >> 15;
-}
-
-/* Scales as kissfft does: by 32767 / n in Q15, which is a hair less than 1 / n. */
-static cpx_t load(const int16_t *at, int32_t scale)
-{
-    return (cpx_t){q15_round(at[0] * scale), q15_round(at[1] * scale)};
-}
-
-/* Where kissfft's int16 wraps, so does this; results only ever meet additions before, so wrapping once is enough. */
-static void store(int16_t *at, int32_t re, int32_t im)
-{
-    at[0] = (int16_t)re;
-    at[1] = (int16_t)im;
-}
-
-/* |a| <= 2^15 * sqrt(2) and |w| < 2^15 keep the sums inside int32. */
-static cpx_t rotate(cpx_t a, const int16_t *w)
-{
-    return (cpx_t){q15_round(a.re * w[0] - a.im * w[1]), q15_round(a.re * w[1] + a.im * w[0])};
-}
-
-/* out[0], out[m], out[2m], out[3m] (complex) become the four-point transform of a, b, c, d. */
-static void butterfly(int16_t *out, unsigned m, cpx_t a, cpx_t b, cpx_t c, cpx_t d)
-{
-    const cpx_t ac = {a.re + c.re, a.im + c.im}, a_c = {a.re - c.re, a.im - c.im};
-    const cpx_t bd = {b.re + d.re, b.im + d.im}, b_d = {b.re - d.re, b.im - d.im};
-    store(out, ac.re + bd.re, ac.im + bd.im);
-    store(out + 2 * m, a_c.re + b_d.im, a_c.im - b_d.re);
-    store(out + 4 * m, ac.re - bd.re, ac.im - bd.im);
-    store(out + 6 * m, a_c.re - b_d.im, a_c.im + b_d.re);
-}
-
+#define POINTS  (FFT_SIZE / 2)
+#define HALF_Q  (1 << 14) /* of a unit in Q15: what rounds */
 #define QUARTER (32767 / 4)
 #define HALF    (32767 / 2)
 
+/* The pair of two Q15 products with their roundings. */
+static uint32_t from_q15(int32_t re, int32_t im)
+{
+    return pkhtb((uint32_t)im << 1, (uint32_t)re, 15);
+}
+
+/* As kissfft scales before it adds: by 32767 / n in Q15, which is a hair less than 1 / n. The low half of `re` and the
+ * high one of `im`, whose factor is doubled where the instructions then save a shift. */
+static uint32_t scale_halves(uint32_t re, uint32_t im, uint32_t factor)
+{
+    const uint32_t factors = factor << 17 | factor;
+    return pkhtb((uint32_t)smlatt(im, factors, 2 * HALF_Q), (uint32_t)smlabb(re, factors, HALF_Q), 15);
+}
+
+static uint32_t scale(uint32_t a, uint32_t factor)
+{
+    return scale_halves(a, a, factor);
+}
+
+/* |a| <= 2^15 * sqrt(2) and |w| < 2^15 keep the sums inside int32. */
+static uint32_t rotate(uint32_t a, uint32_t w)
+{
+    return from_q15(smlsd(a, w, HALF_Q), smladx(a, w, HALF_Q));
+}
+
+/* out[0], out[m], out[2m], out[3m] become the four-point transform of a, b, c, d. Wraps where kissfft's int16 does. */
+static inline void butterfly(uint32_t *out, unsigned m, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    const uint32_t ac = sadd16(a, c), a_c = ssub16(a, c), bd = sadd16(b, d), b_d = ssub16(b, d);
+    out[0] = sadd16(ac, bd);
+    out[m] = ssax(a_c, b_d);
+    out[2 * m] = ssub16(ac, bd);
+    out[3 * m] = sasx(a_c, b_d);
+}
+
+/* in << shift, scaled. */
+static uint32_t load_first(uint32_t a, unsigned shift)
+{
+    const int32_t half = HALF_Q >> shift;
+    const uint32_t re = (uint32_t)smlabb(a, QUARTER, half), im = (uint32_t)smlatb(a, QUARTER, half);
+    return pkhtb(im << (shift + 1), re << shift, 15);
+}
+
 /* The first stage also sorts: group g (three base-4 digits) takes its inputs from the reversed digits. Its twiddles
  * are 1. */
-static void first_stage(const int16_t *in, int16_t *out)
+static void first_stage(const uint32_t *in, unsigned shift, uint32_t *out)
 {
     for (unsigned g = 0; g < POINTS / 4; g++) {
-        const int16_t *from = in + 2 * ((g & 3) << 4 | (g & 12) | g >> 4);
-        butterfly(out + 8 * g, 1, load(from, QUARTER), load(from + POINTS / 2, QUARTER), load(from + POINTS, QUARTER),
-                  load(from + POINTS * 3 / 2, QUARTER));
+        const uint32_t *from = in + ((g & 3) << 4 | (g & 12) | g >> 4);
+        butterfly(out + 4 * g, 1, load_first(from[0], shift), load_first(from[POINTS / 4], shift),
+                  load_first(from[POINTS / 2], shift), load_first(from[POINTS * 3 / 4], shift));
     }
 }
 
 /* Joins transforms of m points to transforms of 4m. */
-static void stage(int16_t *x, unsigned m)
+static void stage(uint32_t *x, unsigned m)
 {
-    const unsigned stride = 2 * (POINTS / 4) / m;
-    for (unsigned k = 0; k < m; k++) {
-        const int16_t *w1 = fft_twiddles + k * stride, *w2 = w1 + k * stride, *w3 = w2 + k * stride;
-        for (int16_t *at = x + 2 * k; at < x + 2 * POINTS; at += 8 * m) {
-            butterfly(at, m, load(at, QUARTER), rotate(load(at + 2 * m, QUARTER), w1),
-                      rotate(load(at + 4 * m, QUARTER), w2), rotate(load(at + 6 * m, QUARTER), w3));
+    const unsigned stride = 3 * (POINTS / 4) / m;
+    for (const uint32_t *end = x + POINTS; x < end; x += 3 * m) {
+        const uint32_t *w = fft_twiddles;
+        for (const uint32_t *block = x + m; x < block; x++, w += stride) {
+            butterfly(x, m, scale(x[0], QUARTER), rotate(scale(x[m], QUARTER), w[0]),
+                      rotate(scale(x[2 * m], QUARTER), w[1]), rotate(scale(x[3 * m], QUARTER), w[2]));
         }
     }
 }
 
 /* Takes apart what the packing of two real sequences into one complex sequence mixed, bins k and POINTS - k at a time.
  */
-static void split(int16_t *x)
+static void split(uint32_t *x)
 {
-    const cpx_t dc = load(x, HALF);
-    store(x, dc.re + dc.im, 0);
-    store(x + 2 * POINTS, dc.re - dc.im, 0);
-    for (unsigned k = 1; k <= POINTS / 2; k++) {
-        int16_t *low = x + 2 * k, *high = x + 2 * (POINTS - k);
-        const int16_t mirrored[2] = {high[0], (int16_t)-high[1]};
-        const cpx_t a = load(low, HALF), b = load(mirrored, HALF);
-        const cpx_t even = {a.re + b.re, a.im + b.im};
-        const cpx_t odd = rotate((cpx_t){a.re - b.re, a.im - b.im}, fft_split_twiddles + 2 * (k - 1));
-        const int32_t re = (int16_t)odd.re, im = (int16_t)odd.im;
-        store(low, (even.re + re) >> 1, (even.im + im) >> 1);
-        store(high, (even.re - re) >> 1, (im - even.im) >> 1);
+    const uint32_t dc = scale(x[0], HALF);
+    x[0] = (uint32_t)(low_half(dc) + high_half(dc)) & 0xffff;
+    x[POINTS] = (uint32_t)(low_half(dc) - high_half(dc)) & 0xffff;
+    const uint32_t *w = fft_split_twiddles;
+    for (uint32_t *low = x + 1, *high = x + POINTS - 1; low <= high; low++, high--, w++) {
+        const uint32_t a = scale(*low, HALF), b = scale_halves(*high, ssub16(0, *high), HALF);
+        const uint32_t even = sadd16(a, b), odd = rotate(ssub16(a, b), *w);
+        *low = shadd16(even, odd);
+        *high = pkhbt(shsub16(even, odd), shsub16(odd, even));
     }
 }
 
-void fft_real(const int16_t in[FFT_SIZE], int16_t out[FFT_SIZE + 2])
+void fft_real(const uint32_t in[FFT_SIZE / 2], unsigned shift, uint32_t out[FFT_SIZE / 2 + 1])
 {
-    first_stage(in, out);
+    first_stage(in, shift, out);
     stage(out, 4);
     stage(out, 16);
     stage(out, 64);

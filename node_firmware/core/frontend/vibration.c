@@ -6,6 +6,7 @@
  * four times the windowed spectrum is 2 X[k] - X[k-1] - X[k+1]. */
 #include <string.h>
 
+#include "dsp.h"
 #include "node/frontend.h"
 
 #define HOP        (FFT_SIZE / 2)
@@ -22,17 +23,15 @@ static int32_t log2_q8(uint64_t x)
     if (x == 0) {
         return 0;
     }
-    int32_t whole = 63;
-    for (; !(x >> 63); whole--) {
-        x <<= 1;
-    }
-    uint64_t mantissa = x >> 33; /* 1 <= mantissa / 2^30 < 2 */
-    int32_t result = whole;
+    const uint32_t high = (uint32_t)(x >> 32);
+    const int zeros = high != 0 ? __builtin_clz(high) : 32 + __builtin_clz((uint32_t)x);
+    uint32_t mantissa = (uint32_t)(x << zeros >> 33); /* 1 <= mantissa / 2^30 < 2 */
+    int32_t result = 63 - zeros;
     for (int bit = 0; bit < 8; bit++) { /* squaring doubles the logarithm: its next bit is whether that reached 2 */
-        mantissa = (mantissa * mantissa) >> 30;
-        int32_t one = (int32_t)(mantissa >> 31);
+        mantissa = (uint32_t)(((uint64_t)mantissa * mantissa) >> 30);
+        const uint32_t one = mantissa >> 31;
         mantissa >>= one;
-        result = result * 2 + one;
+        result = result * 2 + (int32_t)one;
     }
     return result;
 }
@@ -87,7 +86,7 @@ static int32_t scaled(int32_t x, int shift)
 
 /* Writes the frame without its mean, as large as int16 holds. Returns the left shift that took, -1 to 15. The mean is
  * taken out with all its fractional bits: of a quiet machine's few counts, half a count would be a tone in bin 1. */
-static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE])
+static int scale_frame(const int16_t samples[FFT_SIZE], uint32_t out[FFT_SIZE / 2])
 {
     int32_t sum = 0;
     for (int i = 0; i < FFT_SIZE; i++) {
@@ -102,24 +101,26 @@ static int scale_frame(const int16_t samples[FFT_SIZE], int16_t out[FFT_SIZE])
     while (scaled(peak, shift + 1) <= INT16_MAX) {
         shift++;
     }
-    for (int i = 0; i < FFT_SIZE; i++) {
-        out[i] = (int16_t)scaled(samples[i] * FFT_SIZE - sum, shift);
+    for (int i = 0; i < FFT_SIZE; i += 2) {
+        const uint32_t low = (uint32_t)scaled(samples[i] * FFT_SIZE - sum, shift);
+        const uint32_t high = (uint32_t)scaled(samples[i + 1] * FFT_SIZE - sum, shift);
+        out[i / 2] = pkhbt(low, high << 16);
     }
     return shift + FFT_LOG2;
 }
 
 static void add_frame(vibration_frontend_t *fe)
 {
-    int16_t frame[FFT_SIZE], spectrum[FFT_SIZE + 2];
+    uint32_t frame[FFT_SIZE / 2], spectrum[FFT_SIZE / 2 + 1];
     int shift = scale_frame(fe->samples, frame);
-    fft_real(frame, spectrum);
+    fft_real(frame, 0, spectrum);
     for (int band = 0; band < fe->config.bands; band++) {
         uint64_t power = 0;
         for (int k = fe->first_bin[band]; k < fe->first_bin[band + 1]; k++) {
-            const int16_t *x = &spectrum[2 * k];
-            int64_t re = 2 * x[0] - x[-2] - x[2];
-            int64_t im = 2 * x[1] - x[-1] - x[3];
-            power += (uint64_t)(re * re + im * im);
+            const uint32_t *x = &spectrum[k];
+            const int32_t re = 2 * low_half(x[0]) - low_half(x[-1]) - low_half(x[1]);
+            const int32_t im = 2 * high_half(x[0]) - high_half(x[-1]) - high_half(x[1]);
+            power += (uint64_t)((int64_t)re * re) + (uint64_t)((int64_t)im * im);
         }
         fe->power[band] += power << (POWER_FRACTION + 2) >> (2 * (shift + 1));
     }

@@ -24,16 +24,16 @@ static uint32_t type_bytes(nn_type_t type)
 static nn_status_t load_shape(fb_t *fb, uint32_t table, tensor_t *t)
 {
     const fb_vector_t shape = fb_vector(fb, table, TENSOR_SHAPE, 4);
-    NEED(shape.count <= NN_MAX_RANK, NN_E_LIMIT);
-    uint64_t elements = 1;
-    for (uint32_t i = 0; i < shape.count; i++) {
+    const uint32_t rank = fb_count(fb, shape);
+    NEED(rank <= NN_MAX_RANK, NN_E_LIMIT);
+    t->rank = (uint8_t)rank;
+    t->elements = 1;
+    for (uint32_t i = 0; i < rank; i++) {
         t->dims[i] = fb_i32_at(fb, shape, i);
         NEED(t->dims[i] > 0, NN_E_SHAPE);
-        elements *= (uint32_t)t->dims[i];
-        NEED(elements <= INT32_MAX / 4, NN_E_LIMIT);
+        NEED((uint32_t)t->dims[i] <= INT32_MAX / 4 / t->elements, NN_E_LIMIT);
+        t->elements *= (uint32_t)t->dims[i];
     }
-    t->rank = (uint8_t)shape.count;
-    t->elements = (uint32_t)elements;
     t->bytes = t->elements * type_bytes(t->type);
     return NN_OK;
 }
@@ -43,20 +43,22 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
     const uint32_t quantization = fb_table(fb, table, TENSOR_QUANTIZATION);
     t->scales = fb_vector(fb, quantization, QUANTIZATION_SCALE, 4);
     t->scale_dimension = fb_i32(fb, quantization, QUANTIZATION_DIMENSION, 0);
-    if (t->scales.count == 0) {
+    t->scale_count = fb_count(fb, t->scales);
+    if (t->scale_count == 0) {
         return NN_OK;
     }
-    t->scale = fb_f32_at(fb, t->scales, 0);
+    t->scale = fb_load_float(fb->data + fb_elements(t->scales));
     NEED(t->scale > 0 && t->scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
     const fb_vector_t zero_points = fb_vector(fb, quantization, QUANTIZATION_ZERO_POINT, 8);
-    if (zero_points.count == 0) {
+    if (fb_count(fb, zero_points) == 0) {
         return NN_OK;
     }
-    const int64_t zero_point = fb_i64_at(fb, zero_points, 0);
-    const int64_t low = t->type == NN_INT8 ? INT8_MIN : t->type == NN_UINT8 ? 0 : INT32_MIN;
-    const int64_t high = t->type == NN_INT8 ? INT8_MAX : t->type == NN_UINT8 ? UINT8_MAX : INT32_MAX;
-    NEED(zero_point >= low && zero_point <= high, NN_E_TYPE);
-    t->zero_point = (int32_t)zero_point;
+    const uint8_t *const zero_point = fb->data + fb_elements(zero_points); /* int64 */
+    const int32_t low = (int32_t)fb_load32(zero_point), high = (int32_t)fb_load32(zero_point + 4);
+    const int32_t least = t->type == NN_INT8 ? INT8_MIN : 0, most = t->type == NN_INT8 ? INT8_MAX : UINT8_MAX;
+    const bool byte = t->type == NN_INT8 || t->type == NN_UINT8;
+    NEED(high == (low < 0 ? -1 : 0) && (!byte || (low >= least && low <= most)), NN_E_TYPE);
+    t->zero_point = low;
     return NN_OK;
 }
 
@@ -77,10 +79,13 @@ nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint
     TRY(load_shape(fb, table, t));
     TRY(load_quantization(fb, table, t));
     const uint32_t buffer = fb_table_at(fb, buffers, (uint32_t)fb_i32(fb, table, TENSOR_BUFFER, 0));
-    t->data = fb_vector(fb, buffer, BUFFER_DATA, 1);
+    const fb_vector_t data = fb_vector(fb, buffer, BUFFER_DATA, 1);
     NEED(!fb->bad, NN_E_MODEL);
-    NEED(t->data.count == 0 || t->data.count == t->bytes, NN_E_SHAPE);
-    NEED(t->data.count == 0 || t->data.at % type_bytes(t->type) == 0, NN_E_MODEL); /* read in place */
+    if (fb_count(fb, data) != 0) {
+        t->data = fb_elements(data);
+        NEED(fb_count(fb, data) == t->bytes, NN_E_SHAPE);
+        NEED(t->data % (t->bytes / t->elements) == 0, NN_E_MODEL); /* read in place */
+    }
     return NN_OK;
 }
 
@@ -93,12 +98,12 @@ bool same_shape(const tensor_t *a, const tensor_t *b)
 
 bool build_has_input(build_t *b, uint32_t position)
 {
-    return position < b->inputs.count && fb_i32_at(&b->fb, b->inputs, position) != -1;
+    return position < fb_count(&b->fb, b->inputs) && fb_i32_at(&b->fb, b->inputs, position) != -1;
 }
 
 static nn_status_t load_operand(build_t *b, fb_vector_t indices, uint32_t position, tensor_t *t)
 {
-    NEED(position < indices.count, NN_E_SHAPE);
+    NEED(position < fb_count(&b->fb, indices), NN_E_SHAPE);
     const int32_t index = fb_i32_at(&b->fb, indices, position);
     NEED(index >= 0 && index < b->tensor_count, NN_E_MODEL);
     return tensor_load(&b->fb, b->tensors, b->buffers, (uint32_t)index, t);
@@ -108,7 +113,7 @@ nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
 {
     TRY(load_operand(b, b->inputs, position, t));
     life_t *life = &b->lives[t->index];
-    if (t->data.count != 0 || b->pass != PASS_MEASURE) {
+    if (t->data != 0 || b->pass != PASS_MEASURE) {
         return NN_OK;
     }
     NEED(life->root != LIFE_UNMADE && life->first < b->time, NN_E_MODEL);
@@ -122,7 +127,7 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
     TRY(load_operand(b, b->outputs, position, t));
     if (b->pass == PASS_MEASURE) {
         life_t *life = &b->lives[t->index];
-        NEED(t->data.count == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
+        NEED(t->data == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
         *life = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
     } else if (t->bytes != 0) {
         NEED(b->places[t->index] % (t->bytes / t->elements) == 0, NN_E_PLAN);
@@ -199,7 +204,7 @@ nn_status_t build_put(build_t *b, const void *data, uint32_t bytes)
 
 static place_t place_of(const build_t *b, const tensor_t *t)
 {
-    return t->data.count != 0 ? PLACE_IN_MODEL | t->data.at : b->places[t->index];
+    return t->data != 0 ? PLACE_IN_MODEL | t->data : b->places[t->index];
 }
 
 nn_status_t build_operand(build_t *b, const tensor_t *tensor)
@@ -255,7 +260,7 @@ nn_status_t build_move(build_t *b, const move_t *m)
 nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const tensor_t *to)
 {
     const move_t all = {.from = from, .to = to, .from_offset = offset, .rows = 1, .bytes = to->bytes};
-    if (b->pass == PASS_MEASURE && b->given == NULL && from->data.count == 0) {
+    if (b->pass == PASS_MEASURE && b->given == NULL && from->data == 0) {
         b->lives[to->index].root = b->lives[from->index].root;
         b->lives[to->index].offset = b->lives[from->index].offset + offset;
     }

@@ -1,7 +1,7 @@
-/* Bounds-checked FlatBuffer reader; flatbuffer.h has the contract. */
+/* Bounds-checked FlatBuffer reader; flatbuffer.h has the contract. Sums of offsets stay below 2^32. */
 #include "flatbuffer.h"
 
-static bool inside(fb_t *fb, uint64_t at, uint64_t bytes)
+static bool inside(fb_t *fb, uint32_t at, uint32_t bytes)
 {
     if (at <= fb->size && bytes <= fb->size - at) {
         return true;
@@ -16,8 +16,16 @@ static uint32_t follow(fb_t *fb, uint32_t at)
     if (!inside(fb, at, 4)) {
         return 0;
     }
-    const uint64_t target = (uint64_t)at + fb_load32(fb->data + at);
-    return target != at && inside(fb, target, 4) ? (uint32_t)target : 0;
+    const uint32_t distance = fb_load32(fb->data + at);
+    const bool good = distance != 0 && inside(fb, at, distance) && inside(fb, at + distance, 4);
+    return good ? at + distance : 0;
+}
+
+static uint32_t load16(const uint8_t *p)
+{
+    uint16_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
 }
 
 /* A table begins with the distance back to its vtable, which holds its own size, the table's size and an offset for
@@ -30,17 +38,16 @@ static bool open_table(fb_t *fb, uint32_t table)
     if (!inside(fb, table, 4)) {
         return false;
     }
-    const int64_t vtable = (int64_t)table - (int32_t)fb_load32(fb->data + table);
-    if (vtable < 0 || !inside(fb, (uint64_t)vtable, 4)) {
-        fb->bad = true;
+    const uint32_t vtable = table - fb_load32(fb->data + table); /* modulo 2^32: one before the buffer is behind it */
+    if (!inside(fb, vtable, 4)) {
         return false;
     }
-    const uint32_t bytes = fb_load16(fb->data + vtable);
-    if (!inside(fb, (uint64_t)vtable, bytes)) {
+    const uint32_t bytes = load16(fb->data + vtable);
+    if (!inside(fb, vtable, bytes)) {
         return false;
     }
     fb->table = table;
-    fb->vtable = (uint32_t)vtable;
+    fb->vtable = vtable;
     fb->vtable_bytes = bytes;
     return true;
 }
@@ -52,8 +59,8 @@ static uint32_t locate(fb_t *fb, uint32_t table, unsigned field, uint32_t bytes)
     if (table == 0 || !open_table(fb, table) || slot + 2 > fb->vtable_bytes) {
         return 0;
     }
-    const uint32_t offset = fb_load16(fb->data + fb->vtable + slot);
-    return offset != 0 && inside(fb, (uint64_t)table + offset, bytes) ? table + offset : 0;
+    const uint32_t offset = load16(fb->data + fb->vtable + slot);
+    return offset != 0 && inside(fb, table + offset, bytes) ? table + offset : 0;
 }
 
 uint32_t fb_root(fb_t *fb, const char identifier[4])
@@ -91,49 +98,37 @@ uint32_t fb_table(fb_t *fb, uint32_t table, unsigned field)
 
 fb_vector_t fb_vector(fb_t *fb, uint32_t table, unsigned field, uint32_t element_bytes)
 {
-    fb_vector_t vector = {0, 0};
     const uint32_t at = fb_table(fb, table, field);
-    if (at != 0) {
-        const uint32_t count = fb_load32(fb->data + at);
-        if (inside(fb, (uint64_t)at + 4, (uint64_t)count * element_bytes)) {
-            vector.at = at + 4;
-            vector.count = count;
-        }
+    if (fb_count(fb, at) > (fb->size - at - 4) / element_bytes) {
+        fb->bad = true;
+        return 0;
     }
-    return vector;
+    return at;
 }
 
-static const uint8_t *element(fb_t *fb, fb_vector_t vector, uint32_t index, uint32_t bytes)
+uint32_t fb_count(const fb_t *fb, fb_vector_t vector)
 {
-    static const uint8_t zero[8];
-    if (index >= vector.count || !inside(fb, vector.at + (uint64_t)index * bytes, bytes)) {
+    return vector ? fb_load32(fb->data + vector) : 0;
+}
+
+/* Where an element of 4 bytes is, 0: nowhere. */
+static uint32_t element(fb_t *fb, fb_vector_t vector, uint32_t index)
+{
+    if (index >= fb_count(fb, vector)) {
         fb->bad = true;
-        return zero;
+        return 0;
     }
-    return fb->data + vector.at + (size_t)index * bytes;
+    return fb_elements(vector) + 4 * index;
 }
 
 int32_t fb_i32_at(fb_t *fb, fb_vector_t vector, uint32_t index)
 {
-    return (int32_t)fb_load32(element(fb, vector, index, 4));
-}
-
-int64_t fb_i64_at(fb_t *fb, fb_vector_t vector, uint32_t index)
-{
-    const uint8_t *p = element(fb, vector, index, 8);
-    return (int64_t)((uint64_t)fb_load32(p) | (uint64_t)fb_load32(p + 4) << 32);
-}
-
-float fb_f32_at(fb_t *fb, fb_vector_t vector, uint32_t index)
-{
-    return fb_load_float(element(fb, vector, index, 4));
+    const uint32_t at = element(fb, vector, index);
+    return at ? (int32_t)fb_load32(fb->data + at) : 0;
 }
 
 uint32_t fb_table_at(fb_t *fb, fb_vector_t vector, uint32_t index)
 {
-    if (index >= vector.count) {
-        fb->bad = true;
-        return 0;
-    }
-    return follow(fb, vector.at + 4 * index);
+    const uint32_t at = element(fb, vector, index);
+    return at ? follow(fb, at) : 0;
 }

@@ -13,30 +13,24 @@
 
 typedef struct fb {
     const uint8_t *data;
-    uint32_t size; /* bytes, below 2^31 */
-    bool bad;
+    uint32_t size;                        /* bytes, below 2^31 */
     uint32_t table, vtable, vtable_bytes; /* the last table that was read, 0: none */
+    bool bad;
 } fb_t;
 
-typedef struct fb_vector {
-    uint32_t at; /* of element 0 */
-    uint32_t count;
-} fb_vector_t;
+typedef uint32_t fb_vector_t; /* where its count is; all its elements are inside, behind it */
 
-/* Little-endian, unaligned; the caller knows that they are inside. */
-static inline uint16_t fb_load16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
+/* Little-endian like the machine, unaligned; the caller knows that they are inside. */
 static inline uint32_t fb_load32(const uint8_t *p)
 {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    uint32_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
 }
 static inline float fb_load_float(const uint8_t *p)
 {
-    const uint32_t bits = fb_load32(p);
     float value;
-    memcpy(&value, &bits, sizeof value);
+    memcpy(&value, p, sizeof value);
     return value;
 }
 
@@ -50,11 +44,14 @@ float fb_f32(fb_t *fb, uint32_t table, unsigned field, float absent);
 uint32_t fb_table(fb_t *fb, uint32_t table, unsigned field);
 /* A vector (or a string) of scalars of `element_bytes`. */
 fb_vector_t fb_vector(fb_t *fb, uint32_t table, unsigned field, uint32_t element_bytes);
+uint32_t fb_count(const fb_t *fb, fb_vector_t vector);
+static inline uint32_t fb_elements(fb_vector_t vector) /* the offset of element 0 */
+{
+    return vector + 4;
+}
 
 /* Elements; an index beyond the end is bad. */
 int32_t fb_i32_at(fb_t *fb, fb_vector_t vector, uint32_t index);
-int64_t fb_i64_at(fb_t *fb, fb_vector_t vector, uint32_t index);
-float fb_f32_at(fb_t *fb, fb_vector_t vector, uint32_t index);
 uint32_t fb_table_at(fb_t *fb, fb_vector_t vector, uint32_t index);
 
 #endif

@@ -31,20 +31,20 @@ static nn_status_t open_file(build_t *b, uint32_t *model)
 static nn_status_t find_plan(build_t *b, uint32_t model)
 {
     const fb_vector_t metadata = fb_vector(&b->fb, model, MODEL_METADATA, 4);
-    for (uint32_t i = 0; i < metadata.count && i < NN_MAX_METADATA && !b->fb.bad; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, metadata) && i < NN_MAX_METADATA && !b->fb.bad; i++) {
         const uint32_t table = fb_table_at(&b->fb, metadata, i);
         const fb_vector_t name = fb_vector(&b->fb, table, METADATA_NAME, 1);
-        if (name.count != sizeof PLAN_NAME - 1 || memcmp(b->fb.data + name.at, PLAN_NAME, name.count) != 0) {
+        const uint32_t length = sizeof PLAN_NAME - 1;
+        if (fb_count(&b->fb, name) != length || memcmp(b->fb.data + fb_elements(name), PLAN_NAME, length) != 0) {
             continue;
         }
         const uint32_t buffer = fb_table_at(&b->fb, b->buffers, (uint32_t)fb_i32(&b->fb, table, METADATA_BUFFER, 0));
         const fb_vector_t data = fb_vector(&b->fb, buffer, BUFFER_DATA, 1);
         NEED(!b->fb.bad, NN_E_MODEL);
-        NEED(data.count >= sizeof(plan_t) && data.at % 4 == 0, NN_E_PLAN);
-        const plan_t *plan = (const plan_t *)(const void *)(b->fb.data + data.at);
+        NEED(fb_count(&b->fb, data) >= sizeof(plan_t) && fb_elements(data) % 4 == 0, NN_E_PLAN);
+        const plan_t *plan = (const plan_t *)(const void *)(b->fb.data + fb_elements(data));
         if (plan->magic == PLAN_MAGIC) {
-            NEED(plan->bytes <= data.count, NN_E_PLAN);
-            NEED(plan->data_bytes <= b->nn->arena_size, NN_E_ARENA);
+            NEED(plan->bytes <= fb_count(&b->fb, data), NN_E_PLAN);
             b->given = plan;
             b->limit = plan->bytes;
             b->data_bytes = plan->data_bytes;
@@ -70,7 +70,7 @@ static nn_status_t alloc_tail(build_t *b, uint32_t bytes, void *memory)
 static uint32_t subgraph_table(build_t *b, uint32_t index, uint16_t *tensors)
 {
     const uint32_t table = fb_table_at(&b->fb, b->subgraphs, index);
-    const uint32_t count = fb_vector(&b->fb, table, SUBGRAPH_TENSORS, 4).count;
+    const uint32_t count = fb_count(&b->fb, fb_vector(&b->fb, table, SUBGRAPH_TENSORS, 4));
     *tensors = (uint16_t)(count <= NN_MAX_TENSORS ? count : UINT16_MAX);
     return table;
 }
@@ -108,7 +108,7 @@ static nn_status_t begin_subgraph(build_t *b, uint32_t index)
 /* What an operator (or, before the first, the caller) writes must not be needed otherwise. */
 static nn_status_t check_outputs(build_t *b)
 {
-    for (uint32_t i = 0; i < b->outputs.count && b->pass == PASS_RECORD && !b->moves; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs) && b->pass == PASS_RECORD && !b->moves; i++) {
         const tensor_t out = {.index = (uint16_t)fb_i32_at(&b->fb, b->outputs, i)};
         const uint32_t bytes = b->lives[out.index].bytes;
         if (bytes != 0) {
@@ -130,8 +130,8 @@ static nn_status_t walk_inputs(build_t *b)
 {
     b->outputs = fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4);
     begin_operator(b, 0);
-    NEED(b->main || b->outputs.count == 0, NN_E_SHAPE);
-    for (uint32_t i = 0; i < b->outputs.count; i++) {
+    NEED(b->main || fb_count(&b->fb, b->outputs) == 0, NN_E_SHAPE);
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs); i++) {
         tensor_t tensor;
         TRY(build_output(b, i, &tensor));
         NEED(tensor.type != NN_RESOURCE, NN_E_TYPE);
@@ -142,10 +142,10 @@ static nn_status_t walk_inputs(build_t *b)
 static nn_status_t walk_outputs(build_t *b)
 {
     b->inputs = fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4);
-    for (uint32_t i = 0; i < b->inputs.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->inputs); i++) {
         tensor_t tensor;
         TRY(build_input(b, i, &tensor));
-        NEED(tensor.type != NN_RESOURCE && tensor.data.count == 0, NN_E_TYPE);
+        NEED(tensor.type != NN_RESOURCE && tensor.data == 0, NN_E_TYPE);
     }
     return NN_OK;
 }
@@ -157,14 +157,15 @@ static nn_status_t walk_operator(build_t *b, uint32_t table)
     const operator_t *found = nn_operator_table;
     while (found->prepare == NULL || found->code != code) {
         found++;
-        NEED(found != nn_operator_table + OP_COUNT, NN_E_OPERATOR);
+        NEED(found != nn_operator_table + nn_operator_count, NN_E_OPERATOR);
     }
     b->kind = (uint32_t)(found - nn_operator_table);
     b->inputs = fb_vector(&b->fb, table, OPERATOR_INPUTS, 4);
     b->outputs = fb_vector(&b->fb, table, OPERATOR_OUTPUTS, 4);
     b->options = fb_table(&b->fb, table, OPERATOR_OPTIONS);
-    NEED(b->inputs.count >= found->inputs_min && b->inputs.count <= found->inputs_max, NN_E_SHAPE);
-    NEED(b->outputs.count >= found->outputs_min && b->outputs.count <= found->outputs_max, NN_E_SHAPE);
+    const uint32_t inputs = fb_count(&b->fb, b->inputs), outputs = fb_count(&b->fb, b->outputs);
+    NEED(inputs >= found->inputs_min && inputs <= found->inputs_max, NN_E_SHAPE);
+    NEED(outputs >= found->outputs_min && outputs <= found->outputs_max, NN_E_SHAPE);
     TRY(found->prepare(b));
     TRY(build_end_record(b));
     return check_outputs(b);
@@ -175,13 +176,14 @@ static nn_status_t walk(build_t *b, pass_t pass)
     b->pass = pass;
     TRY(walk_inputs(b));
     const fb_vector_t operators = fb_vector(&b->fb, b->subgraph, SUBGRAPH_OPERATORS, 4);
-    NEED(operators.count <= NN_MAX_OPERATORS, NN_E_LIMIT);
-    for (uint16_t i = 0; i < operators.count; i++) {
+    const uint32_t count = fb_count(&b->fb, operators);
+    NEED(count <= NN_MAX_OPERATORS, NN_E_LIMIT);
+    for (uint16_t i = 0; i < count; i++) {
         begin_operator(b, (uint16_t)(i + 1));
         TRY(walk_operator(b, fb_table_at(&b->fb, operators, i)));
         NEED(!b->fb.bad, NN_E_MODEL);
     }
-    begin_operator(b, (uint16_t)(operators.count + 1));
+    begin_operator(b, (uint16_t)(count + 1));
     TRY(walk_outputs(b));
     NEED(!b->fb.bad, NN_E_MODEL);
     return NN_OK;
@@ -272,6 +274,7 @@ nn_status_t graph_open(nn_t *nn)
     b.tail = (uint32_t)nn->arena_size;
     TRY(open_file(&b, &model));
     TRY(find_plan(&b, model));
+    NEED(b.data_bytes <= nn->arena_size, NN_E_ARENA);
     TRY(prepare_main(&b));
     plan_t plan = {.magic = PLAN_MAGIC, .reset = b.head, .work = b.work};
     TRY(prepare_reset(&b));
@@ -295,12 +298,22 @@ nn_status_t nn_model_operators(const uint8_t *model, size_t model_size, uint8_t 
     NEED(model_size <= INT32_MAX, NN_E_LIMIT);
     build_t b = {.fb = {.data = model, .size = (uint32_t)model_size}};
     TRY(open_file(&b, &root));
-    NEED(b.codes.count != 0, NN_E_MODEL);
+    NEED(fb_count(&b.fb, b.codes) != 0, NN_E_MODEL);
     memset(bitmap, 0, capacity);
-    for (uint32_t i = 0; i < b.codes.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&b.fb, b.codes); i++) {
         const int32_t code = code_at(&b, i);
         NEED(!b.fb.bad && code >= 0 && (size_t)code / 8 < capacity, NN_E_MODEL);
         bitmap[code / 8] = (uint8_t)(bitmap[code / 8] | 1U << code % 8);
     }
     return NN_OK;
+}
+
+size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
+{
+    uint32_t root;
+    build_t b = {.fb = {.data = model, .size = (uint32_t)model_size}};
+    if ((uintptr_t)model % NN_ALIGNMENT != 0 || model_size > INT32_MAX) {
+        return 0;
+    }
+    return open_file(&b, &root) == NN_OK && find_plan(&b, root) == NN_OK ? b.data_bytes : 0;
 }

@@ -61,10 +61,11 @@ typedef struct tensor {
     uint8_t rank;
     int32_t dims[NN_MAX_RANK];
     uint32_t elements, bytes;
-    fb_vector_t data; /* count 0: not a constant */
-    float scale;      /* finite and > 0, or 0: not quantised; of channel 0 */
+    uint32_t data; /* offset into the model, 0: not a constant */
+    float scale;   /* finite and > 0, or 0: not quantised; of channel 0 */
     int32_t zero_point;
     fb_vector_t scales;
+    uint32_t scale_count;
     int32_t scale_dimension;
 } tensor_t;
 
@@ -148,10 +149,14 @@ nn_status_t build_view(build_t *b, const tensor_t *from, uint32_t offset, const 
 /* Every byte of the output, before moves into it. */
 nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value);
 
-/* An element of a constant int32 tensor, which is there. */
+/* Whether it is a constant of `count` int32, and one of them. */
+static inline bool is_constant_int32(const tensor_t *t, uint32_t count)
+{
+    return t->type == NN_INT32 && t->data != 0 && t->elements == count;
+}
 static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint32_t element)
 {
-    return (int32_t)fb_load32(b->fb.data + tensor->data.at + 4 * element);
+    return (int32_t)fb_load32(b->fb.data + tensor->data + 4 * element);
 }
 /* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *tensor);
@@ -208,9 +213,9 @@ enum {
 #define OPERATOR(name, ...) OP_##name,
 #include "operators.def"
 #undef OPERATOR
-    OP_COUNT
 };
-extern const operator_t nn_operator_table[OP_COUNT];
+extern const operator_t nn_operator_table[]; /* by these */
+extern const uint32_t nn_operator_count;
 
 nn_status_t conv_prepare(build_t *b);
 nn_status_t depthwise_prepare(build_t *b);

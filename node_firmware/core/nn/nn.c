@@ -114,7 +114,7 @@ static nn_status_t graph_tensor(const nn_t *nn, unsigned field, unsigned index, 
     fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
     fb_vector_t buffers;
     const fb_vector_t indices = fb_vector(&fb, main_subgraph(&fb, &buffers), field, 4);
-    NEED(index < indices.count, NN_E_SHAPE);
+    NEED(index < fb_count(&fb, indices), NN_E_SHAPE);
     return describe(nn, (uint32_t)fb_i32_at(&fb, indices, index), tensor);
 }
 
@@ -134,7 +134,7 @@ static nn_status_t trace_operator(const nn_t *nn, uint32_t index, nn_trace_t tra
     fb_vector_t buffers;
     const fb_vector_t operators = fb_vector(&fb, main_subgraph(&fb, &buffers), SUBGRAPH_OPERATORS, 4);
     const fb_vector_t outputs = fb_vector(&fb, fb_table_at(&fb, operators, index), OPERATOR_OUTPUTS, 4);
-    for (uint32_t i = 0; i < outputs.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&fb, outputs); i++) {
         const uint32_t tensor_index = (uint32_t)fb_i32_at(&fb, outputs, i);
         nn_tensor_t tensor;
         TRY(describe(nn, tensor_index, &tensor));

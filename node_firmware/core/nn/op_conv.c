@@ -86,7 +86,7 @@ static nn_status_t load_bias(build_t *b, uint32_t channels, tensor_t *loaded, co
 
 static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 {
-    return fb_load_float(b->fb.data + p->filter.scales.at + 4 * i);
+    return fb_load_float(b->fb.data + fb_elements(p->filter.scales) + 4 * i);
 }
 
 /* Requantisation of output channel i, where each weight has the scale i, or all have one. */
@@ -109,10 +109,10 @@ static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint
         return NN_OK;
     }
     for (uint32_t i = 0; p->bias != NULL && i < p->bias->elements; i++) {
-        const int64_t value = p->bias->data.count != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
+        const int64_t value = p->bias->data != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
         bias = value > bias ? value : -value > bias ? -value : bias;
     }
-    for (uint32_t i = 1; i < p->filter.scales.count; i++) {
+    for (uint32_t i = 1; i < p->filter.scale_count; i++) {
         largest = scale_at(b, p, i) > scale_at(b, p, largest) ? i : largest;
     }
     TRY(factor_at(b, p, largest, &factor));
@@ -123,7 +123,7 @@ static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint
 /* The multipliers of all channels, then their shifts. */
 static nn_status_t put_factors(build_t *b, const weighted_t *p)
 {
-    const uint32_t count = p->filter.scales.count, padded = (count + 3) & ~UINT32_C(3), multipliers = b->head;
+    const uint32_t count = p->filter.scale_count, padded = (count + 3) & ~UINT32_C(3), multipliers = b->head;
     if (b->pass == PASS_MEASURE) {
         return NN_OK;
     }
@@ -162,21 +162,21 @@ static nn_status_t put_operands(build_t *b, const weighted_t *p)
 static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint16_t channels, uint16_t *factors)
 {
     NEED(is_quantized_int8(filter) && filter->zero_point == 0, NN_E_TYPE);
-    NEED(filter->scales.count == 1 || (filter->scales.count == channels && filter->scale_dimension == dimension),
+    NEED(filter->scale_count == 1 || (filter->scale_count == channels && filter->scale_dimension == dimension),
          NN_E_TYPE);
-    *factors = (uint16_t)filter->scales.count;
+    *factors = (uint16_t)filter->scale_count;
     return NN_OK;
 }
 
 /* How far the output must begin before the input so that none is written over what a later one reads, in bytes: pixels
  * come in raster order, and a pixel's inputs are read before it is written. Along a row the distance changes evenly but
  * where the window leaves the left edge, so a few of its pixels tell. */
-static uint32_t reach(const window_t *w)
+static uint32_t reach(const build_t *b, const window_t *w)
 {
     const int64_t row = (int64_t)w->in_w * w->in_c;
     const int32_t edge = w->pad_left / w->stride_w, told[] = {edge, edge + 1, w->out_w - 1, w->out_w};
     int64_t most = 0;
-    for (int32_t y = 0; y < w->out_h; y++) {
+    for (int32_t y = 0; y < w->out_h && b->given && b->pass == PASS_RECORD; y++) { /* nobody else asks */
         for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
             const int32_t x = told[i]; /* how many pixels of the row are written */
             const bool wraps = x == w->out_w;
@@ -196,7 +196,7 @@ static uint32_t reach(const window_t *w)
 /* Weights that an operator has made could be overwritten by its own output. */
 static bool is_constant(const weighted_t *p)
 {
-    return p->filter.data.count != 0 && (p->bias == NULL || p->bias->data.count != 0);
+    return p->filter.data != 0 && (p->bias == NULL || p->bias->data != 0);
 }
 
 static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwise)
@@ -222,7 +222,7 @@ static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwis
     TRY(build_work(b, (uint64_t)p.out.elements * depth));
     TRY(is_fast(b, &p, depth, &w.fast));
     if (w.batches == 1 && is_constant(&p) && (depthwise ? w.in_c == w.out_c : w.in_c == w.filter_c)) {
-        build_overlap(b, &p.in, reach(&w), depthwise ? w.in_c : 1);
+        build_overlap(b, &p.in, reach(b, &w), depthwise ? w.in_c : 1);
     }
     TRY(put_operands(b, &p));
     if (!depthwise) {
@@ -320,7 +320,7 @@ nn_status_t pool_prepare(build_t *b)
     NEED(area <= INT32_MAX / 256, NN_E_LIMIT); /* a sum fits an int32 */
     TRY(build_work(b, out.elements * area));
     if (w.batches == 1) {
-        build_overlap(b, &in, reach(&w), 1);
+        build_overlap(b, &in, reach(b, &w), 1);
     }
     TRY(build_operand(b, &in));
     TRY(build_operand(b, &out));

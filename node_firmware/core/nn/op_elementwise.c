@@ -221,7 +221,10 @@ nn_status_t relu6_prepare(build_t *b)
     tensor_t in, out;
     TRY(load_int8(b, &in, &out));
     const int16_t zero = (int16_t)in.zero_point;
-    const relu_t p = {.to = {.count = in.elements, .scale = {INT32_C(1) << 30, 1}, .in_zero = zero, .out_zero = zero},
+    const relu_t p = {.to = {.count = in.elements,
+                             .scale = {.multiplier = INT32_C(1) << 30, .shift = 1},
+                             .in_zero = zero,
+                             .out_zero = zero},
                       .low = zero,
                       .high = quantized(&in, 6.0F)};
     return put_unary(b, &in, &out, &p, sizeof p);

@@ -14,8 +14,8 @@ static nn_status_t pad_value(build_t *b, const tensor_t *out, int32_t *value)
     }
     TRY(build_input(b, 2, &given));
     NEED(movable(&given, out) && given.scale == out->scale && given.zero_point == out->zero_point, NN_E_TYPE);
-    NEED(given.elements == 1 && given.data.count != 0, NN_E_SHAPE);
-    const uint8_t *bytes = b->fb.data + given.data.at;
+    NEED(given.elements == 1 && given.data != 0, NN_E_SHAPE);
+    const uint8_t *bytes = b->fb.data + given.data;
     for (uint32_t i = 1; i < given.bytes; i++) {
         NEED(bytes[i] == bytes[0], NN_E_TYPE);
     }
@@ -32,7 +32,7 @@ static nn_status_t load_padded(build_t *b, const tensor_t *in, const tensor_t *o
 {
     tensor_t paddings; /* of each axis: before, after */
     TRY(build_input(b, 1, &paddings));
-    NEED(paddings.type == NN_INT32 && paddings.data.count == 8U * in->rank && out->rank == in->rank, NN_E_SHAPE);
+    NEED(is_constant_int32(&paddings, 2U * in->rank) && out->rank == in->rank, NN_E_SHAPE);
     const uint32_t element_bytes = in->bytes / in->elements;
     *p = (padded_t){.in = {1, 1, 1, element_bytes}, .out = {1, 1, 1, element_bytes}};
     unsigned axis = 3;
@@ -93,7 +93,7 @@ nn_status_t resize_prepare(build_t *b)
     TRY(build_output(b, 0, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank == 4 && out.rank == 4 && in.dims[0] == out.dims[0] && in.dims[3] == out.dims[3], NN_E_SHAPE);
-    NEED(size.type == NN_INT32 && size.data.count == 8, NN_E_TYPE);
+    NEED(is_constant_int32(&size, 2), NN_E_TYPE);
     for (uint32_t i = 0; i < 2; i++) {
         NEED(constant_at(b, &size, i) == out.dims[i + 1], NN_E_SHAPE);
         NEED(in.dims[i + 1] <= NN_MAX_SIDE && out.dims[i + 1] <= NN_MAX_SIDE, NN_E_LIMIT);

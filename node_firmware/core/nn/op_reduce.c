@@ -9,7 +9,7 @@ static nn_status_t load_axes(build_t *b, uint8_t rank, unsigned *axes)
 {
     tensor_t named;
     TRY(build_input(b, 1, &named));
-    NEED(named.type == NN_INT32 && named.data.count != 0, NN_E_TYPE);
+    NEED(is_constant_int32(&named, named.elements), NN_E_TYPE);
     *axes = 0;
     for (uint32_t i = 0; i < named.elements; i++) {
         uint8_t axis;

@@ -74,7 +74,7 @@ static nn_status_t join(build_t *b, int32_t axis, bool packed)
     TRY(build_output(b, 0, &w.tensor));
     TRY(find_axis(axis, w.tensor.rank, &w.axis));
     begin_whole(&w);
-    for (uint32_t i = 0; i < b->inputs.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->inputs); i++) {
         tensor_t piece;
         const uint32_t at = w.at;
         uint32_t row_bytes;
@@ -103,7 +103,7 @@ nn_status_t concatenation_prepare(build_t *b)
 
 nn_status_t pack_prepare(build_t *b)
 {
-    NEED(fb_i32(&b->fb, b->options, PACK_COUNT, 0) == (int32_t)b->inputs.count, NN_E_SHAPE);
+    NEED(fb_i32(&b->fb, b->options, PACK_COUNT, 0) == (int32_t)fb_count(&b->fb, b->inputs), NN_E_SHAPE);
     return join(b, fb_i32(&b->fb, b->options, PACK_AXIS, 0), true);
 }
 
@@ -114,10 +114,10 @@ nn_status_t split_v_prepare(build_t *b)
     tensor_t axis;
     TRY(build_input(b, 0, &w.tensor));
     TRY(build_input(b, 2, &axis));
-    NEED(axis.type == NN_INT32 && axis.data.count == 4, NN_E_TYPE);
+    NEED(is_constant_int32(&axis, 1), NN_E_TYPE);
     TRY(find_axis(constant_at(b, &axis, 0), w.tensor.rank, &w.axis));
     begin_whole(&w);
-    for (uint32_t i = 0; i < b->outputs.count; i++) {
+    for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs); i++) {
         tensor_t piece;
         const uint32_t at = w.at;
         uint32_t row_bytes;
@@ -173,7 +173,7 @@ typedef struct slice_options {
 static nn_status_t load_slice_vector(build_t *b, uint32_t input, uint8_t rank, tensor_t *t)
 {
     TRY(build_input(b, input, t));
-    NEED(t->type == NN_INT32 && t->data.count == 4U * rank, NN_E_TYPE);
+    NEED(is_constant_int32(t, rank), NN_E_TYPE);
     return NN_OK;
 }
 
@@ -268,7 +268,7 @@ nn_status_t transpose_prepare(build_t *b)
     TRY(build_output(b, 0, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank <= 4, NN_E_LIMIT);
-    NEED(axes.type == NN_INT32 && axes.data.count == 4U * in.rank && out.rank == in.rank, NN_E_SHAPE);
+    NEED(is_constant_int32(&axes, in.rank) && out.rank == in.rank, NN_E_SHAPE);
     p.element_bytes = in.bytes / in.elements;
     unsigned seen = 0; /* bit n: axis n of the input */
     for (uint8_t i = 0; i < in.rank; i++) {

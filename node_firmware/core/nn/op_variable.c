@@ -10,7 +10,7 @@ nn_status_t call_once_prepare(build_t *b)
     const int32_t index = fb_i32(&b->fb, b->options, CALL_ONCE_SUBGRAPH, 0);
     if (b->pass == PASS_MEASURE) {
         NEED(b->main && !b->stateful, NN_E_SHAPE);
-        NEED(index > 0 && (uint32_t)index < b->subgraphs.count, NN_E_SHAPE);
+        NEED(index > 0 && (uint32_t)index < fb_count(&b->fb, b->subgraphs), NN_E_SHAPE);
         NEED(b->init_index == 0, NN_E_LIMIT);
         b->init_index = (uint32_t)index;
     }
@@ -20,7 +20,9 @@ nn_status_t call_once_prepare(build_t *b)
 static bool same_text(build_t *b, uint32_t options, uint32_t other, unsigned field)
 {
     const fb_vector_t text = fb_vector(&b->fb, options, field, 1), other_text = fb_vector(&b->fb, other, field, 1);
-    return text.count == other_text.count && memcmp(b->fb.data + text.at, b->fb.data + other_text.at, text.count) == 0;
+    const uint32_t count = fb_count(&b->fb, text);
+    return count == fb_count(&b->fb, other_text) &&
+           memcmp(b->fb.data + fb_elements(text), b->fb.data + fb_elements(other_text), count) == 0;
 }
 
 /* The number of the variable of that name, which the main subgraph makes where there is none; `variable_count`: there
@@ -43,8 +45,8 @@ nn_status_t var_handle_prepare(build_t *b)
     tensor_t out;
     TRY(build_output(b, 0, &out));
     NEED(out.type == NN_RESOURCE, NN_E_TYPE);
-    NEED(fb_vector(&b->fb, b->options, VAR_HANDLE_NAME, 1).count <= NN_MAX_NAME, NN_E_LIMIT);
-    NEED(fb_vector(&b->fb, b->options, VAR_HANDLE_CONTAINER, 1).count <= NN_MAX_NAME, NN_E_LIMIT);
+    NEED(fb_count(&b->fb, fb_vector(&b->fb, b->options, VAR_HANDLE_NAME, 1)) <= NN_MAX_NAME, NN_E_LIMIT);
+    NEED(fb_count(&b->fb, fb_vector(&b->fb, b->options, VAR_HANDLE_CONTAINER, 1)) <= NN_MAX_NAME, NN_E_LIMIT);
     const uint16_t index = find_variable(b);
     NEED(index < b->variable_count, NN_E_SHAPE);
     variable_t *variable = &b->variables[index];
@@ -63,7 +65,7 @@ nn_status_t var_handle_prepare(build_t *b)
 static nn_status_t bind(build_t *b, const tensor_t *value, tensor_t *handle, variable_t **variable)
 {
     TRY(build_input(b, 0, handle));
-    NEED(handle->type == NN_RESOURCE && handle->data.count == 0 && value->bytes != 0, NN_E_TYPE);
+    NEED(handle->type == NN_RESOURCE && handle->data == 0 && value->bytes != 0, NN_E_TYPE);
     *variable = &b->variables[b->lives[handle->index].offset];
     if ((*variable)->bytes == 0) {
         NEED(b->main, NN_E_SHAPE); /* its place has been given */
@@ -90,7 +92,7 @@ nn_status_t assign_variable_prepare(build_t *b)
     variable_t *variable;
     TRY(build_input(b, 1, &in));
     TRY(bind(b, &in, &handle, &variable));
-    if (in.data.count == 0) {
+    if (in.data == 0) {
         build_overlap(b, &in, 0, 0);
     }
     return build_move(b, &(move_t){.from = &in, .to = &handle, .rows = 1, .bytes = in.bytes, .owner = variable});

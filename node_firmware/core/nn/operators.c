@@ -6,12 +6,14 @@
 #define NN_OPERATORS_DEF "operators.def"
 #endif
 
-const operator_t nn_operator_table[OP_COUNT] = {
+/* No longer than the last one needs. */
+const operator_t nn_operator_table[] = {
 #define OPERATOR(name, inputs_min, inputs_max, outputs_min, outputs_max, prepare, run)                                 \
     [OP_##name] = {OPERATOR_##name, inputs_min, inputs_max, outputs_min, outputs_max, prepare, run},
 #include NN_OPERATORS_DEF
 #undef OPERATOR
 };
+const uint32_t nn_operator_count = sizeof nn_operator_table / sizeof *nn_operator_table;
 
 size_t nn_operators(uint8_t *bitmap, size_t capacity)
 {
@@ -19,7 +21,7 @@ size_t nn_operators(uint8_t *bitmap, size_t capacity)
     for (size_t i = 0; i < capacity; i++) {
         bitmap[i] = 0;
     }
-    for (unsigned i = 0; i < OP_COUNT; i++) {
+    for (unsigned i = 0; i < nn_operator_count; i++) {
         const size_t byte = nn_operator_table[i].code / 8;
         if (nn_operator_table[i].prepare != NULL && byte < capacity) {
             bitmap[byte] = (uint8_t)(bitmap[byte] | 1U << nn_operator_table[i].code % 8);

@@ -17,9 +17,9 @@
 #define NN_MAX_OPERATORS 1024 /* of a subgraph */
 #endif
 #ifndef NN_MAX_WORK
-#define NN_MAX_WORK (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; other elements count as one or more  \
-                                         */
+#define NN_MAX_WORK (UINT32_C(1) << 28) /* multiply-accumulates of an invocation; any other element is one or more */
 #endif
+
 #define NN_PLAN_VERSION 1 /* of the plans in models that nn_open() reads (plan.h) */
 
 typedef enum nn_status {
@@ -91,6 +91,8 @@ NN_MUST_USE nn_status_t nn_reset(nn_t *nn);
 size_t nn_operators(uint8_t *bitmap, size_t capacity);
 /* The same of a model: the operators that its file lists, to all of `bitmap`. NN_E_MODEL where one is beyond it. */
 NN_MUST_USE nn_status_t nn_model_operators(const uint8_t *model, size_t model_size, uint8_t *bitmap, size_t capacity);
+/* The memory in which the model runs as its plan says; 0 where it brings none that this build reads. */
+size_t nn_planned_bytes(const uint8_t *model, size_t model_size);
 const char *nn_status_name(nn_status_t status);
 
 #endif

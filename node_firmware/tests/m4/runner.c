@@ -130,17 +130,21 @@ static void run_model(const job_t *job, const uint8_t *model, const uint8_t *inp
     }
 }
 
-static void run_audio(const job_t *job, const uint8_t *input)
+static void run_audio(const job_t *job, const uint8_t *parameters, const uint8_t *input)
 {
     static audio_frontend_t fe;
-    uint16_t row[AUDIO_CHANNELS];
+    audio_parameters_t read;
+    uint16_t row[AUDIO_MAX_CHANNELS];
     watch_stack();
-    audio_frontend_init(&fe);
-    put_status(0, sizeof fe);
+    const int status = audio_parameters_read(&read, job->model_bytes == 0 ? NULL : parameters, job->model_bytes);
+    if (status == 0) {
+        audio_frontend_init(&fe, &read);
+    }
+    put_status(status, sizeof fe);
     for (uint32_t step = 0; step < job->steps; step++, input += job->input_bytes) {
         watch_stack();
         const int16_t *samples = (const int16_t *)input;
-        for (uint32_t left = job->input_bytes / 2; left > 0;) {
+        for (uint32_t left = status == 0 ? job->input_bytes / 2 : 0; left > 0;) {
             bool ready = false;
             count_begin();
             const size_t taken = audio_frontend_feed(&fe, samples, left, row, &ready);
@@ -148,7 +152,7 @@ static void run_audio(const job_t *job, const uint8_t *input)
             samples += taken;
             left -= taken;
             if (ready) {
-                put_record(0, row, sizeof row);
+                put_record(0, row, read.channels * sizeof row[0]);
             }
         }
         put_end(0);
@@ -214,7 +218,7 @@ int main(void)
         if (job->kind <= JOB_INVOKE) {
             run_model(job, model, input);
         } else if (job->kind == JOB_AUDIO) {
-            run_audio(job, input);
+            run_audio(job, model, input);
         } else if (job->kind == JOB_VIBRATION) {
             run_vibration(job, model, input);
         } else {

@@ -9,12 +9,16 @@ void reset(void);
 void reset(void)
 {
     static audio_frontend_t fe;
-    audio_frontend_init(&fe);
+    audio_parameters_t parameters;
+    if (audio_parameters_read(&parameters, NULL, 0) != 0) {
+        return;
+    }
+    audio_frontend_init(&fe, &parameters);
     for (bool ready;;) {
-        uint16_t features[AUDIO_CHANNELS];
-        (void)audio_frontend_feed(&fe, SAMPLES, AUDIO_STEP, features, &ready);
+        uint16_t features[AUDIO_MAX_CHANNELS];
+        (void)audio_frontend_feed(&fe, SAMPLES, parameters.step, features, &ready);
         if (ready) {
-            audio_frontend_quantize(features, OUT);
+            audio_frontend_quantize(&fe, features, OUT);
         }
     }
 }
