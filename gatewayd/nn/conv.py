@@ -128,7 +128,7 @@ def _factors(op: Operator, w: _Weights) -> tuple[bool, bytes]:
     """Whether the short way of requantisation is exact (`fast` of window_t), and the multipliers and shifts of all channels."""
     made = [factor(op.input(0).scale, scale, op.outputs[0].scale) for scale in w.filter.scales]
     largest = made[w.filter.scales.index(max(w.filter.scales))]
-    fast = largest[1] < 0 and _room(w) > 0 and all(_is_harmless(w, made, *each) for each in _beyond(w))
+    fast = largest[1] < 0 and all(_is_harmless(w, made, *each) for each in _beyond(w))
     multipliers, shifts = zip(*made, strict=True)
     return fast, struct.pack(f"<{len(made)}i{len(made)}b{-len(made) % 4}x", *multipliers, *shifts)
 

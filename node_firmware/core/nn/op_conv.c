@@ -40,8 +40,8 @@ static nn_status_t image(const tensor_t *t, uint16_t *height, uint16_t *width, u
 static nn_status_t fit(uint8_t padding, uint16_t in, uint16_t out, uint16_t filter, uint16_t stride, uint16_t dilation,
                        uint16_t *pad)
 {
-    const int64_t reach = (int64_t)(filter - 1) * dilation + 1; /* a dilated filter's extent */
-    NEED(reach <= NN_MAX_SIDE, NN_E_LIMIT);
+    NEED((filter - 1U) * dilation < NN_MAX_SIDE, NN_E_LIMIT);
+    const int32_t reach = (filter - 1) * dilation + 1; /* a dilated filter's extent */
     NEED(padding == PADDING_SAME || padding == PADDING_VALID, NN_E_SHAPE);
     NEED(out == (padding == PADDING_SAME ? (in + stride - 1) / stride : (in - reach + stride) / stride), NN_E_SHAPE);
     const int64_t total = (int64_t)(out - 1) * stride + reach - in;
@@ -94,7 +94,7 @@ static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor_t *factor)
 {
     const float scale = scale_at(b, p, i);
-    NEED(scale > 0 && scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
+    NEED(is_positive(scale), NN_E_TYPE);
     NEED(factor_from_ratio(p->in.scale, scale, p->out.scale, 0, factor), NN_E_TYPE);
     return NN_OK;
 }
@@ -139,7 +139,7 @@ static nn_status_t is_harmless(build_t *b, const weighted_t *p, uint32_t depth, 
 /* Whether the short way of requantisation is exact: see window_t. The largest scale has the largest shift. */
 static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint16_t *fast)
 {
-    const int64_t room = (INT64_C(1) << 30) - (int64_t)depth * (255 * 128);
+    const int32_t room = (INT32_C(1) << 30) - (int32_t)depth * (255 * 128); /* depth <= NN_MAX_DEPTH */
     uint32_t largest = 0;
     factor_t factor;
     *fast = 0;
@@ -157,7 +157,7 @@ static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint
             TRY(is_harmless(b, p, depth, i, bias, &exact));
         }
     }
-    *fast = exact && room > 0;
+    *fast = exact;
     return NN_OK;
 }
 
