@@ -81,7 +81,8 @@ static nn_status_t find_plan(build_t *b)
 size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
 {
     build_t b;
-    const bool found = graph_file(&b, model, model_size) == NN_OK && find_plan(&b) == NN_OK && b.given != NULL;
+    const bool found = (uintptr_t)model % NN_ALIGNMENT == 0 && graph_file(&b, model, model_size) == NN_OK &&
+                       find_plan(&b) == NN_OK && b.given != NULL;
     return found ? b.given->data_bytes : 0;
 }
 
