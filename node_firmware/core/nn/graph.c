@@ -78,6 +78,14 @@ static nn_status_t find_plan(build_t *b)
     return NN_OK;
 }
 
+size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
+{
+    build_t b;
+    const bool found = (uintptr_t)model % NN_ALIGNMENT == 0 && graph_file(&b, model, model_size) == NN_OK &&
+                       find_plan(&b) == NN_OK && b.given != NULL;
+    return found ? b.given->data_bytes : 0;
+}
+
 /* Zeroed memory for the time of opening, at the arena's end. */
 static nn_status_t alloc_tail(build_t *b, uint32_t bytes)
 {
