@@ -262,4 +262,11 @@ static inline int32_t requantize_fast(int32_t sum, int32_t multiplier, int32_t r
     return requantize_doubled(sum * 2, multiplier, right, zero);
 }
 
+/* The same of any sum. */
+static inline int32_t requantize_wide(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
+{
+    const int32_t x = (int32_t)(((int64_t)sum * multiplier + (INT64_C(1) << 30)) >> 31);
+    return ssat8(shift_add(x + (x >> 31), right, zero));
+}
+
 #endif

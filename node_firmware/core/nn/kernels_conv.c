@@ -48,7 +48,7 @@ __attribute__((noinline)) static void filter_pixel(const layer_t *l)
     for (; p.unit < 0; p.unit++, p.filter += p.depth) {
         const int32_t multiplier = p.multiplier[p.unit & p.factor_mask], shift = p.shift[p.unit & p.factor_mask];
         const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, 1, p.filter, p.depth);
-        p.out[p.unit] = (int8_t)(l->fast ? requantize_fast(sum, multiplier, -shift, p.zero)
+        p.out[p.unit] = (int8_t)(l->fast ? requantize_wide(sum, multiplier, -shift, p.zero)
                                          : requantize_exact(sum, multiplier, shift, p.zero));
     }
 }
@@ -132,7 +132,7 @@ void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, 
         .pass = {.zero = d->out_zero, .pitch = d->units, .depth = d->depth},
         .patches = scratch,
         .in_zero = d->in_zero,
-        .fast = d->fast,
+        .fast = d->sums != SUMS_ANY,
     };
     layer_init(&l, factors, filter, bias, d->units);
     start(&l, d->rows, out + d->units);
@@ -163,7 +163,7 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w, groups = w->in_c / w->filter_c, units = w->out_c / groups;
     if (groups == 1 && w->filter_h * w->filter_w * w->stride_h * w->stride_w == 1) {
-        const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->fast,
+        const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->sums,
                               w->factors};
         kernel_dense(&rows, factors, in, filter, bias, out, scratch);
         return;
@@ -172,7 +172,7 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
         .pass = {.zero = w->out_zero, .pitch = w->out_c, .depth = (uint32_t)w->filter_h * w->filter_w * w->filter_c},
         .patches = scratch,
         .in_zero = w->in_zero,
-        .fast = w->fast,
+        .fast = w->sums != SUMS_ANY,
     };
     for (uint32_t group = 0; group < groups; group++) {
         const uint32_t first = group * units;

@@ -65,7 +65,7 @@ static int32_t sum_one(const patch_t *p, uint32_t in_channel, uint32_t channel, 
 /* Whether every output is requantize_fast()'s, and sees an input channel of its own. */
 static bool is_simple(const window_t *w)
 {
-    return w->fast && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
+    return w->sums == SUMS_30_BITS && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
 }
 
 /* Channels 4 * n to 4 * n + 3; as many as there are is returned. */

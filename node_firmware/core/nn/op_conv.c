@@ -98,13 +98,13 @@ static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor
     return NN_OK;
 }
 
-/* Whether the short way of requantisation is exact: see window_t. The largest scale has the largest shift. */
-static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint16_t *fast)
+/* Which short ways of requantisation are exact: SUMS_*. The largest scale has the largest shift. */
+static nn_status_t load_sums(build_t *b, const weighted_t *p, uint32_t depth, uint16_t *sums)
 {
     int64_t bias = 0;
     uint32_t largest = 0;
     factor_t factor;
-    *fast = 0;
+    *sums = SUMS_ANY;
     if (b->pass == PASS_MEASURE) {
         return NN_OK;
     }
@@ -116,7 +116,10 @@ static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint
         largest = scale_at(b, p, i) > scale_at(b, p, largest) ? i : largest;
     }
     TRY(factor_at(b, p, largest, &factor));
-    *fast = factor.shift < 0 && bias + (int64_t)depth * (255 * 128) < INT64_C(1) << 30;
+    const int64_t bound = bias + (int64_t)depth * (255 * 128);
+    if (factor.shift < 0 && bound < INT64_C(1) << 31) {
+        *sums = bound < INT64_C(1) << 30 ? SUMS_30_BITS : SUMS_31_BITS;
+    }
     return NN_OK;
 }
 
@@ -220,7 +223,7 @@ static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwis
     TRY(check_filter(&p.filter, depthwise ? 3 : 0, w.out_c, &w.factors));
     TRY(load_bias(b, w.out_c, &p.loaded_bias, &p.bias));
     TRY(build_work(b, (uint64_t)p.out.elements * depth));
-    TRY(is_fast(b, &p, depth, &w.fast));
+    TRY(load_sums(b, &p, depth, &w.sums));
     if (w.batches == 1 && is_constant(&p) && (depthwise ? w.in_c == w.out_c : w.in_c == w.filter_c)) {
         build_overlap(b, &p.in, reach(b, &w), depthwise ? w.in_c : 1);
     }
@@ -285,7 +288,7 @@ nn_status_t fully_connected_prepare(build_t *b)
     TRY(check_filter(&p.filter, 0, d.units, &d.factors));
     TRY(load_bias(b, d.units, &p.loaded_bias, &p.bias));
     TRY(build_work(b, (uint64_t)p.out.elements * d.depth));
-    TRY(is_fast(b, &p, d.depth, &d.fast));
+    TRY(load_sums(b, &p, d.depth, &d.sums));
     if (is_constant(&p)) { /* a block is read before it is written, so only growing outputs run into later rows */
         build_overlap(b, &p.in, d.units > d.depth ? (d.rows - 1) * (d.units - d.depth) : 0U, 1);
     }
