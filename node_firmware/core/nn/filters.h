@@ -55,36 +55,48 @@ static inline uint32_t first_bytes(const int8_t *row, uint32_t depth)
     return word;
 }
 
+static inline patch_t expand_quad(uint32_t bytes, uint32_t minus_zero)
+{
+    return (patch_t){sxtab16(minus_zero, bytes), sxtab16_ror8(minus_zero, bytes)};
+}
+
 /* Writes one of `count` interleaved patches. */
 static inline void expand(patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
 {
     const uint32_t minus_zero = pkhbt((uint32_t)-zero, (uint32_t)-zero);
     const int8_t *end = row + depth;
-    uint32_t bytes = first_bytes(row, depth);
-    for (row += (depth - 1) % 4 + 1;; row += 4) {
-        *patch = (patch_t){sxtab16(minus_zero, bytes), sxtab16_ror8(minus_zero, bytes)};
-        if (row == end) {
-            return;
-        }
-        patch += count;
-        bytes = load32(row);
+    *patch = expand_quad(first_bytes(row, depth), minus_zero);
+    row += (depth - 1) % 4 + 1;
+    if (row == end) {
+        return;
     }
+    do {
+        patch += count;
+        *patch = expand_quad(load32(row), minus_zero);
+        row += 4;
+    } while (row < end);
+}
+
+static inline int32_t dot_quad(int32_t sum, const patch_t *patch, uint32_t bytes)
+{
+    return smlad(sxtb16_ror8(bytes), patch->odd, smlad(sxtb16(bytes), patch->even, sum));
 }
 
 /* The sum, and a row's products with one of `count` interleaved patches. */
 static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth)
 {
     const int8_t *end = row + depth;
-    uint32_t bytes = first_bytes(row, depth);
-    for (row += (depth - 1) % 4 + 1;; row += 4) {
-        sum = smlad(sxtb16(bytes), patch->even, sum);
-        sum = smlad(sxtb16_ror8(bytes), patch->odd, sum);
-        if (row == end) {
-            return sum;
-        }
-        patch += count;
-        bytes = load32(row);
+    sum = dot_quad(sum, patch, first_bytes(row, depth));
+    row += (depth - 1) % 4 + 1;
+    if (row == end) {
+        return sum;
     }
+    do {
+        patch += count;
+        sum = dot_quad(sum, patch, load32(row));
+        row += 4;
+    } while (row < end);
+    return sum;
 }
 
 #ifndef __ARM_FEATURE_DSP
@@ -338,15 +350,12 @@ __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
         "bne 5b\n"
         "ldrd r2, r3, " PASS_FACTOR "\n"
         "and r4, r2, r7\n"
-        "add r3, r3, r4, lsl #2\n"
-        "ldr r5, [r3]\n"
-        "sub r3, r3, r2, lsl #2\n" /* the next one, or the same */
-        "ldr r6, [r3]\n"
+        "sub r2, r4, r2\n" /* the next one, or the same */
+        "ldr r5, [r3, r4, lsl #2]\n"
+        "ldr r6, [r3, r2, lsl #2]\n"
         "ldr r3, " PASS_SHIFT "\n"
-        "add r3, r3, r4\n"
-        "ldrsb r8, [r3]\n"
-        "sub r3, r3, r2\n"
-        "ldrsb r9, [r3]\n"
+        "ldrsb r8, [r3, r4]\n"
+        "ldrsb r9, [r3, r2]\n"
         "rsb r8, r8, #0\n"
         "rsb r9, r9, #0\n"
         "ldrd r2, r3, " PASS_ZERO "\n"

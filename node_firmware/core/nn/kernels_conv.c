@@ -78,10 +78,12 @@ static void copy(int8_t *to, const int8_t *from, uint32_t count)
         return;
     }
     const int8_t *last = from + count - 4;
-    for (; from < last; from += 4, to += 4) {
+    do {
         store32(to, load32(from));
-    }
-    store32(to - (from - last), load32(last)); /* may overlap what is there */
+        from += 4;
+        to += 4;
+    } while (from < last);
+    store32(to - (from - last), load32(last)); /* overlaps what is there */
 }
 
 /* Collects the bytes under a filter whose first element is at (x0, y0) of the input, rows of the filter at once. */
