@@ -75,14 +75,17 @@ class Draw:
         channels = shape[dimension]
         scale = self.scales(1e-4, 0.1, channels if per_channel else 1)
         if self.number(0, 7) == 0:
-            scale[self.number(0, len(scale) - 1)] = self.pick([1e-9, 1e-12])  # dead: its requantisation factor is tiny, or rounds to 0
-        filter_ = self.b.tensor(shape, np.int8, scale, data=self.rng.integers(-127, 128, shape), dimension=dimension)
+            scale[self.number(0, len(scale) - 1)] = 1e-12  # its requantisation factor rounds to 0
+        bound = self.pick([100, 100_000, 2**31 - 1])
+        values = self.rng.integers(-bound, bound + 1, channels)
+        data = self.rng.integers(-127, 128, shape)
+        if self.number(0, 7) == 0:  # a channel without weights, with the bias that converters give it
+            dead = self.number(0, channels - 1)
+            np.moveaxis(data, dimension, 0)[dead] = 0
+            values[dead] = self.pick([2**30 - 1, 2**30, 2**30 + 128, -(2**30), -(2**30) - 128])
+        filter_ = self.b.tensor(shape, np.int8, scale, data=data, dimension=dimension)
         if not bias:
             return filter_, -1, channels
-        bound = self.pick([100, 100_000, 2**31 - 1, 0])
-        values = self.rng.integers(-bound, bound + 1, channels)
-        if bound == 0:  # converters cut the biases of dead channels at 2^30
-            values = self.rng.integers(-(2**17), 2**17, channels) + self.rng.choice([-(2**30), 0, 2**30], channels)
         return filter_, self.b.tensor([channels], np.int32, np.float32(in_scale) * np.float32(scale), data=values), channels
 
     def finish(self, *outputs: int) -> bytes:

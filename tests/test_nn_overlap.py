@@ -51,7 +51,7 @@ class Window(c.Structure):
         ),
         *((name, c.c_uint16) for name in ("stride_h", "stride_w", "dilation_h", "dilation_w", "pad_top", "pad_left")),
         *((name, c.c_int16) for name in ("in_zero", "out_zero", "low", "high")),
-        *((name, c.c_uint16) for name in ("sums", "factors")),
+        *((name, c.c_uint16) for name in ("fast", "factors")),
     )
 
 
@@ -62,7 +62,7 @@ class Dense(c.Structure):
         ("rows", c.c_uint32),
         *((name, c.c_uint16) for name in ("depth", "units")),
         *((name, c.c_int16) for name in ("in_zero", "out_zero", "low", "high")),
-        *((name, c.c_uint16) for name in ("sums", "factors")),
+        *((name, c.c_uint16) for name in ("fast", "factors")),
     )
 
 
@@ -134,23 +134,23 @@ def depthwise(d: Draw, lib: c.CDLL) -> Case:
     channels = d.pick([1, 3, 4, 6, 8, 13])
     filter_h, filter_w = d.pick([(3, 3), (3, 3), (d.number(1, 9), 1), (d.number(1, 5), d.number(1, 5))])
     w = window(d, filter_h, filter_w, d.pick([1, 1, 2, 3]), channels, channels, d.pick([1, 1, 2]))
-    w.sums = d.pick([0, 1, 2])
-    weights = Weights(d, channels, filter_h * filter_w, fast=bool(w.sums))
+    w.fast = d.pick([0, 1, 1])
+    weights = Weights(d, channels, filter_h * filter_w, fast=bool(w.fast))
     return of_window(w, weights.bind(lib.kernel_depthwise, w, scratch=False), channels)
 
 
 def convolution(d: Draw, lib: c.CDLL) -> Case:
     filter_h, filter_w = d.pick([(1, 1), (3, 3), (d.number(1, 4), d.number(1, 4))])
     w = window(d, filter_h, filter_w, d.pick([1, 1, 2]), d.number(1, 9), d.number(1, 9), d.pick([1, 1, 2]))
-    w.sums = d.pick([0, 1, 2])
-    weights = Weights(d, w.out_c, filter_h * filter_w * w.in_c, fast=bool(w.sums))
+    w.fast = d.pick([0, 1, 1])
+    weights = Weights(d, w.out_c, filter_h * filter_w * w.in_c, fast=bool(w.fast))
     return of_window(w, weights.bind(lib.kernel_conv, w, scratch=True))
 
 
 def dense(d: Draw, lib: c.CDLL) -> Case:
-    rows, depth, units, sums = d.number(1, 9), d.number(1, 40), d.number(1, 40), d.pick([0, 1, 2])
-    weights = Weights(d, units, depth, fast=bool(sums))
-    parameters = Dense(rows, depth, units, d.number(-128, 127), d.number(-128, 127), -128, 127, sums, units)
+    rows, depth, units, fast = d.number(1, 9), d.number(1, 40), d.number(1, 40), d.pick([0, 1, 1])
+    weights = Weights(d, units, depth, fast=bool(fast))
+    parameters = Dense(rows, depth, units, d.number(-128, 127), d.number(-128, 127), -128, 127, fast, units)
     return Case(weights.bind(lib.kernel_dense, parameters, scratch=True), rows * depth, rows * units, max(0, (rows - 1) * (units - depth)))
 
 

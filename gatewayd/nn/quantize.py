@@ -30,6 +30,17 @@ def factor(a: float, b: float, c: float, exponent: int = 0) -> tuple[int, int]:
     return (multiplier, shift) if shift >= -31 else (0, -1)  # noqa: PLR2004
 
 
+def shift_right_round(x: int, exponent: int) -> int:
+    """Divide by 2^exponent, halves away from zero."""
+    half = (1 << exponent) >> 1
+    return x + half >> exponent if x >= 0 else -(-x + half >> exponent)
+
+
+def scale(x: int, multiplier: int, shift: int) -> int:
+    """quantize.h, for shifts to the right: requantisation with its two roundings."""
+    return shift_right_round((x * multiplier + (1 << 30)) >> 31, -shift)
+
+
 def fixed_point(a: float, b: float, exponent: int) -> tuple[int, int]:
     multiplier, shift = ratio_factor(a, b, 1, exponent)
     need(shift > 0, "the scale is too small")

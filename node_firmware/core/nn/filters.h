@@ -140,6 +140,8 @@ static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const i
 
 #ifdef __ARM_FEATURE_DSP
 
+typedef char pass_has_16_words[sizeof(pass_t) == 64 ? 1 : -1];
+
 /* Assembler because the innermost loops need 14 registers, of which compilers spill some. The pass is copied to the
  * stack. Weights are read unaligned where LDR does it, aligned where LDRD does. */
 /* clang-format off */
@@ -167,23 +169,14 @@ static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const i
     "pop {r7}\n"
 #define PASS_CLOBBERS "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
 
-/* The steps of requantize_fast() in dsp.h; where doubling overflows, SCALE_WIDE instead of the first two. */
-#define DOUBLE(twice, sum)                                                             \
-    "adds " twice ", " sum ", " sum "\n"                                               \
-    "bvs 8f\n"
-#define SCALE(sum, twice, multiplier)                                                  \
-    "smmulr " sum ", " twice ", " multiplier "\n"
-#define ROUND(sum, right, zero)                                                        \
+/* requantize_fast() of dsp.h. */
+#define REQUANTIZE(sum, multiplier, right, zero)                                       \
+    "qadd " sum ", " sum ", " sum "\n"                                                 \
+    "smmulr " sum ", " sum ", " multiplier "\n"                                        \
     "add " sum ", " sum ", " sum ", asr #31\n"                                         \
     "asrs " sum ", " sum ", " right "\n"                                               \
     "adc " sum ", " sum ", " zero "\n"                                                 \
     "ssat " sum ", #8, " sum "\n"
-#define SCALE_WIDE(sum, multiplier)                                                    \
-    "smull r4, " sum ", " sum ", " multiplier "\n"                                     \
-    "adds r4, r4, #0x40000000\n"                                                       \
-    "adc " sum ", " sum ", #0\n"                                                       \
-    "lsl " sum ", " sum ", #1\n"                                                       \
-    "orr " sum ", " sum ", r4, lsr #31\n"
 
 /* 13 instructions for 16 products. */
 #define BLOCK_STEP                                                                     \
@@ -240,19 +233,10 @@ __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
         "ldrd r6, r8, " PASS_SHIFT "\n"
         "ldrsb r6, [r6, r4]\n"
         "rsb r6, r6, #0\n"
-        DOUBLE("r4", "r0")
-        DOUBLE("r9", "r1")
-        DOUBLE("r10", "r2")
-        DOUBLE("r11", "r3")
-        SCALE("r0", "r4", "r5")
-        SCALE("r1", "r9", "r5")
-        SCALE("r2", "r10", "r5")
-        SCALE("r3", "r11", "r5")
-        "4:\n"
-        ROUND("r0", "r6", "r8")
-        ROUND("r1", "r6", "r8")
-        ROUND("r2", "r6", "r8")
-        ROUND("r3", "r6", "r8")
+        REQUANTIZE("r0", "r5", "r6", "r8")
+        REQUANTIZE("r1", "r5", "r6", "r8")
+        REQUANTIZE("r2", "r5", "r6", "r8")
+        REQUANTIZE("r3", "r5", "r6", "r8")
         "ldrd r4, r5, " PASS_OUT "\n"
         "add r4, r4, r7\n"
         "strb r0, [r4]\n"
@@ -262,14 +246,6 @@ __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
         "strb r3, [r4, r5, lsl #1]\n"
         "adds r7, r7, #1\n"
         "bne 1b\n"
-        "b 9f\n"
-        "8:\n"
-        SCALE_WIDE("r0", "r5")
-        SCALE_WIDE("r1", "r5")
-        SCALE_WIDE("r2", "r5")
-        SCALE_WIDE("r3", "r5")
-        "b 4b\n"
-        "9:\n"
         PASS_LEAVE
         : "+r"(p)
         :
@@ -359,25 +335,14 @@ __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
         "rsb r8, r8, #0\n"
         "rsb r9, r9, #0\n"
         "ldrd r2, r3, " PASS_ZERO "\n"
-        DOUBLE("r4", "r0")
-        DOUBLE("r10", "r1")
-        SCALE("r0", "r4", "r5")
-        SCALE("r1", "r10", "r6")
-        "6:\n"
-        ROUND("r0", "r8", "r2")
-        ROUND("r1", "r9", "r2")
+        REQUANTIZE("r0", "r5", "r8", "r2")
+        REQUANTIZE("r1", "r6", "r9", "r2")
         "add r3, r3, r7\n"
         "strb r0, [r3]\n"
         "strb r1, [r3, #1]\n"
         "add r7, r7, #2\n"
         "cmp r7, #-1\n"
         "blt 1b\n"
-        "b 9f\n"
-        "8:\n"
-        SCALE_WIDE("r0", "r5")
-        SCALE_WIDE("r1", "r6")
-        "b 6b\n"
-        "9:\n"
         PASS_LEAVE
         : "+r"(p)
         :
@@ -423,7 +388,7 @@ static void filter_block(const pass_t *pass)
         int32_t sum[BLOCK] = {bias, bias, bias, bias};
         dot_block(sum, p.patches, p.filter, p.depth);
         for (uint32_t i = 0; i < BLOCK; i++) {
-            p.out[p.unit + (int32_t)(i * p.pitch)] = (int8_t)requantize_wide(sum[i], multiplier, right, p.zero);
+            p.out[p.unit + (int32_t)(i * p.pitch)] = (int8_t)requantize_fast(sum[i], multiplier, right, p.zero);
         }
     }
 }

@@ -29,10 +29,8 @@ static inline uint32_t patch_scratch(uint64_t pixels, uint32_t depth)
     return (pixels < BLOCK ? 2 : 2 * BLOCK + 1) * padded_depth(depth);
 }
 
-/* What is known of the sums, bias included, where all shifts are below 0: they do not reach 2^30, or 2^31. */
-enum { SUMS_ANY, SUMS_30_BITS, SUMS_31_BITS };
-
-/* A filter that moves over images. */
+/* A filter that moves over images. `fast`: all shifts are below 0, and no sum, bias included, reaches
+ * 2^30 where it matters: requantize_fast() is exact. */
 typedef struct window {
     uint16_t batches, in_h, in_w, in_c, out_h, out_w, out_c;
     uint16_t filter_h, filter_w, filter_c; /* filter_c < in_c: grouped convolution */
@@ -40,8 +38,8 @@ typedef struct window {
     uint16_t pad_top, pad_left;
     int16_t in_zero, out_zero;
     int16_t low, high; /* fused activation */
-    uint16_t sums;     /* SUMS_* */
-    uint16_t factors;  /* 1, or one for each output channel; 0: none */
+    uint16_t fast;
+    uint16_t factors; /* 1, or one for each output channel; 0: none */
 } window_t;
 
 typedef struct dense {
@@ -49,7 +47,7 @@ typedef struct dense {
     uint16_t depth, units;
     int16_t in_zero, out_zero;
     int16_t low, high;
-    uint16_t sums, factors; /* as of window_t */
+    uint16_t fast, factors; /* as of window_t */
 } dense_t;
 
 /* Requantisation of output channel c: element c * step of both. */

@@ -48,7 +48,7 @@ __attribute__((noinline)) static void filter_pixel(const layer_t *l)
     for (; p.unit < 0; p.unit++, p.filter += p.depth) {
         const int32_t multiplier = p.multiplier[p.unit & p.factor_mask], shift = p.shift[p.unit & p.factor_mask];
         const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, 1, p.filter, p.depth);
-        p.out[p.unit] = (int8_t)(l->fast ? requantize_wide(sum, multiplier, -shift, p.zero)
+        p.out[p.unit] = (int8_t)(l->fast ? requantize_fast(sum, multiplier, -shift, p.zero)
                                          : requantize_exact(sum, multiplier, shift, p.zero));
     }
 }
@@ -134,7 +134,7 @@ void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, 
         .pass = {.zero = d->out_zero, .pitch = d->units, .depth = d->depth},
         .patches = scratch,
         .in_zero = d->in_zero,
-        .fast = d->sums != SUMS_ANY,
+        .fast = d->fast,
     };
     layer_init(&l, factors, filter, bias, d->units);
     start(&l, d->rows, out + d->units);
@@ -149,7 +149,7 @@ static void conv(layer_t *l, const window_t *w, const int8_t *in, int8_t *out)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w;
     int8_t *bytes = (int8_t *)l->patches + patch_scratch(pixels, l->pass.depth) - padded_depth(l->pass.depth);
-    const bool rows = w->dilation_h * w->dilation_w == 1 && w->filter_c == w->in_c;
+    const bool rows = (w->dilation_h | w->dilation_w) == 1 && w->filter_c == w->in_c;
     start(l, pixels, out);
     for (int32_t y = 0; y < w->out_h; y++) {
         for (int32_t x = 0; x < w->out_w; x++) {
@@ -164,8 +164,8 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
                  const int32_t *bias, int8_t *out, void *scratch)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w, groups = w->in_c / w->filter_c, units = w->out_c / groups;
-    if (groups == 1 && w->filter_h * w->filter_w * w->stride_h * w->stride_w == 1) {
-        const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->sums,
+    if (groups == 1 && (w->filter_h | w->filter_w | w->stride_h | w->stride_w) == 1) {
+        const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->fast,
                               w->factors};
         kernel_dense(&rows, factors, in, filter, bias, out, scratch);
         return;
@@ -174,7 +174,7 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
         .pass = {.zero = w->out_zero, .pitch = w->out_c, .depth = (uint32_t)w->filter_h * w->filter_w * w->filter_c},
         .patches = scratch,
         .in_zero = w->in_zero,
-        .fast = w->sums != SUMS_ANY,
+        .fast = w->fast,
     };
     for (uint32_t group = 0; group < groups; group++) {
         const uint32_t first = group * units;

@@ -65,7 +65,7 @@ static int32_t sum_one(const patch_t *p, uint32_t in_channel, uint32_t channel, 
 /* Whether every output is requantize_fast()'s, and sees an input channel of its own. */
 static bool is_simple(const window_t *w)
 {
-    return w->sums == SUMS_30_BITS && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
+    return w->fast && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
 }
 
 /* Channels 4 * n to 4 * n + 3; as many as there are is returned. */
@@ -301,7 +301,7 @@ static void image_3x3(const window_t *w, const factors_t *f, const int8_t *in, c
     for (uint32_t c = 0; c < w->in_c; c++) {
         const uint32_t i = c * f->step;
         p.k.multiplier_zero = (uint32_t)f->multiplier[i] | (uint64_t)(uint32_t)w->out_zero << 32;
-        plane_3x3(&p, in + c, filter + c, bias ? bias[c] * 2 : 0, (uint32_t)-f->shift[i], out + c);
+        plane_3x3(&p, in + c, filter + c, bias ? doubled(bias[c]) : 0, (uint32_t)-f->shift[i], out + c);
     }
 }
 
