@@ -113,7 +113,7 @@ def _factors(op: Operator, w: _Weights) -> tuple[bool, bytes]:
 
 def _patch_scratch(pixels: int, depth: int) -> int:
     """kernels.h: bytes of scratch memory."""
-    return min(pixels, _BLOCK) * 2 * (depth + 3 & ~3)
+    return (2 if pixels < _BLOCK else 2 * _BLOCK + 1) * (depth + 3 & ~3)
 
 
 def _convolution(op: Operator, *, depthwise: bool) -> Record:

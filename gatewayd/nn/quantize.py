@@ -27,7 +27,7 @@ def factor(a: float, b: float, c: float, exponent: int = 0) -> tuple[int, int]:
     need(min(a, b, c) > 0, "a scale is missing")
     multiplier, shift = ratio_factor(a, b, c, exponent)
     need(shift <= 30, "scales are too far apart")  # noqa: PLR2004 -- factor_t
-    return (multiplier, shift) if shift >= -31 else (0, 0)  # noqa: PLR2004
+    return (multiplier, shift) if shift >= -31 else (0, -1)  # noqa: PLR2004
 
 
 def fixed_point(a: float, b: float, exponent: int) -> tuple[int, int]:
