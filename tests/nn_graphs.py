@@ -74,6 +74,8 @@ class Draw:
         """A filter, its bias, which may be absent (-1), and the number of output channels."""
         channels = shape[dimension]
         scale = self.scales(1e-4, 0.1, channels if per_channel else 1)
+        if self.number(0, 7) == 0:
+            scale[self.number(0, len(scale) - 1)] = 1e-12  # its requantisation factor rounds to 0
         filter_ = self.b.tensor(shape, np.int8, scale, data=self.rng.integers(-127, 128, shape), dimension=dimension)
         if not bias:
             return filter_, -1, channels

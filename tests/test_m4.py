@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from m4 import Job, Kind
 from nn_native import Model
+from nn_tflm import some_inputs
 from test_frontend import OTHERS, STEP, FrontEnd, reference_signal, signal
-from test_nn import PUBLIC, WAKE_WORDS, some_inputs, speech_features
+from test_nn import PUBLIC, WAKE_WORDS, speech_features
 from test_vibration_frontend import front_end, machine_like
 
 from gatewayd.core.microfrontend import encode

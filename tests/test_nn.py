@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from nn_native import FIRMWARE, SOURCES, Model, Status, compile_c, library
+from nn_tflm import Oracle, compare, some_inputs
 from tflite_builder import Builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -31,59 +32,6 @@ WAKE_WORDS = sorted(Path(WHEEL.origin).parent.glob("models/*.tflite")) if WHEEL 
 PUBLIC = Path(os.environ.get("TFLITE_MODELS", Path(__file__).parents[2] / "shared" / "models"))  # MLPerf Tiny's, not in the project
 both_kernels = pytest.mark.parametrize("dsp", [False, True], ids=["c99", "dsp"])
 E_MODEL, E_VERSION, E_OPERATOR, E_TYPE, E_SHAPE, E_ARENA, E_LIMIT, E_STATE = range(-1, -9, -1)
-
-
-class Oracle:
-    """TFLM's own interpreter, which keeps every tensor."""
-
-    def __init__(self, model: bytes) -> None:
-        runtime = pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="tflite-micro has wheels for x86-64 only")
-        keep = runtime.InterpreterConfig.kPreserveAllTensors
-        self._interpreter = runtime.Interpreter.from_bytes(model, arena_size=4 << 20, intrepreter_config=keep)
-
-    def invoke(self, inputs: list[Array]) -> None:
-        for index, value in enumerate(inputs):
-            self._interpreter.set_input(value, index)
-        self._interpreter.invoke()
-
-    def tensor(self, index: int) -> Array:
-        return np.asarray(self._interpreter.GetTensor(index, 0)["tensor_data"])
-
-
-def input_kinds(model: bytes) -> list[tuple[tuple[int, ...], Any]]:
-    """Shape and type of every input."""
-    graph = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]
-    types = {
-        getattr(schema.TensorType, np.dtype(dtype).name.upper()): dtype for dtype in (np.int8, np.uint8, np.int16, np.int32, np.float32)
-    }
-    return [(tuple(int(d) for d in graph.tensors[i].shape), types[graph.tensors[i].type]) for i in graph.inputs]
-
-
-def some_inputs(model: bytes, rng: np.random.Generator, steps: int) -> Iterator[list[Array]]:
-    """The edges of the range first, then anything."""
-    for step in range(steps):
-        values: list[Array] = []
-        for shape, dtype in input_kinds(model):
-            if dtype is np.float32:
-                values.append(rng.normal(0, [1e-3, 3.0, 1e6][step % 3], shape).astype(np.float32))
-                continue
-            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-            edges = [(low, low), (high, high), (low, high)]
-            values.append(rng.integers(*edges[min(step, 2)], shape, dtype, endpoint=True))
-        yield values
-
-
-def compare(oracle: Oracle, model: Model, inputs: list[Array]) -> list[Array]:
-    """One step of both; returns the tensors that were compared."""
-    oracle.invoke(inputs)
-    for index, value in enumerate(inputs):
-        model.input(index)[...] = value
-    made = model.trace()
-    for index, tensor in made:
-        expected = oracle.tensor(index)
-        assert expected.dtype == tensor.dtype
-        assert np.array_equal(expected.ravel(), tensor.ravel()), f"tensor {index}"
-    return [tensor for _, tensor in made]
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +93,6 @@ def test_every_layer_of_the_public_models(name: str, *, dsp: bool) -> None:
     oracle, model = Oracle(data), Model(data, dsp=dsp)
     for inputs in some_inputs(data, np.random.default_rng(3), 5):
         compare(oracle, model, inputs)
-
-
-@both_kernels
-@pytest.mark.parametrize("draw", nn_graphs.GRAPHS, ids=lambda function: function.__name__)
-def test_random_graphs_of_one_operator(draw: Callable[[nn_graphs.Draw], bytes], *, dsp: bool) -> None:
-    for seed in range(30):
-        data = draw(nn_graphs.Draw(seed))
-        oracle, model = Oracle(data), Model(data, dsp=dsp)
-        for inputs in some_inputs(data, np.random.default_rng(seed), 4):
-            assert compare(oracle, model, inputs)
 
 
 def test_the_bitmap_of_operators() -> None:

@@ -1,9 +1,9 @@
 /* A pass of filters over patches: the inner loops of convolution.
  *
  * A patch is the input of an output pixel, as int16 with the zero point taken off; padding is 0. With DSP, four of its
- * values k..k+3 are two pairs (k, k+2), (k+1, k+3): what SXTB16 makes of the four weights beside them. A depth that is
- * no multiple of 4 is filled up at the front, with values that weights of 0 meet. A block's patches are interleaved by
- * these fours; without DSP, by single values. */
+ * values k..k+3 are two pairs, (k, k+2) and (k+1, k+3): what SXTB16 makes of the four weights beside them. A depth that
+ * is no multiple of 4 is filled up at the front, with values that weights of 0 meet. The patches of a block are
+ * interleaved by these fours; without DSP, by single values. */
 #ifndef NN_FILTERS_H
 #define NN_FILTERS_H
 
@@ -11,7 +11,9 @@
 #include "kernels.h"
 
 #if NN_DSP
-typedef uint32_t patch_t; /* a pair */
+typedef struct quad {
+    uint32_t even, odd;
+} patch_t;
 #else
 typedef int16_t patch_t;
 #endif
@@ -22,10 +24,10 @@ typedef struct pass {
     const int8_t *filter;
     const patch_t *end; /* where the patches end */
     int32_t unit;
-    uint32_t rest;        /* weights in the first four */
-    const patch_t *quads; /* where the part ends that is done in fours */
-    uint32_t skip;        /* bytes of unrolled code that are jumped over at first */
+    uint32_t rest; /* weights in the first four */
+    uint32_t skip; /* bytes of unrolled code that are jumped over at first */
     const patch_t *patches;
+    const patch_t *quads; /* where the part ends that is done in fours */
     int32_t bias_mask;
     const int32_t *bias;
     int32_t factor_mask;
@@ -53,58 +55,73 @@ static inline uint32_t first_bytes(const int8_t *row, uint32_t depth)
     return word;
 }
 
-/* Writes patch `i` of `count`. */
-static inline void expand(patch_t *patch, uint32_t i, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
+/* Writes one of `count` interleaved patches. */
+static inline void expand(patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
 {
     const uint32_t minus_zero = pkhbt((uint32_t)-zero, (uint32_t)-zero);
     const int8_t *end = row + depth;
     uint32_t bytes = first_bytes(row, depth);
-    patch += 2 * i;
-    row += depth % 4 ? depth % 4 : 4;
-    for (;; bytes = load32(row), row += 4) {
-        patch[0] = sxtab16(minus_zero, bytes);
-        patch[1] = sxtab16_ror8(minus_zero, bytes);
+    for (row += (depth - 1) % 4 + 1;; row += 4) {
+        *patch = (patch_t){sxtab16(minus_zero, bytes), sxtab16_ror8(minus_zero, bytes)};
         if (row == end) {
             return;
         }
-        patch += 2 * count;
+        patch += count;
+        bytes = load32(row);
     }
 }
 
-/* The sum, and a row's products with patch `i` of `count`. */
-static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t i, uint32_t count, const int8_t *row,
-                          uint32_t depth)
+/* The sum, and a row's products with one of `count` interleaved patches. */
+static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth)
 {
     const int8_t *end = row + depth;
     uint32_t bytes = first_bytes(row, depth);
-    patch += 2 * i;
-    row += depth % 4 ? depth % 4 : 4;
-    for (;; bytes = load32(row), row += 4) {
-        sum = smlad(sxtb16(bytes), patch[0], sum);
-        sum = smlad(sxtb16_ror8(bytes), patch[1], sum);
+    for (row += (depth - 1) % 4 + 1;; row += 4) {
+        sum = smlad(sxtb16(bytes), patch->even, sum);
+        sum = smlad(sxtb16_ror8(bytes), patch->odd, sum);
         if (row == end) {
             return sum;
         }
-        patch += 2 * count;
+        patch += count;
+        bytes = load32(row);
     }
 }
+
+#ifndef __ARM_FEATURE_DSP
+static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const int8_t *row, uint32_t depth)
+{
+    for (int i = 0; i < BLOCK; i++) {
+        sum[i] = dot(sum[i], patches + i, BLOCK, row, depth);
+    }
+}
+#endif
 
 #else
 
-static inline void expand(patch_t *patch, uint32_t i, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
+static inline void expand(patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
 {
-    for (uint32_t k = 0; k < depth; k++) {
-        patch[k * count + i] = (int16_t)(row[k] - zero);
+    for (const int8_t *end = row + depth; row < end; row++, patch += count) {
+        *patch = (int16_t)(*row - zero);
     }
 }
 
-static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t i, uint32_t count, const int8_t *row,
-                          uint32_t depth)
+static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth)
 {
-    for (uint32_t k = 0; k < depth; k++) {
-        sum = add_wrap(sum, patch[k * count + i] * row[k]);
+    for (const int8_t *end = row + depth; row < end; row++, patch += count) {
+        sum = add_wrap(sum, *patch * *row);
     }
     return sum;
+}
+
+static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const int8_t *row, uint32_t depth)
+{
+    for (const int8_t *end = row + depth; row < end; row++, patches += BLOCK) {
+        const int32_t weight = *row;
+        sum[0] = add_wrap(sum[0], patches[0] * weight);
+        sum[1] = add_wrap(sum[1], patches[1] * weight);
+        sum[2] = add_wrap(sum[2], patches[2] * weight);
+        sum[3] = add_wrap(sum[3], patches[3] * weight);
+    }
 }
 
 #endif
@@ -113,9 +130,9 @@ static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t i, uint32_
 
 /* Assembler because the innermost loops need 14 registers, of which compilers spill some. The pass is copied to the
  * stack. Weights are read unaligned where LDR does it, and aligned where LDRD does. */
-#define PASS_REST    "[sp, #12]" /* and quads */
-#define PASS_SKIP    "[sp, #20]" /* and patches */
-#define PASS_PATCHES "[sp, #24]"
+#define PASS_REST    "[sp, #12]"
+#define PASS_SKIP    "[sp, #16]" /* and patches */
+#define PASS_PATCHES "[sp, #20]" /* and quads */
 #define PASS_BIAS    "[sp, #28]" /* mask and end, as the next one */
 #define PASS_FACTOR  "[sp, #36]"
 #define PASS_SHIFT   "[sp, #44]" /* and zero */
@@ -150,8 +167,8 @@ static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t i, uint32_
 #define BLOCK_STEP                                                                                                     \
     "ldr.w r9, [r12], #4\n\t"                                                                                          \
     "ldm.w r11!, {r4, r5, r6, r8}\n\t"                                                                                 \
-    "sxtb16.w r10, r9, ror #8\n\t"                                                                                     \
-    "sxtb16.w r9, r9\n\t"                                                                                              \
+    "sxtb16 r10, r9, ror #8\n\t"                                                                                       \
+    "sxtb16 r9, r9\n\t"                                                                                                \
     "smlad r0, r9, r4, r0\n\t"                                                                                         \
     "smlad r0, r10, r5, r0\n\t"                                                                                        \
     "smlad r1, r9, r6, r1\n\t"                                                                                         \
@@ -213,7 +230,7 @@ __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
 static void filter_block(pass_t *p)
 {
     const uint32_t steps = (p->depth + 3) / 4;
-    p->end = p->patches + 2 * BLOCK * steps;
+    p->end = p->patches + BLOCK * steps;
     p->rest = p->depth % 4;
     p->skip = (-steps & 3) * BLOCK_STEP_BYTES + (p->rest ? 4 : 0); /* and its LDR, if the weights are there */
     filter_block_m4(p);
@@ -228,12 +245,12 @@ static void filter_block(pass_t *p)
 /* 19 instructions for 16 products. */
 #define PAIR_HALF(filter, sum)                                                                                         \
     "ldrd r8, r9, [" filter "], #8\n\t"                                                                                \
-    "sxtb16.w r10, r8, ror #8\n\t"                                                                                     \
-    "sxtb16.w r8, r8\n\t"                                                                                              \
+    "sxtb16 r10, r8, ror #8\n\t"                                                                                       \
+    "sxtb16 r8, r8\n\t"                                                                                                \
     "smlad " sum ", r10, r3, " sum "\n\t"                                                                              \
     "smlad " sum ", r8, r2, " sum "\n\t"                                                                               \
-    "sxtb16.w r10, r9, ror #8\n\t"                                                                                     \
-    "sxtb16.w r9, r9\n\t"                                                                                              \
+    "sxtb16 r10, r9, ror #8\n\t"                                                                                       \
+    "sxtb16 r9, r9\n\t"                                                                                                \
     "smlad " sum ", r10, r5, " sum "\n\t"                                                                              \
     "smlad " sum ", r9, r4, " sum "\n\t"
 #define PAIR_STEP       "ldm.w r6!, {r2-r5}\n\t" PAIR_HALF("r11", "r0") PAIR_HALF("r12", "r1")
@@ -252,10 +269,10 @@ __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
                                 "and r2, r2, r7\n\t"
                                 "add r3, r3, r2, lsl #2\n\t"
                                 "ldrd r0, r1, [r3]\n\t"
-                                "ldr r6, " PASS_PATCHES "\n\t"
-                                "ldrd r4, r5, " PASS_REST "\n\t"
-                                "cmp r5, r6\n\t"
+                                "ldrd r6, r5, " PASS_PATCHES "\n\t"
+                                "cmp r6, r5\n\t"
                                 "beq 4f\n\t"
+                                "ldr r4, " PASS_REST "\n\t"
                                 "cbz r4, 2f\n\t"
                                 "ldr r8, [r11]\n\t" /* first_bytes() */
                                 "ldr r9, [r12]\n\t"
@@ -296,37 +313,43 @@ __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
                                                          REQUANTIZE("r1", "r6", "r9", "r2") "add r3, r3, r7\n\t"
                                                                                             "strb r0, [r3]\n\t"
                                                                                             "strb r1, [r3, #1]\n\t"
-                                                                                            "adds r7, r7, #2\n\t"
-                                                                                            "bne 1b\n\t" PASS_LEAVE
+                                                                                            "add r7, r7, #2\n\t"
+                                                                                            "cmp r7, #-1\n\t"
+                                                                                            "blt 1b\n\t" PASS_LEAVE
                      : "+r"(p)
                      :
                      : PASS_CLOBBERS);
 }
 
-/* An even number of filters over one pixel, for a depth of 4 or more. Unaligned rows are done in fours. */
+/* Applies filters to one pixel, as long as there are pairs of them, and advances the pass. Unaligned rows are done in
+ * fours. */
 static void filter_pairs(pass_t *p)
 {
-    const uint32_t quads = (p->depth + 3) / 4;
-    const bool aligned = p->depth % 4 == 0 && (uintptr_t)p->filter % 4 == 0;
-    const uint32_t steps = aligned ? quads / 2 : 0;
-    p->end = p->patches + 2 * quads;
+    const uint32_t units = (uint32_t)-p->unit, quads = (p->depth + 3) / 4;
+    const uint32_t steps = ((uintptr_t)p->filter | p->depth) % 4 == 0 ? quads / 2 : 0;
+    if (units < 2 || p->depth < 4) {
+        return;
+    }
+    p->end = p->patches + quads;
     p->rest = p->depth % 4;
-    p->quads = p->end - 4 * steps;
+    p->quads = p->end - 2 * steps;
     p->skip = (steps ? -steps & 3 : 4) * PAIR_STEP_BYTES;
     filter_pairs_m4(p);
+    p->filter += (units & ~UINT32_C(1)) * p->depth;
+    p->unit = -(int32_t)(units & 1);
 }
-#define FILTER_PAIRS 1
 
 #else
 
 static void filter_block(const pass_t *pass)
 {
     for (pass_t p = *pass; p.unit < 0; p.unit++, p.filter += p.depth) {
-        const int32_t multiplier = p.multiplier[p.unit & p.factor_mask];
+        const int32_t bias = p.bias[p.unit & p.bias_mask], multiplier = p.multiplier[p.unit & p.factor_mask];
         const int32_t right = -p.shift[p.unit & p.factor_mask];
+        int32_t sum[BLOCK] = {bias, bias, bias, bias};
+        dot_block(sum, p.patches, p.filter, p.depth);
         for (uint32_t i = 0; i < BLOCK; i++) {
-            const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, i, BLOCK, p.filter, p.depth);
-            p.out[p.unit + (int32_t)(i * p.pitch)] = (int8_t)requantize_fast(sum, multiplier, right, p.zero);
+            p.out[p.unit + (int32_t)(i * p.pitch)] = (int8_t)requantize_fast(sum[i], multiplier, right, p.zero);
         }
     }
 }
@@ -335,7 +358,6 @@ static void filter_pairs(const pass_t *p)
 {
     (void)p;
 }
-#define FILTER_PAIRS 0
 
 #endif
 #endif

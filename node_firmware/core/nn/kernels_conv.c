@@ -39,26 +39,24 @@ static int32_t requantize_exact(int32_t sum, int32_t multiplier, int32_t shift, 
 }
 
 /* Applies all filters to one patch. */
-static void filter_pixel(const layer_t *l)
+__attribute__((noinline)) static void filter_pixel(const layer_t *l)
 {
     pass_t p = l->pass;
-    const bool pairs = FILTER_PAIRS && l->fast && p.depth >= 4;
-    const int32_t stop = pairs ? p.unit + (p.unit & 1) : 0;
-    for (; p.unit < stop; p.unit++, p.filter += p.depth) {
+    if (l->fast) {
+        filter_pairs(&p);
+    }
+    for (; p.unit < 0; p.unit++, p.filter += p.depth) {
         const int32_t multiplier = p.multiplier[p.unit & p.factor_mask], shift = p.shift[p.unit & p.factor_mask];
-        const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, 0, 1, p.filter, p.depth);
+        const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, 1, p.filter, p.depth);
         p.out[p.unit] = (int8_t)(l->fast ? requantize_fast(sum, multiplier, -shift, p.zero)
                                          : requantize_exact(sum, multiplier, shift, p.zero));
-    }
-    if (p.unit < 0) {
-        filter_pairs(&p);
     }
 }
 
 /* Takes the bytes of the next pixel's patch. */
 static void take(layer_t *l, const int8_t *bytes)
 {
-    expand(l->patches, l->held, l->block, bytes, l->pass.depth, l->in_zero);
+    expand(l->patches + l->held, l->block, bytes, l->pass.depth, l->in_zero);
     l->held++;
     if (l->held < l->block) {
         return;

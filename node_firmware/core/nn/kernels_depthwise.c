@@ -3,6 +3,7 @@
  * With DSP a 3x3 filter goes over one channel after the other, row by row: each column of three inputs is loaded once
  * for the three outputs that it is part of. All other filters take four channels of a pixel at a time. */
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "dsp.h"
 #include "kernels_common.h"
@@ -61,64 +62,57 @@ static int32_t sum_one(const patch_t *p, uint32_t in_channel, uint32_t channel, 
 
 #if NN_DSP
 
-/* Of channels 0 to 3 with as many outputs as inputs. */
-__attribute__((noinline)) static void sum_four(const patch_t *p, uint32_t channel, uint32_t minus_zero, int32_t sums[4])
+/* Whether every output is requantize_fast()'s, and sees an input channel of its own. */
+static bool is_simple(const window_t *w)
 {
-    const int8_t *in = p->in + channel, *filter = p->filter + channel;
-    int32_t a = 0, b = 0, c = 0, d = 0;
-    for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
-        for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
-            const uint32_t x = load32(in), weights = load32(filter);
-            const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
-            const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
-            a = smlabb(x02, w02, a);
-            b = smlabb(x13, w13, b);
-            c = smlatt(x02, w02, c);
-            d = smlatt(x13, w13, d);
-        }
-    }
-    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+    return w->fast && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
 }
 
-#endif
-
-static void put(const window_t *w, const factors_t *f, const int32_t *bias, uint32_t channel, const int32_t *sums,
-                uint32_t count, int8_t *out)
+/* Channels 4 * n to 4 * n + 3; as many as there are is returned. */
+__attribute__((noinline)) static uint32_t fours(const window_t *w, const factors_t *f, const patch_t *p,
+                                                const int32_t *bias, int8_t *out)
 {
-    static const int32_t none[4];
-    bias = bias ? bias + channel : none;
-#if NN_DSP
-    if (w->fast && w->low == INT8_MIN && w->high == INT8_MAX) {
-        const uint32_t step = f->step;
+    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero), step = f->step;
+    const int32_t zero = w->out_zero;
+    uint32_t channel = 0;
+    for (; channel + 4 <= w->out_c; channel += 4) {
+        const int8_t *in = p->in + channel, *filter = p->filter + channel;
+        int32_t a = 0, b = 0, c = 0, d = 0;
+        for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
+            for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
+                const uint32_t x = load32(in), weights = load32(filter);
+                const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
+                const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
+                a = smlabb(x02, w02, a);
+                b = smlabb(x13, w13, b);
+                c = smlatt(x02, w02, c);
+                d = smlatt(x13, w13, d);
+            }
+        }
+        const int32_t sums[] = {a, b, c, d};
         const int32_t *multiplier = f->multiplier + channel * step;
         const int8_t *shift = f->shift + channel * step;
-        const int32_t zero = w->out_zero;
-        for (const int8_t *end = out + count; out < end; multiplier += step, shift += step) {
-            *out++ = (int8_t)requantize_fast(add_wrap(*sums++, *bias++), *multiplier, -*shift, zero);
+        for (const int32_t *sum = sums; sum < sums + 4; sum++, multiplier += step, shift += step) {
+            *out++ = (int8_t)requantize_fast(*sum + *bias++, *multiplier, -*shift, zero);
         }
-        return;
     }
-#endif
-    for (uint32_t i = 0; i < count; i++) {
-        out[i] = requantize(add_wrap(sums[i], bias[i]), f, channel + i, w->out_zero, w->low, w->high);
-    }
+    return channel;
 }
+
+#endif
 
 static void pixel(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, int8_t *out)
 {
     const uint32_t depth_multiplier = w->out_c / w->in_c;
     uint32_t c = 0;
 #if NN_DSP
-    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero);
-    for (; depth_multiplier == 1 && c + 4 <= w->out_c; c += 4) {
-        int32_t sums[4];
-        sum_four(p, c, minus_zero, sums);
-        put(w, f, bias, c, sums, 4, out + c);
+    if (is_simple(w) && bias != NULL) {
+        c = fours(w, f, p, bias, out);
     }
 #endif
     for (; c < w->out_c; c++) {
         const int32_t sum = sum_one(p, c / depth_multiplier, c, w->in_zero);
-        put(w, f, bias, c, &sum, 1, out + c);
+        out[c] = requantize(add_wrap(sum, bias ? bias[c] : 0), f, c, w->out_zero, w->low, w->high);
     }
 }
 
@@ -131,28 +125,30 @@ typedef struct band {
     uint32_t weights; /* index of the first row's among `plane_t.weights` */
 } band_t;
 
-typedef struct sums {
+/* Words that are needed two by two: LDRD. */
+typedef struct doubles {
     uint64_t bias_first, second_third, multiplier_zero;
-} sums_t;
+} doubles_t;
 
 /* One channel. Weights and bias are doubled, which is requantisation's first step, and the zero point is part of the
- * bias. A column of the filter has rows 0 and 1 as a pair, `upper`; row 2 is apart, the third column's above
- * requantisation's shift. */
+ * bias. Of a column of the filter rows 0 and 1 are a pair; row 2 is apart: in `lower` those of the first and second
+ * column, in `last` that of the third, above requantisation's shift. */
 typedef struct plane {
-    sums_t k;
+    doubles_t k;
     uint32_t lower, last;
     int32_t left, right;            /* what a column of padding adds to a sum: the bias too, at the left */
     uint32_t pixel, row, next_row;  /* bytes; the latter from one output's row to the next one's */
     uint32_t columns;               /* that end an output */
     bool pad_left, pad_right, skip; /* skip: of two columns only one ends an output */
-    uint32_t zeros, minuses;
-    int16_t weights[3][5]; /* by columns; 0 above and below */
+    uint32_t zeros, minuses;        /* the zero point and its negative, as pairs */
+    int16_t weights[3][5];          /* by columns; 0 above and below */
     band_t bands[3];
 } plane_t;
 
-static inline int32_t add_first(const sums_t *s, uint32_t lower, column_t in)
+/* The first column's weights begin a sum. */
+static inline int32_t begin(const doubles_t *d, uint32_t lower, column_t in)
 {
-    const words_t k = ldrd(&s->bias_first);
+    const words_t k = ldrd(&d->bias_first);
     return smlabb(in.lower, lower, smlad(in.upper, k.high, (int32_t)k.low));
 }
 
@@ -162,64 +158,85 @@ static inline int32_t add(uint32_t upper, uint32_t lower, column_t in, int32_t s
     return smlabt(in.lower, lower, smlad(in.upper, upper, sum));
 }
 
-static inline int8_t finish(const sums_t *s, uint32_t last, int32_t sum)
+static inline int8_t finish(const doubles_t *d, uint32_t last, int32_t sum)
 {
-    const words_t k = ldrd(&s->multiplier_zero);
+    const words_t k = ldrd(&d->multiplier_zero);
     return (int8_t)requantize_doubled(sum, (int32_t)k.low, (int32_t)last, (int32_t)k.high);
 }
 
+/* Where a row has got to, and what a plane has for all its rows: what should be in registers. */
+typedef struct cursor {
+    const int8_t *in;
+    int8_t *out;
+    int32_t sum; /* all but the last column of the output to come */
+    const uint32_t pixel, row, lower, last;
+} cursor_t;
+
+static inline column_t take(cursor_t *at)
+{
+    const column_t column = load_column(at->in, at->row);
+    at->in += at->pixel;
+    return column;
+}
+
+static inline void put(cursor_t *at, const doubles_t *d, int32_t sum)
+{
+    *at->out = finish(d, at->last, sum);
+    at->out += at->pixel;
+}
+
+/* Of a row in which every column ends an output, all columns but padding. */
+static inline void go_by_one(cursor_t *at, const doubles_t *d, uint32_t count)
+{
+    column_t column = take(at);
+    at->sum = add(ldrd(&d->second_third).low, at->lower, column, at->sum);
+    int32_t next = begin(d, at->lower, column);
+    for (; count > 0; count--) {
+        column = take(at);
+        const words_t k = ldrd(&d->second_third);
+        const int32_t done = add(k.high, at->last, column, at->sum);
+        at->sum = add(k.low, at->lower, column, next);
+        next = begin(d, at->lower, column);
+        put(at, d, done);
+    }
+}
+
+/* The same of a row in which every other column does; before padding there is one more. */
+static inline void go_by_two(cursor_t *at, const doubles_t *d, uint32_t count, bool padding)
+{
+    for (; count > 0; count--) {
+        at->sum = add(ldrd(&d->second_third).low, at->lower, take(at), at->sum);
+        const column_t column = take(at);
+        const int32_t done = add(ldrd(&d->second_third).high, at->last, column, at->sum);
+        at->sum = begin(d, at->lower, column);
+        put(at, d, done);
+    }
+    if (padding) {
+        at->sum = add(ldrd(&d->second_third).low, at->lower, take(at), at->sum);
+    }
+}
+
+/* Returns where the next band's outputs begin. */
 __attribute__((noinline)) static int8_t *band_3x3(const plane_t *p, const int8_t *in, int8_t *out, uint32_t rows)
 {
-    const uint32_t pixel = p->pixel, row = p->row, lower = p->lower, last = p->last;
-    const sums_t s = p->k; /* on the stack, where any word is in reach */
+    const doubles_t d = p->k; /* on the stack, where any word is in reach */
+    cursor_t at = {in, out, 0, p->pixel, p->row, p->lower, p->last};
     for (; rows > 0; rows--, in += p->next_row) {
-        const int8_t *x = in;
-        int32_t sum = p->left, next, done;
-        column_t column;
+        at.in = in;
+        at.sum = p->left;
         if (!p->pad_left) {
-            column = load_column(x, row);
-            x += pixel;
-            sum = add_first(&s, lower, column);
+            at.sum = begin(&d, at.lower, take(&at));
         }
-        uint32_t n = p->columns;
         if (p->skip) {
-            for (; n > 0; n--) {
-                column = load_column(x, row);
-                x += pixel;
-                sum = add(ldrd(&s.second_third).low, lower, column, sum);
-                column = load_column(x, row);
-                x += pixel;
-                done = add(ldrd(&s.second_third).high, last, column, sum);
-                sum = add_first(&s, lower, column);
-                *out = finish(&s, last, done);
-                out += pixel;
-            }
-            if (p->pad_right) {
-                column = load_column(x, row);
-                sum = add(ldrd(&s.second_third).low, lower, column, sum);
-            }
+            go_by_two(&at, &d, p->columns, p->pad_right);
         } else {
-            column = load_column(x, row);
-            x += pixel;
-            sum = add(ldrd(&s.second_third).low, lower, column, sum);
-            next = add_first(&s, lower, column);
-            for (; n > 0; n--) {
-                column = load_column(x, row);
-                x += pixel;
-                const words_t k = ldrd(&s.second_third);
-                done = add(k.high, last, column, sum);
-                sum = add(k.low, lower, column, next);
-                next = add_first(&s, lower, column);
-                *out = finish(&s, last, done);
-                out += pixel;
-            }
+            go_by_one(&at, &d, p->columns);
         }
         if (p->pad_right) {
-            *out = finish(&s, last, sum + p->right);
-            out += pixel;
+            put(&at, &d, at.sum + p->right);
         }
     }
-    return out;
+    return at.out;
 }
 
 /* Sets all that depends on the rows of the filter that see the image. */
@@ -258,9 +275,8 @@ static void plane_3x3(plane_t *p, const int8_t *in, const int8_t *filter, int32_
 
 static bool fits_3x3(const window_t *w)
 {
-    return w->fast && w->out_c == w->in_c && w->filter_h == 3 && w->filter_w == 3 && w->stride_w <= 2 &&
-           w->dilation_h == 1 && w->dilation_w == 1 && w->in_h >= 3 && w->in_w >= 3 && w->low == INT8_MIN &&
-           w->high == INT8_MAX;
+    return is_simple(w) && w->filter_h == 3 && w->filter_w == 3 && w->stride_w <= 2 && w->dilation_h == 1 &&
+           w->dilation_w == 1 && w->in_h >= 3 && w->in_w >= 3;
 }
 
 static void image_3x3(const window_t *w, const factors_t *f, const int8_t *in, const int8_t *filter,
