@@ -76,11 +76,16 @@ class Draw:
         scale = self.scales(1e-4, 0.1, channels if per_channel else 1)
         if self.number(0, 7) == 0:
             scale[self.number(0, len(scale) - 1)] = 1e-12  # its requantisation factor rounds to 0
-        filter_ = self.b.tensor(shape, np.int8, scale, data=self.rng.integers(-127, 128, shape), dimension=dimension)
-        if not bias:
-            return filter_, -1, channels
         bound = self.pick([100, 100_000, 2**31 - 1])
         values = self.rng.integers(-bound, bound + 1, channels)
+        data = self.rng.integers(-127, 128, shape)
+        if self.number(0, 7) == 0:  # a channel without weights, with the bias that converters give it
+            dead = self.number(0, channels - 1)
+            np.moveaxis(data, dimension, 0)[dead] = 0
+            values[dead] = self.pick([2**30 - 1, 2**30, 2**30 + 128, -(2**30), -(2**30) - 128])
+        filter_ = self.b.tensor(shape, np.int8, scale, data=data, dimension=dimension)
+        if not bias:
+            return filter_, -1, channels
         return filter_, self.b.tensor([channels], np.int32, np.float32(in_scale) * np.float32(scale), data=values), channels
 
     def finish(self, *outputs: int) -> bytes:

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from gatewayd.nn.graph import INT32, Overlap, Record, need
-from gatewayd.nn.quantize import activation, factor, int8
+from gatewayd.nn.quantize import activation, factor, int8, scale, shift_right_round
 
 if TYPE_CHECKING:
     from gatewayd.nn.graph import Operator, Tensor
@@ -85,7 +85,9 @@ def _reach(w: _Window) -> int:
 class _Weights(NamedTuple):
     filter: Tensor
     bias: Tensor | None
+    channels: int
     depth: int  # products in a sum
+    depthwise: bool
 
     @property
     def is_constant(self) -> bool:
@@ -98,15 +100,35 @@ def _weights(op: Operator, dimension: int, channels: int) -> _Weights:
     need(weights.zero_point == 0, "weights are not symmetric")
     need(len(weights.scales) == 1 or (len(weights.scales) == channels and weights.dimension == dimension), "scales do not fit the weights")
     need(bias is None or (bias.type == INT32 and bias.elements == channels), "the bias does not fit")
-    return _Weights(weights, bias, weights.elements // channels)
+    return _Weights(weights, bias, channels, weights.elements // channels, dimension > 0)
+
+
+def _room(w: _Weights) -> int:
+    """How large a bias may be if no sum is to reach 2^30."""
+    return (1 << 30) - w.depth * 255 * 128
+
+
+def _beyond(w: _Weights) -> list[tuple[int, int]]:
+    """Channels and their biases that are larger."""
+    biases = [] if w.bias is None else w.bias.ints() if w.bias.data else [-(2**31)]
+    return [(channel, bias) for channel, bias in enumerate(biases) if abs(bias) >= _room(w)]
+
+
+def _is_harmless(w: _Weights, factors: list[tuple[int, int]], channel: int, bias: int) -> bool:
+    """Whether requantisation that saturates gives the same for a channel without weights: is_harmless() of op_conv.c."""
+    weights = w.filter.data[channel :: w.channels] if w.depthwise else w.filter.data[channel * w.depth :][: w.depth]
+    if not w.is_constant or any(weights):
+        return False
+    multiplier, shift = factors[channel if len(factors) > 1 else 0]
+    doubled = max(-(1 << 31), min((1 << 31) - 1, 2 * bias))
+    return shift_right_round((doubled * multiplier + (1 << 31)) >> 32, -shift) == scale(bias, multiplier, shift)
 
 
 def _factors(op: Operator, w: _Weights) -> tuple[bool, bytes]:
     """Whether the short way of requantisation is exact (`fast` of window_t), and the multipliers and shifts of all channels."""
     made = [factor(op.input(0).scale, scale, op.outputs[0].scale) for scale in w.filter.scales]
-    biases = [] if w.bias is None else w.bias.ints() if w.bias.data else [-(2**31)]
     largest = made[w.filter.scales.index(max(w.filter.scales))]
-    fast = largest[1] < 0 and max(map(abs, biases), default=0) + w.depth * 255 * 128 < 1 << 30
+    fast = largest[1] < 0 and all(_is_harmless(w, made, *each) for each in _beyond(w))
     multipliers, shifts = zip(*made, strict=True)
     return fast, struct.pack(f"<{len(made)}i{len(made)}b{-len(made) % 4}x", *multipliers, *shifts)
 

@@ -79,7 +79,7 @@ class Demands:
         op, record = part.operators[time - 1], part.records[time - 1]
         self._use(op.inputs, time)
         over = tuple(memory.Over(o.input.index, o.distance, o.unit) for o in record.overlaps)
-        self._make(op.outputs, time, over, written=record.moves is None)
+        self._make(op.outputs, time, over, written=record.moves is None or record.fill is not None)
         self.writes += [self._move(move, time, over) for move in record.moves or ()]
         if record.scratch:
             self.writes.append(memory.Write(time, self.first_scratch + time - 1, 0, record.scratch))

@@ -2,23 +2,14 @@
 #include <string.h>
 
 #include "graph.h"
+#include "quantize.h"
 #include "schema.h"
 
 static uint32_t type_bytes(nn_type_t type)
 {
-    switch (type) {
-    case NN_FLOAT32:
-    case NN_INT32:
-        return 4;
-    case NN_INT16:
-        return 2;
-    case NN_UINT8:
-    case NN_BOOL:
-    case NN_INT8:
-        return 1;
-    default:
-        return 0;
-    }
+    static const uint8_t bytes[] = {
+        [NN_FLOAT32] = 4, [NN_INT32] = 4, [NN_UINT8] = 1, [NN_BOOL] = 1, [NN_INT16] = 2, [NN_INT8] = 1};
+    return (uint32_t)type < sizeof bytes ? bytes[type] : 0;
 }
 
 static nn_status_t load_shape(fb_t *fb, uint32_t table, tensor_t *t)
@@ -34,7 +25,6 @@ static nn_status_t load_shape(fb_t *fb, uint32_t table, tensor_t *t)
         NEED((uint32_t)t->dims[i] <= INT32_MAX / 4 / t->elements, NN_E_LIMIT);
         t->elements *= (uint32_t)t->dims[i];
     }
-    t->bytes = t->elements * type_bytes(t->type);
     return NN_OK;
 }
 
@@ -48,43 +38,50 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
         return NN_OK;
     }
     t->scale = fb_load_float(fb->data + fb_elements(t->scales));
-    NEED(t->scale > 0 && t->scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
+    NEED(is_positive(t->scale), NN_E_TYPE);
     const fb_vector_t zero_points = fb_vector(fb, quantization, QUANTIZATION_ZERO_POINT, 8);
     if (fb_count(fb, zero_points) == 0) {
         return NN_OK;
     }
     const uint8_t *const zero_point = fb->data + fb_elements(zero_points); /* int64 */
-    const int32_t low = (int32_t)fb_load32(zero_point), high = (int32_t)fb_load32(zero_point + 4);
-    const int32_t least = t->type == NN_INT8 ? INT8_MIN : 0, most = t->type == NN_INT8 ? INT8_MAX : UINT8_MAX;
-    const bool byte = t->type == NN_INT8 || t->type == NN_UINT8;
-    NEED(high == (low < 0 ? -1 : 0) && (!byte || (low >= least && low <= most)), NN_E_TYPE);
-    t->zero_point = low;
+    t->zero_point = (int32_t)fb_load32(zero_point);
+    const int32_t lowest = t->type == NN_INT8 ? INT8_MIN : t->type == NN_UINT8 ? 0 : t->zero_point;
+    const uint32_t offset = (uint32_t)t->zero_point - (uint32_t)lowest;
+    NEED((int32_t)fb_load32(zero_point + 4) == (t->zero_point < 0 ? -1 : 0) && offset <= UINT8_MAX, NN_E_TYPE);
     return NN_OK;
 }
 
-nn_type_t tensor_type(fb_t *fb, uint32_t table)
+static uint32_t table_of(build_t *b, uint32_t index)
 {
-    return (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
+    return fb_table_at(&b->fb, b->tensors, index);
 }
 
-nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *t)
+nn_type_t tensor_type(build_t *b, uint32_t index)
 {
-    const uint32_t table = fb_table_at(fb, tensors, index);
+    return (nn_type_t)fb_u8(&b->fb, table_of(b, index), TENSOR_TYPE, NN_FLOAT32);
+}
+
+nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
+{
+    fb_t *const fb = &b->fb;
+    const uint32_t table = table_of(b, index);
     memset(t, 0, sizeof *t);
     t->index = (uint16_t)index;
-    t->type = tensor_type(fb, table);
+    t->type = tensor_type(b, index);
     NEED(!fb->bad, NN_E_MODEL);
-    NEED(type_bytes(t->type) != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
+    t->element_bytes = (uint8_t)type_bytes(t->type);
+    NEED(t->element_bytes != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
     NEED(!fb_u8(fb, table, TENSOR_IS_VARIABLE, 0) && !fb_table(fb, table, TENSOR_SPARSITY), NN_E_TYPE);
     TRY(load_shape(fb, table, t));
+    t->bytes = t->elements * t->element_bytes;
     TRY(load_quantization(fb, table, t));
-    const uint32_t buffer = fb_table_at(fb, buffers, (uint32_t)fb_i32(fb, table, TENSOR_BUFFER, 0));
+    const uint32_t buffer = fb_table_at(fb, b->buffers, (uint32_t)fb_i32(fb, table, TENSOR_BUFFER, 0));
     const fb_vector_t data = fb_vector(fb, buffer, BUFFER_DATA, 1);
     NEED(!fb->bad, NN_E_MODEL);
     if (fb_count(fb, data) != 0) {
         t->data = fb_elements(data);
         NEED(fb_count(fb, data) == t->bytes, NN_E_SHAPE);
-        NEED(t->data % (t->bytes / t->elements) == 0, NN_E_MODEL); /* read in place */
+        NEED(t->data % t->element_bytes == 0, NN_E_MODEL); /* read in place */
     }
     return NN_OK;
 }
@@ -106,7 +103,7 @@ static nn_status_t load_operand(build_t *b, fb_vector_t indices, uint32_t positi
     NEED(position < fb_count(&b->fb, indices), NN_E_SHAPE);
     const int32_t index = fb_i32_at(&b->fb, indices, position);
     NEED(index >= 0 && index < b->tensor_count, NN_E_MODEL);
-    return tensor_load(&b->fb, b->tensors, b->buffers, (uint32_t)index, t);
+    return tensor_load(b, (uint32_t)index, t);
 }
 
 nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
@@ -125,13 +122,14 @@ nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
 nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
 {
     TRY(load_operand(b, b->outputs, position, t));
+    life_t *const life = &b->lives[t->index];
     if (b->pass == PASS_MEASURE) {
-        life_t *life = &b->lives[t->index];
         NEED(t->data == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
-        *life = (life_t){.bytes = t->bytes, .first = b->time, .last = b->time, .root = t->index};
+        life->bytes = t->bytes;
+        life->first = life->last = b->time;
+        life->root = t->index;
     } else if (t->bytes != 0) {
-        NEED(b->places[t->index] % (t->bytes / t->elements) == 0, NN_E_PLAN);
-        NEED((uint64_t)b->places[t->index] + t->bytes <= b->data_bytes, NN_E_PLAN);
+        TRY(plan_check_place(b, b->places[t->index], t->bytes, t->element_bytes));
     }
     return build_work(b, t->elements);
 }
@@ -147,24 +145,29 @@ nn_status_t build_work(build_t *b, uint64_t multiply_accumulates)
 
 /* ---- records ---- */
 
+nn_status_t build_fit(build_t *b)
+{
+    const uint32_t head = b->given ? 0 : b->head, used = head + b->arena_bytes - b->tail;
+    NEED(b->given == NULL || b->head <= b->limit, NN_E_PLAN);
+    NEED(head <= b->tail, NN_E_ARENA);
+    b->needed = used > b->needed ? used : b->needed;
+    return NN_OK;
+}
+
 nn_status_t build_take(build_t *b, uint32_t bytes)
 {
-    const uint32_t end = b->given ? b->limit : b->tail;
-    NEED(bytes <= end - b->head, b->given ? NN_E_PLAN : NN_E_ARENA);
     b->head += bytes;
-    if (!b->given) {
-        const uint32_t used = b->head + ((uint32_t)b->nn->arena_size - b->tail);
-        b->needed = used > b->needed ? used : b->needed;
-    }
-    return NN_OK;
+    return build_fit(b);
 }
 
 nn_status_t build_set(build_t *b, uint32_t at, const void *data, uint32_t bytes)
 {
-    if (b->given) {
-        NEED(memcmp((const uint8_t *)b->given + at, data, bytes) == 0, NN_E_PLAN);
-    } else {
-        memcpy(b->nn->arena + at, data, bytes);
+    const uint8_t *const there = (b->given ? (const uint8_t *)b->given : b->arena) + at, *const from = data;
+    for (uint32_t i = 0; i < bytes; i++) {
+        if (!b->given) {
+            b->arena[at + i] = from[i];
+        }
+        NEED(there[i] == from[i], NN_E_PLAN);
     }
     return NN_OK;
 }
@@ -222,18 +225,17 @@ nn_status_t build_scratch(build_t *b, uint32_t bytes)
     }
     place_t place = b->scratch;
     if (b->given) {
-        NEED(b->limit - b->head >= sizeof place, NN_E_PLAN);
+        NEED(sizeof place <= b->limit - b->head, NN_E_PLAN);
         memcpy(&place, (const uint8_t *)b->given + b->head, sizeof place);
-        NEED(place % 4 == 0 && (uint64_t)place + bytes <= b->data_bytes, NN_E_PLAN);
-        TRY(plan_check_write(b, place, bytes, NULL, NULL));
+        TRY(plan_check_place(b, place, bytes, 4));
+        TRY(plan_check_write(b, place, bytes, NO_TENSOR, NULL));
     }
     return build_put(b, &place, sizeof place);
 }
 
 void build_overlap(build_t *b, const tensor_t *input, uint32_t distance, uint32_t unit)
 {
-    overlap_t *o = &b->overlaps[b->overlaps[0].tensor != LIFE_UNMADE];
-    *o = (overlap_t){.tensor = input->index, .distance = distance, .unit = unit};
+    b->overlaps[b->overlap_count++] = (overlap_t){.tensor = input->index, .distance = distance, .unit = unit};
 }
 
 nn_status_t build_move(build_t *b, const move_t *m)
@@ -252,7 +254,7 @@ nn_status_t build_move(build_t *b, const move_t *m)
         return NN_OK;
     }
     b->kind = OP_COPY;
-    const tensor_t *writer = m->owner ? NULL : m->to;
+    const uint32_t writer = m->owner ? NO_TENSOR : m->to->index;
     TRY(plan_check_write(b, piece.to, (m->rows - 1) * m->to_step + m->bytes, writer, m->owner));
     return build_put(b, &piece, sizeof piece);
 }
@@ -274,7 +276,7 @@ nn_status_t build_fill(build_t *b, const tensor_t *to, int32_t value)
     }
     const fill_t fill = {.to = place_of(b, to), .bytes = to->bytes, .value = value};
     b->kind = OP_FILL;
-    TRY(plan_check_write(b, fill.to, fill.bytes, to, NULL));
+    TRY(plan_check_write(b, fill.to, fill.bytes, to->index, NULL));
     TRY(build_put(b, &fill, sizeof fill));
     return build_end_record(b);
 }

@@ -67,6 +67,7 @@ DSP_1(sxtb16_ror8, "sxtb16 %0, %1, ror #8")
 DSP_2(sxtab16, "sxtab16 %0, %1, %2")
 DSP_2(sxtab16_ror8, "sxtab16 %0, %1, %2, ror #8")
 DSP_2(pkhbt, "pkhbt %0, %1, %2, lsl #16")
+DSP_2(qadd, "qadd %0, %1, %2")
 DSP_2(pkhtb, "pkhtb %0, %1, %2, asr #16")
 DSP_SUM(smlad, "smlad %0, %1, %2, %3")
 DSP_SUM(smlabb, "smlabb %0, %1, %2, %3")
@@ -168,6 +169,12 @@ static inline uint32_t sxtb16_ror8(uint32_t bytes)
     return sxtab16(0, bytes >> 8);
 }
 
+static inline uint32_t qadd(uint32_t a, uint32_t b)
+{
+    const int64_t sum = (int64_t)(int32_t)a + (int32_t)b;
+    return (uint32_t)(sum > INT32_MAX ? INT32_MAX : sum < INT32_MIN ? INT32_MIN : (int32_t)sum);
+}
+
 static inline uint32_t pkhbt(uint32_t low, uint32_t high) /* of both the low half */
 {
     return dsp_pair((int32_t)low, (int32_t)high);
@@ -256,10 +263,15 @@ static inline int32_t requantize_doubled(int32_t sum, int32_t multiplier, int32_
     return ssat8(shift_add(x + (x >> 31), right, zero));
 }
 
-/* The same of a |sum| < 2^30 itself. */
+/* Exact for |sum| < 2^30, and beyond where op_conv.c has found that saturation does no harm. */
+static inline int32_t doubled(int32_t sum)
+{
+    return (int32_t)qadd((uint32_t)sum, (uint32_t)sum);
+}
+
 static inline int32_t requantize_fast(int32_t sum, int32_t multiplier, int32_t right, int32_t zero)
 {
-    return requantize_doubled(sum * 2, multiplier, right, zero);
+    return requantize_doubled(doubled(sum), multiplier, right, zero);
 }
 
 #endif

@@ -156,7 +156,7 @@ static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const i
 
 /* requantize_fast() of dsp.h. */
 #define REQUANTIZE(sum, multiplier, right, zero)                                                                       \
-    "lsl " sum ", " sum ", #1\n\t"                                                                                     \
+    "qadd " sum ", " sum ", " sum "\n\t"                                                                               \
     "smmulr " sum ", " sum ", " multiplier "\n\t"                                                                      \
     "add " sum ", " sum ", " sum ", asr #31\n\t"                                                                       \
     "asrs " sum ", " sum ", " right "\n\t"                                                                             \

@@ -58,7 +58,7 @@ typedef struct variable {
 typedef struct tensor {
     uint16_t index;
     nn_type_t type;
-    uint8_t rank;
+    uint8_t rank, element_bytes;
     int32_t dims[NN_MAX_RANK];
     uint32_t elements, bytes;
     uint32_t data; /* offset into the model, 0: not a constant */
@@ -72,44 +72,53 @@ typedef struct tensor {
 typedef enum pass { PASS_MEASURE, PASS_RECORD } pass_t;
 
 typedef struct overlap {
-    uint16_t tensor;
+    uint32_t tensor;
     uint32_t distance, unit;
 } overlap_t;
 
 typedef struct build {
-    nn_t *nn;
-    fb_t fb;
-    fb_vector_t codes, subgraphs, buffers;
-    const plan_t *given; /* the file's plan, NULL: none */
-    uint32_t head; /* of the plan: where its next byte is; `limit`: where there is no more room, or no more plan */
-    uint32_t limit;
-    uint32_t tail;   /* of the arena: above it are variables and lifetimes */
-    uint32_t needed; /* most that was not free of the arena */
-    uint32_t work, data_bytes;
-    variable_t *variables;
-    uint16_t variable_count;
-    uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
-    uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
-    /* the subgraph */
-    pass_t pass;
+    pass_t pass; /* what is read most often comes first: the instructions are shorter */
     bool main;
+    bool moves;    /* what the operator writes is checked move by move */
+    bool stateful; /* a variable has been read or assigned */
+    uint16_t time;
+    uint16_t tensor_count;
+    fb_t fb;
+    uint32_t model; /* its table, and vectors */
+    fb_vector_t codes, subgraphs, buffers;
+    /* the subgraph */
     uint32_t subgraph; /* its table */
     fb_vector_t tensors;
-    uint16_t tensor_count;
     life_t *lives;
     const place_t *places;
-    place_t *own_places;    /* the same, to be written; NULL: they are given */
-    uint32_t scratch_bytes; /* that an operator needs at most, and where all have it, if no plan says otherwise */
-    place_t scratch;
-    bool stateful; /* a variable has been read or assigned */
+    place_t *own_places; /* the same, to be written; NULL: they are given */
     /* the operator */
     fb_vector_t inputs, outputs;
     uint32_t options;
-    uint16_t time;
     uint32_t kind;
     uint32_t record; /* where its record begins, 0: it has none yet */
-    bool moves;      /* what it writes is checked move by move */
-    overlap_t overlaps[2];
+    /* the plan */
+    const plan_t *given; /* the file's, NULL: none */
+    uint32_t head;       /* where its next byte is; `limit`: where there is no more of the given one */
+    uint32_t limit;
+    uint32_t work, data_bytes;
+    /* the arena */
+    uint8_t *arena;
+    uint32_t arena_bytes;
+    uint32_t tail;          /* above it are variables and lifetimes */
+    uint32_t needed;        /* most that was not free */
+    uint32_t state_bytes;   /* of variables; activations are behind them */
+    uint32_t scratch_bytes; /* that an operator needs at most, and where all have it, if no plan says otherwise */
+    place_t scratch;
+    overlap_t overlaps[2]; /* of the operator */
+    uint32_t overlap_count;
+    /* Where there are variables: what gives them places, and what nn_reset() does about them. */
+    nn_status_t (*place_variables)(struct build *b);
+    nn_status_t (*reset)(struct build *b);
+    variable_t *variables;
+    uint32_t variable_count;
+    uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
+    uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
 } build_t;
 
 /* Loads and checks an operand of the current operator and notes its lifetime. An input must have been made, an output
@@ -159,8 +168,8 @@ static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint
     return (int32_t)fb_load32(b->fb.data + tensor->data + 4 * element);
 }
 /* Checks the tensor's table and everything that it leads to. */
-nn_status_t tensor_load(fb_t *fb, fb_vector_t tensors, fb_vector_t buffers, uint32_t index, tensor_t *tensor);
-nn_type_t tensor_type(fb_t *fb, uint32_t table);
+nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *tensor);
+nn_type_t tensor_type(build_t *b, uint32_t index);
 bool same_shape(const tensor_t *a, const tensor_t *b);
 static inline bool is_quantized_int8(const tensor_t *t)
 {
@@ -168,15 +177,26 @@ static inline bool is_quantized_int8(const tensor_t *t)
 }
 
 nn_status_t graph_open(nn_t *nn);
+/* The file, and its subgraph `index`: for what is read of it when it is open, and for what prepares a subgraph. */
+nn_status_t graph_file(build_t *b, const uint8_t *model, size_t model_size);
+nn_status_t graph_subgraph(build_t *b, uint32_t index);
+nn_status_t graph_prepare(build_t *b, uint32_t index);
+/* Finds room in the arena, or in the given plan, after `head` or `tail` has moved. */
+nn_status_t build_fit(build_t *b);
 
 /* Gives every activation of the subgraph its place, behind the variables' states. Returns the end of them, or
  * PLAN_FAILED: more than any arena. */
 #define PLAN_FAILED UINT32_C(0x7ffffff0)
-uint32_t plan_places(build_t *b, place_t *places);
-/* NN_E_PLAN where writing there now would destroy what the operator still reads or what is needed later. `writer`: the
- * tensor that is written, `owner`: the variable; NULL: none. */
-nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, const tensor_t *writer,
-                             const variable_t *owner);
+static inline uint32_t plan_aligned(uint32_t bytes)
+{
+    return (bytes + 3) & ~UINT32_C(3);
+}
+uint32_t plan_places(build_t *b);
+/* NN_E_PLAN where a place is not inside the data, or not aligned; and where writing there now would destroy what the
+ * operator still reads or what is needed later. `writer`: the tensor that is written, `owner`: the variable. */
+#define NO_TENSOR UINT32_MAX
+nn_status_t plan_check_place(const build_t *b, place_t place, uint32_t bytes, uint32_t alignment);
+nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, uint32_t writer, const variable_t *owner);
 
 /* ---- running ---- */
 
@@ -205,13 +225,15 @@ typedef struct operator
     uint8_t code; /* BuiltinOperator */
     uint8_t inputs_min, inputs_max, outputs_min, outputs_max;
     nn_status_t (*prepare)(build_t * b); /* NULL: not in this build */
-    void (*run)(const run_t *run);       /* NULL: its records are OP_COPY, or it has none */
+    void (*run)(const run_t *run);       /* NULL: its records are OP_COPY or OP_FILL, or it has none */
 }
 operator_t;
 
 enum {
+#define RECORD(name, run)   OP_##name,
 #define OPERATOR(name, ...) OP_##name,
 #include "operators.def"
+#undef RECORD
 #undef OPERATOR
 };
 extern const operator_t nn_operator_table[]; /* by these */
@@ -246,6 +268,8 @@ nn_status_t var_handle_prepare(build_t *b);
 nn_status_t read_variable_prepare(build_t *b);
 nn_status_t assign_variable_prepare(build_t *b);
 
+void copy_run(const run_t *run);
+void fill_run(const run_t *run);
 void conv_run(const run_t *run);
 void depthwise_run(const run_t *run);
 void fully_connected_run(const run_t *run);

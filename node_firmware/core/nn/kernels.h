@@ -29,7 +29,8 @@ static inline uint32_t patch_scratch(uint64_t pixels, uint32_t depth)
     return (pixels < BLOCK ? 2 : 2 * BLOCK + 1) * padded_depth(depth);
 }
 
-/* A filter that moves over images. `fast`: all shifts are below 0 and no sum, bias included, reaches 2^30. */
+/* A filter that moves over images. `fast`: all shifts are below 0, and no sum, bias included, reaches
+ * 2^30 where it matters: requantize_fast() is exact. */
 typedef struct window {
     uint16_t batches, in_h, in_w, in_c, out_h, out_w, out_c;
     uint16_t filter_h, filter_w, filter_c; /* filter_c < in_c: grouped convolution */

@@ -301,7 +301,7 @@ static void image_3x3(const window_t *w, const factors_t *f, const int8_t *in, c
     for (uint32_t c = 0; c < w->in_c; c++) {
         const uint32_t i = c * f->step;
         p.k.multiplier_zero = (uint32_t)f->multiplier[i] | (uint64_t)(uint32_t)w->out_zero << 32;
-        plane_3x3(&p, in + c, filter + c, bias ? bias[c] * 2 : 0, (uint32_t)-f->shift[i], out + c);
+        plane_3x3(&p, in + c, filter + c, bias ? doubled(bias[c]) : 0, (uint32_t)-f->shift[i], out + c);
     }
 }
 

@@ -6,7 +6,7 @@
 #include "graph.h"
 #include "schema.h"
 
-static void copy_run(const run_t *run)
+void copy_run(const run_t *run)
 {
     const piece_t *const end = (const piece_t *)((const uint32_t *)run->op + run->op->words);
     for (const piece_t *piece = run_parameters(run, 0); piece != end; piece++) {
@@ -18,7 +18,7 @@ static void copy_run(const run_t *run)
     }
 }
 
-static void fill_run(const run_t *run)
+void fill_run(const run_t *run)
 {
     const fill_t *fill = run_parameters(run, 0);
     memset(run_place(run, fill->to), fill->value, fill->bytes);
@@ -26,13 +26,7 @@ static void fill_run(const run_t *run)
 
 static void run_record(const run_t *run)
 {
-    if (run->op->kind == OP_COPY) {
-        copy_run(run);
-    } else if (run->op->kind == OP_FILL) {
-        fill_run(run);
-    } else {
-        nn_operator_table[run->op->kind].run(run);
-    }
+    nn_operator_table[run->op->kind].run(run);
 }
 
 static const op_t *next_record(const op_t *op)
@@ -59,7 +53,6 @@ nn_status_t nn_open(nn_t *nn, const uint8_t *model, size_t model_size, uint8_t *
     memset(nn, 0, sizeof *nn);
     NEED(model != NULL && (uintptr_t)model % NN_ALIGNMENT == 0, NN_E_MODEL);
     NEED(arena != NULL && (uintptr_t)arena % NN_ALIGNMENT == 0, NN_E_ARENA);
-    NEED(model_size <= INT32_MAX, NN_E_LIMIT);
     nn->model = model;
     nn->model_size = model_size;
     nn->arena = arena;
@@ -84,20 +77,17 @@ nn_status_t nn_invoke(nn_t *nn)
 
 /* ---- tensors: what the file says of them, and where the plan has put them ---- */
 
-static uint32_t main_subgraph(fb_t *fb, fb_vector_t *buffers)
+static nn_status_t open_main(const nn_t *nn, build_t *b)
 {
-    const uint32_t model = fb_root(fb, TFLITE_IDENTIFIER);
-    *buffers = fb_vector(fb, model, MODEL_BUFFERS, 4);
-    return fb_table_at(fb, fb_vector(fb, model, MODEL_SUBGRAPHS, 4), 0);
+    NEED(nn->plan != NULL, NN_E_STATE);
+    TRY(graph_file(b, nn->model, nn->model_size));
+    return graph_subgraph(b, 0);
 }
 
-static nn_status_t describe(const nn_t *nn, uint32_t index, nn_tensor_t *tensor)
+static nn_status_t describe(const nn_t *nn, build_t *b, uint32_t index, nn_tensor_t *tensor)
 {
-    fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
-    fb_vector_t buffers;
-    const uint32_t subgraph = main_subgraph(&fb, &buffers);
     tensor_t t;
-    TRY(tensor_load(&fb, fb_vector(&fb, subgraph, SUBGRAPH_TENSORS, 4), buffers, index, &t));
+    TRY(tensor_load(b, index, &t));
     tensor->data = nn->data + ((const place_t *)(nn->plan + 1))[index];
     tensor->size = t.bytes;
     memcpy(tensor->dims, t.dims, sizeof t.dims);
@@ -110,12 +100,11 @@ static nn_status_t describe(const nn_t *nn, uint32_t index, nn_tensor_t *tensor)
 
 static nn_status_t graph_tensor(const nn_t *nn, unsigned field, unsigned index, nn_tensor_t *tensor)
 {
-    NEED(nn->plan != NULL, NN_E_STATE);
-    fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
-    fb_vector_t buffers;
-    const fb_vector_t indices = fb_vector(&fb, main_subgraph(&fb, &buffers), field, 4);
-    NEED(index < fb_count(&fb, indices), NN_E_SHAPE);
-    return describe(nn, (uint32_t)fb_i32_at(&fb, indices, index), tensor);
+    build_t b;
+    TRY(open_main(nn, &b));
+    const fb_vector_t indices = fb_vector(&b.fb, b.subgraph, field, 4);
+    NEED(index < fb_count(&b.fb, indices), NN_E_SHAPE);
+    return describe(nn, &b, (uint32_t)fb_i32_at(&b.fb, indices, index), tensor);
 }
 
 nn_status_t nn_input(const nn_t *nn, unsigned index, nn_tensor_t *tensor)
@@ -130,14 +119,14 @@ nn_status_t nn_output(const nn_t *nn, unsigned index, nn_tensor_t *tensor)
 
 static nn_status_t trace_operator(const nn_t *nn, uint32_t index, nn_trace_t trace, void *context)
 {
-    fb_t fb = {.data = nn->model, .size = (uint32_t)nn->model_size};
-    fb_vector_t buffers;
-    const fb_vector_t operators = fb_vector(&fb, main_subgraph(&fb, &buffers), SUBGRAPH_OPERATORS, 4);
-    const fb_vector_t outputs = fb_vector(&fb, fb_table_at(&fb, operators, index), OPERATOR_OUTPUTS, 4);
-    for (uint32_t i = 0; i < fb_count(&fb, outputs); i++) {
-        const uint32_t tensor_index = (uint32_t)fb_i32_at(&fb, outputs, i);
+    build_t b;
+    TRY(open_main(nn, &b));
+    const fb_vector_t operators = fb_vector(&b.fb, b.subgraph, SUBGRAPH_OPERATORS, 4);
+    const fb_vector_t outputs = fb_vector(&b.fb, fb_table_at(&b.fb, operators, index), OPERATOR_OUTPUTS, 4);
+    for (uint32_t i = 0; i < fb_count(&b.fb, outputs); i++) {
+        const uint32_t tensor_index = (uint32_t)fb_i32_at(&b.fb, outputs, i);
         nn_tensor_t tensor;
-        TRY(describe(nn, tensor_index, &tensor));
+        TRY(describe(nn, &b, tensor_index, &tensor));
         if (tensor.type != NN_RESOURCE) {
             trace(context, index, i, &tensor, tensor_index);
         }

@@ -11,6 +11,7 @@ enum { BATCH, HEIGHT, WIDTH, CHANNEL };
 typedef struct weighted {
     tensor_t in, filter, out, loaded_bias;
     const tensor_t *bias; /* NULL: none */
+    bool depthwise;
 } weighted_t;
 
 /* The fields of the options, which differ only in their positions. */
@@ -39,8 +40,8 @@ static nn_status_t image(const tensor_t *t, uint16_t *height, uint16_t *width, u
 static nn_status_t fit(uint8_t padding, uint16_t in, uint16_t out, uint16_t filter, uint16_t stride, uint16_t dilation,
                        uint16_t *pad)
 {
-    const int64_t reach = (int64_t)(filter - 1) * dilation + 1; /* a dilated filter's extent */
-    NEED(reach <= NN_MAX_SIDE, NN_E_LIMIT);
+    NEED((filter - 1U) * dilation < NN_MAX_SIDE, NN_E_LIMIT);
+    const int32_t reach = (filter - 1) * dilation + 1; /* a dilated filter's extent */
     NEED(padding == PADDING_SAME || padding == PADDING_VALID, NN_E_SHAPE);
     NEED(out == (padding == PADDING_SAME ? (in + stride - 1) / stride : (in - reach + stride) / stride), NN_E_SHAPE);
     const int64_t total = (int64_t)(out - 1) * stride + reach - in;
@@ -93,30 +94,70 @@ static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor_t *factor)
 {
     const float scale = scale_at(b, p, i);
-    NEED(scale > 0 && scale <= 3.4e38F, NN_E_TYPE); /* false for NaN */
+    NEED(is_positive(scale), NN_E_TYPE);
     NEED(factor_from_ratio(p->in.scale, scale, p->out.scale, 0, factor), NN_E_TYPE);
+    return NN_OK;
+}
+
+/* Weights that an operator has made could be overwritten by its own output. */
+static bool is_constant(const weighted_t *p)
+{
+    return p->filter.data != 0 && (p->bias == NULL || p->bias->data != 0);
+}
+
+/* Channels are the last dimension of a depthwise filter, else the first. */
+static bool has_weights(const build_t *b, const weighted_t *p, uint32_t depth, uint32_t channel)
+{
+    const uint32_t channels = p->filter.elements / depth, step = p->depthwise ? channels : 1;
+    const uint8_t *weight = b->fb.data + p->filter.data + (p->depthwise ? channel : channel * depth);
+    for (uint32_t k = 0; k < depth; k++, weight += step) {
+        if (*weight != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Converters leave channels without weights, whose outputs are the same whatever comes in, with biases of 2^30 and a
+ * bit more: requantize_fast() saturates where it doubles them, which seldom matters. */
+static nn_status_t is_harmless(build_t *b, const weighted_t *p, uint32_t depth, uint32_t i, int32_t bias,
+                               bool *harmless)
+{
+    const int32_t limit = INT32_C(1) << 30;
+    factor_t factor;
+    *harmless = is_constant(p) && !has_weights(b, p, depth, i);
+    if (!*harmless) {
+        return NN_OK;
+    }
+    TRY(factor_at(b, p, p->filter.scale_count > 1 ? i : 0, &factor));
+    const int32_t doubled = bias >= limit ? INT32_MAX : bias < -limit ? INT32_MIN : 2 * bias;
+    const int32_t high = (int32_t)(((int64_t)doubled * factor.multiplier + (INT64_C(1) << 31)) >> 32);
+    *harmless = shift_right_round(high, -factor.shift) == scale(bias, factor.multiplier, factor.shift);
     return NN_OK;
 }
 
 /* Whether the short way of requantisation is exact: see window_t. The largest scale has the largest shift. */
 static nn_status_t is_fast(build_t *b, const weighted_t *p, uint32_t depth, uint16_t *fast)
 {
-    int64_t bias = 0;
+    const int32_t room = (INT32_C(1) << 30) - (int32_t)depth * (255 * 128); /* depth <= NN_MAX_DEPTH */
     uint32_t largest = 0;
     factor_t factor;
     *fast = 0;
     if (b->pass == PASS_MEASURE) {
         return NN_OK;
     }
-    for (uint32_t i = 0; p->bias != NULL && i < p->bias->elements; i++) {
-        const int64_t value = p->bias->data != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
-        bias = value > bias ? value : -value > bias ? -value : bias;
-    }
     for (uint32_t i = 1; i < p->filter.scale_count; i++) {
         largest = scale_at(b, p, i) > scale_at(b, p, largest) ? i : largest;
     }
     TRY(factor_at(b, p, largest, &factor));
-    *fast = factor.shift < 0 && bias + (int64_t)depth * (255 * 128) < INT64_C(1) << 30;
+    bool exact = factor.shift < 0;
+    for (uint32_t i = 0; p->bias != NULL && exact && i < p->bias->elements; i++) {
+        const int32_t bias = p->bias->data != 0 ? constant_at(b, p->bias, i) : INT32_MIN;
+        if (bias >= room || bias <= -room) {
+            TRY(is_harmless(b, p, depth, i, bias, &exact));
+        }
+    }
+    *fast = exact;
     return NN_OK;
 }
 
@@ -193,15 +234,9 @@ static uint32_t reach(const build_t *b, const window_t *w)
     return (uint32_t)most;
 }
 
-/* Weights that an operator has made could be overwritten by its own output. */
-static bool is_constant(const weighted_t *p)
-{
-    return p->filter.data != 0 && (p->bias == NULL || p->bias->data != 0);
-}
-
 static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwise)
 {
-    weighted_t p;
+    weighted_t p = {.depthwise = depthwise};
     window_t w;
     TRY(build_input(b, 0, &p.in));
     TRY(build_input(b, 1, &p.filter));
@@ -264,7 +299,7 @@ void depthwise_run(const run_t *run)
 /* The filter is [units, depth]; the input is cut into rows of `depth`, whatever its shape. */
 nn_status_t fully_connected_prepare(build_t *b)
 {
-    weighted_t p;
+    weighted_t p = {.depthwise = false};
     dense_t d;
     TRY(build_input(b, 0, &p.in));
     TRY(build_input(b, 1, &p.filter));

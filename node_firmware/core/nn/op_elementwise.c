@@ -100,7 +100,7 @@ static bool factor_from_quotient(float a, float b, int exponent, bool single, fa
         return factor_from_ratio(a, 1, b, exponent, factor);
     }
     const float quotient = a / b;
-    return quotient > 0 && quotient <= 3.4e38F && factor_from_ratio(quotient, 1, 1, exponent, factor);
+    return is_positive(quotient) && factor_from_ratio(quotient, 1, 1, exponent, factor);
 }
 
 /* Both operands are brought to twice the larger scale, with ADD_HEADROOM more bits, before they are added. */
@@ -257,7 +257,7 @@ nn_status_t softmax_prepare(build_t *b)
     p.rows = in.elements / p.depth;
     NEED(p.depth < 4096, NN_E_LIMIT); /* the sum of exp() fits Q12 */
     const float beta = fb_f32(&b->fb, b->options, SOFTMAX_BETA, 0);
-    NEED(beta > 0 && beta <= 3.4e38F, NN_E_TYPE);
+    NEED(is_positive(beta), NN_E_TYPE);
     TRY(fixed_point(beta, in.scale, 26, true, &p.scale));
     if (p.scale.multiplier != 0) {
         p.diff_min = -(int32_t)((INT64_C(31) << 26) >> p.scale.shift);

@@ -33,7 +33,7 @@ static nn_status_t load_padded(build_t *b, const tensor_t *in, const tensor_t *o
     tensor_t paddings; /* of each axis: before, after */
     TRY(build_input(b, 1, &paddings));
     NEED(is_constant_int32(&paddings, 2U * in->rank) && out->rank == in->rank, NN_E_SHAPE);
-    const uint32_t element_bytes = in->bytes / in->elements;
+    const uint32_t element_bytes = in->element_bytes;
     *p = (padded_t){.in = {1, 1, 1, element_bytes}, .out = {1, 1, 1, element_bytes}};
     unsigned axis = 3;
     for (uint32_t i = in->rank; i-- > 0;) {
@@ -100,7 +100,7 @@ nn_status_t resize_prepare(build_t *b)
     }
     const bool align = fb_u8(&b->fb, b->options, RESIZE_ALIGN_CORNERS, 0);
     const bool half = fb_u8(&b->fb, b->options, RESIZE_HALF_PIXEL_CENTERS, 0);
-    const uint32_t pixel_bytes = in.bytes / in.elements * (uint32_t)in.dims[3];
+    const uint32_t pixel_bytes = in.element_bytes * (uint32_t)in.dims[3];
     const resize_t p = {.images = (uint32_t)in.dims[0],
                         .row_bytes = pixel_bytes * (uint32_t)in.dims[2],
                         .image_bytes = pixel_bytes * (uint32_t)(in.dims[2] * in.dims[1]),

@@ -236,7 +236,7 @@ nn_status_t strided_slice_prepare(build_t *b)
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank <= 4, NN_E_LIMIT);
     TRY(load_slice_options(b, in.rank, &options));
-    p.element_bytes = in.bytes / in.elements;
+    p.element_bytes = in.element_bytes;
     int32_t step = 1; /* elements from one index of the axis to the next */
     int out_rank = out.rank;
     for (int i = 3; i >= 0; i--) {
@@ -269,7 +269,7 @@ nn_status_t transpose_prepare(build_t *b)
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank <= 4, NN_E_LIMIT);
     NEED(is_constant_int32(&axes, in.rank) && out.rank == in.rank, NN_E_SHAPE);
-    p.element_bytes = in.bytes / in.elements;
+    p.element_bytes = in.element_bytes;
     unsigned seen = 0; /* bit n: axis n of the input */
     for (uint8_t i = 0; i < in.rank; i++) {
         uint8_t axis;

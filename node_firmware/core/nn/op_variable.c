@@ -4,6 +4,44 @@
 #include "graph.h"
 #include "schema.h"
 
+/* Where the plan says that the handle is, or, without one, behind the other variables. */
+static nn_status_t place_variable(build_t *b, variable_t *variable, uint32_t handle)
+{
+    variable->place = b->own_places ? b->state_bytes : b->places[handle];
+    if (b->own_places) {
+        NEED(variable->bytes <= PLAN_FAILED - b->state_bytes, NN_E_ARENA);
+        b->state_bytes += plan_aligned(variable->bytes);
+        return NN_OK;
+    }
+    return plan_check_place(b, variable->place, variable->bytes, 4);
+}
+
+static nn_status_t place_variables(build_t *b)
+{
+    for (uint32_t i = 0; i < b->tensor_count; i++) {
+        const life_t *life = &b->lives[i];
+        const bool handle = life->root != LIFE_UNMADE && life->bytes == 0;
+        if (handle && b->variables[life->offset].place == PLACE_NONE) {
+            TRY(place_variable(b, &b->variables[life->offset], i));
+        }
+    }
+    return NN_OK;
+}
+
+/* nn_reset() fills all variables, then runs the initialising subgraph. */
+static nn_status_t reset(build_t *b)
+{
+    for (uint32_t i = 0; i < b->variable_count; i++) {
+        const variable_t *variable = &b->variables[i];
+        const fill_t fill = {.to = variable->place, .bytes = variable->bytes, .value = variable->fill};
+        b->time = 1;
+        b->kind = OP_FILL;
+        TRY(build_put(b, &fill, sizeof fill));
+        TRY(build_end_record(b));
+    }
+    return b->init_index != 0 ? graph_prepare(b, b->init_index) : NN_OK;
+}
+
 /* The subgraph is prepared after the main one and runs in nn_reset(), so it must come before any use of a variable. */
 nn_status_t call_once_prepare(build_t *b)
 {
@@ -12,7 +50,12 @@ nn_status_t call_once_prepare(build_t *b)
         NEED(b->main && !b->stateful, NN_E_SHAPE);
         NEED(index > 0 && (uint32_t)index < fb_count(&b->fb, b->subgraphs), NN_E_SHAPE);
         NEED(b->init_index == 0, NN_E_LIMIT);
+        const uint32_t table = fb_table_at(&b->fb, b->subgraphs, (uint32_t)index);
+        const uint32_t tensors = fb_count(&b->fb, fb_vector(&b->fb, table, SUBGRAPH_TENSORS, 4));
+        NEED(tensors <= NN_MAX_TENSORS, NN_E_LIMIT);
+        b->tensor_counts[SUBGRAPH_INIT] = (uint16_t)tensors;
         b->init_index = (uint32_t)index;
+        b->reset = reset;
     }
     return NN_OK;
 }
@@ -27,9 +70,9 @@ static bool same_text(build_t *b, uint32_t options, uint32_t other, unsigned fie
 
 /* The number of the variable of that name, which the main subgraph makes where there is none; `variable_count`: there
  * is none. */
-static uint16_t find_variable(build_t *b)
+static uint32_t find_variable(build_t *b)
 {
-    uint16_t i = 0;
+    uint32_t i = 0;
     while (i < b->variable_count && (!same_text(b, b->options, b->variables[i].options, VAR_HANDLE_NAME) ||
                                      !same_text(b, b->options, b->variables[i].options, VAR_HANDLE_CONTAINER))) {
         i++;
@@ -47,10 +90,12 @@ nn_status_t var_handle_prepare(build_t *b)
     NEED(out.type == NN_RESOURCE, NN_E_TYPE);
     NEED(fb_count(&b->fb, fb_vector(&b->fb, b->options, VAR_HANDLE_NAME, 1)) <= NN_MAX_NAME, NN_E_LIMIT);
     NEED(fb_count(&b->fb, fb_vector(&b->fb, b->options, VAR_HANDLE_CONTAINER, 1)) <= NN_MAX_NAME, NN_E_LIMIT);
-    const uint16_t index = find_variable(b);
+    const uint32_t index = find_variable(b);
     NEED(index < b->variable_count, NN_E_SHAPE);
     variable_t *variable = &b->variables[index];
     b->lives[out.index].offset = index;
+    b->place_variables = place_variables;
+    b->reset = reset;
     if (b->pass == PASS_MEASURE) {
         return NN_OK;
     }

@@ -8,9 +8,11 @@
 
 /* No longer than the last one needs. */
 const operator_t nn_operator_table[] = {
+#define RECORD(name, run) [OP_##name] = {0, 0, 0, 0, 0, NULL, run},
 #define OPERATOR(name, inputs_min, inputs_max, outputs_min, outputs_max, prepare, run)                                 \
     [OP_##name] = {OPERATOR_##name, inputs_min, inputs_max, outputs_min, outputs_max, prepare, run},
 #include NN_OPERATORS_DEF
+#undef RECORD
 #undef OPERATOR
 };
 const uint32_t nn_operator_count = sizeof nn_operator_table / sizeof *nn_operator_table;

@@ -33,19 +33,18 @@ typedef uint32_t place_t;
 typedef struct op {
     uint16_t words; /* of 4 bytes, to the next record */
     uint16_t index; /* of the operator in its subgraph */
-    uint32_t kind;  /* its operator's line in operators.def, or one of these */
+    uint32_t kind;  /* its line in operators.def, or OP_END */
 } op_t;
-#define OP_END  UINT32_C(0xff) /* the last one */
-#define OP_FILL UINT32_C(0xfe) /* a variable before its first assignment: fill_t */
-#define OP_COPY UINT32_C(0xfd) /* all that the moving operators do: as many piece_t as there is room for */
+#define OP_END UINT32_C(0xff) /* the last one */
 
-typedef struct fill {
+typedef struct fill { /* OP_FILL: a variable before its first assignment, or what surrounds the input of PAD */
     place_t to;
     uint32_t bytes;
     int32_t value; /* of each byte; TFLM: the zero point */
 } fill_t;
 
-/* Rows of bytes from one place to another. What is where it belongs already is not a piece, and without a piece there
+/* OP_COPY, all that the moving operators do, has as many of these as there is room for: rows of bytes from one place to
+ * another. What is where it belongs already is not a piece, and without a piece there
  * is no record. */
 typedef struct piece {
     place_t from, to;

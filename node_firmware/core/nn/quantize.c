@@ -1,8 +1,6 @@
 /* Factors from real scales, in integers: a microcontroller has no double precision. */
 #include "quantize.h"
 
-#include <string.h>
-
 /* x = mantissa * 2^exponent; the mantissa has 24 bits. */
 static uint32_t mantissa_of(float x, int *exponent)
 {

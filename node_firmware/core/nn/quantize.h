@@ -6,12 +6,21 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct factor {
     int32_t multiplier;
     int8_t shift; /* -31 .. 30 */
     int8_t unused[3];
 } factor_t;
+
+/* Above 0 and finite. */
+static inline bool is_positive(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits - 1 < UINT32_C(0x7f7fffff);
+}
 
 /* The factor of a * b / c * 2^exponent, of positive finite floats: what double precision and rounding to 31 bits give.
  * Returns its shift, which may be any. */
