@@ -115,7 +115,7 @@ typedef struct build {
     /* Where there are variables: what gives them places, and what nn_reset() does about them. */
     nn_status_t (*place_variables)(struct build *b);
     nn_status_t (*reset)(struct build *b);
-    variable_t *variables;
+    variable_t *variables; /* of which the first is before this place, and so on */
     uint32_t variable_count;
     uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
     uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
@@ -171,9 +171,8 @@ static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint
 {
     return (int32_t)fb_load32(b->fb.data + tensor->data + 4 * element);
 }
-/* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *tensor);
-nn_type_t tensor_type(build_t *b, uint32_t index);
+/* Checks the tensor's table and everything that it leads to. */
 bool same_shape(const tensor_t *a, const tensor_t *b);
 static inline bool is_quantized_int8(const tensor_t *t)
 {
@@ -187,6 +186,8 @@ nn_status_t graph_subgraph(build_t *b, uint32_t index);
 nn_status_t graph_prepare(build_t *b, uint32_t index);
 /* Finds room in the arena, or in the given plan, after `head` or `tail` has moved. */
 nn_status_t build_fit(build_t *b);
+/* Zeroed memory for the time of opening, where the arena's `tail` then is. */
+nn_status_t build_alloc(build_t *b, uint32_t bytes);
 
 /* Gives every activation of the subgraph its place, behind the variables' states. Returns the end of them, or
  * PLAN_FAILED: more than any arena. */
