@@ -30,10 +30,11 @@ def _name(op: Operator) -> tuple[bytes, bytes]:
 def variables(main: Subgraph) -> dict[tuple[bytes, bytes], Variable]:
     """Those of the main subgraph by their names, in the order of their handles; sizes are those of the first values."""
     found = {_name(op): Variable() for op in main.operators if op.code == VAR_HANDLE}
-    names = {op.outputs[0]: _name(op) for op in main.operators if op.code == VAR_HANDLE}
+    names = {op.outputs[0].index: _name(op) for op in main.operators if op.code == VAR_HANDLE}
     for op in main.operators:
         if op.code in {READ_VARIABLE, ASSIGN_VARIABLE}:
-            name, value = names[op.input(0)], op.outputs[0] if op.code == READ_VARIABLE else op.input(1)
+            need(op.input(0).index in names, "a variable without a handle")
+            name, value = names[op.input(0).index], op.outputs[0] if op.code == READ_VARIABLE else op.input(1)
             if not found[name].size:
                 found[name] = Variable(value.size, (value.zero_point + 128) % 256 - 128)
             need(value.size == found[name].size, "a variable has two sizes")
