@@ -95,6 +95,15 @@ def test_every_layer_of_the_public_models(name: str, *, dsp: bool) -> None:
         compare(oracle, model, inputs)
 
 
+@pytest.mark.parametrize("draw", [nn_graphs.conv, nn_graphs.fully_connected], ids=lambda function: function.__name__)
+def test_the_small_kernels(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
+    for seed in range(30):
+        data = draw(nn_graphs.Draw(seed))
+        oracle, model = Oracle(data), Model(data, small=True)
+        for inputs in some_inputs(data, np.random.default_rng(seed), 3):
+            assert compare(oracle, model, inputs)
+
+
 def test_the_bitmap_of_operators() -> None:
     bitmap = ctypes.create_string_buffer(b"\xff" * 32, 32)
     used = library().nn_operators(bitmap, ctypes.c_size_t(32))
