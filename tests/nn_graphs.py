@@ -453,8 +453,60 @@ def network(d: Draw) -> bytes:
     return d.finish(made[-1][0], *(index for index, _ in made[len(d.inputs) : -1] if d.number(0, 5) == 0))
 
 
+def tower(d: Draw) -> bytes:
+    """Layers on an image, one after the other: what a plan lets overlap, each a little further down."""
+    q, (h, w, c) = d.quantization(), (d.number(3, 9), d.number(3, 9), d.number(1, 6))
+    x = d.input([1, h, w, c], q)
+    for _ in range(d.number(2, 6)):
+        kind, size, stride, padding = d.pick(["CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D"]), d.pick([1, 2, 3]), d.pick([1, 1, 2]), SAME
+        size = min(size, h, w)
+        if d.number(0, 2) == 0:
+            padding = VALID
+        in_q, in_c = q, c
+        options = {"padding": padding, "strideH": stride, "strideW": stride}
+        if kind == "MAX_POOL_2D":
+            operands = [x]
+            options |= {"filterHeight": size, "filterWidth": size}
+        else:
+            q, shape = d.quantization(), [1, size, size, c]
+            if kind == "CONV_2D":
+                shape[0] = c = d.pick([c, d.number(1, 9)])
+            else:
+                options["depthMultiplier"] = 1
+            filter_, bias, _ = d.weights(shape, 0 if kind == "CONV_2D" else 3, in_q.scale, per_channel=True, bias=True)
+            operands = [x, filter_, bias]
+        h, w = out_size(padding, h, size, stride), out_size(padding, w, size, stride)
+        x = d.b.tensor([1, h, w, c], np.int8, *q)
+        assert kind == "CONV_2D" or in_c == c
+        d.b.op(kind, operands, [x], **options)
+    return d.finish(x)
+
+
+def stream(d: Draw) -> bytes:
+    """Convolutions over a window of rows, of which the newest come in: the state of each is the window's older part."""
+    q, rows, c = d.quantization(), d.number(1, 3), d.number(1, 9)
+    x, count = d.input([1, rows, 1, c], q), d.number(1, 3)
+    handles = [d.b.tensor([], None) for _ in range(count)]
+    for i, handle in enumerate(handles):
+        d.b.op("VAR_HANDLE", [], [handle], container="", sharedName=f"state{i}")
+    for handle in handles:
+        kept = d.number(1, 4)
+        old, whole, new = (d.b.tensor([1, size, 1, c], np.int8, *q) for size in (kept, kept + rows, kept))
+        d.b.op("READ_VARIABLE", [handle], [old])
+        d.b.op("CONCATENATION", [old, x], [whole], axis=1)
+        d.b.op("STRIDED_SLICE", [whole, *map(d.ints, ([0, rows, 0, 0], [0] * 4, [1] * 4))], [new], beginMask=13, endMask=15)
+        d.b.op("ASSIGN_VARIABLE", [handle, new], [])
+        in_scale, q, units = q.scale, d.quantization(), d.number(1, 9)
+        filter_, bias, _ = d.weights([units, kept + rows, 1, c], 0, in_scale, per_channel=True, bias=True)
+        rows, c = 1, units
+        x = d.b.tensor([1, rows, 1, c], np.int8, *q)
+        d.b.op("CONV_2D", [whole, filter_, bias], [x], padding=VALID, strideH=1, strideW=1)
+    return d.finish(x)
+
+
 GRAPHS: list[Callable[[Draw], bytes]] = [
     conv, depthwise_conv, fully_connected, average_pool, max_pool, add, mul, softmax, logistic, tanh, quantize, dequantize,
     reshape, concatenation, split_v, strided_slice, variables, unset_variables, network,
     sub, minimum, maximum, relu, relu6, mean, expand_dims, squeeze, transpose, pack, pad, pad_v2, resize_nearest_neighbor,
+    tower, stream,
 ]  # fmt: skip

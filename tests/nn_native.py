@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -126,6 +126,17 @@ class Model:
         """The plan that it runs by."""
         return c.string_at(self._nn.plan, int.from_bytes(c.string_at(self._nn.plan + 4, 4), "little"))
 
+    @property
+    def prepared(self) -> bool:
+        """Whether that is the model's own plan, in place."""
+        return self._model.ctypes.data <= self._nn.plan < self._model.ctypes.data + len(self._model)
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """The memory that the plan's places are in."""
+        size = int.from_bytes(self.plan[8:12], "little")
+        return np.ctypeslib.as_array(c.cast(self._nn.data, c.POINTER(c.c_uint8)), (size,))
+
     def tensor(self, which: str, index: int = 0) -> _Tensor:
         """An "input" or an "output"."""
         tensor = _Tensor()
@@ -144,12 +155,13 @@ class Model:
         """Run once."""
         _check(self._lib.nn_invoke(c.byref(self._nn)))
 
-    def trace(self) -> list[tuple[int, npt.NDArray[np.generic]]]:
-        """Run once; the index and the content of every tensor that an operator made, in their order."""
+    def trace(self, between: Callable[[int], None] = lambda _op: None) -> list[tuple[int, npt.NDArray[np.generic]]]:
+        """Run once; the index and the content of every tensor that an operator made, in their order. `between` is called after each."""
         made: list[tuple[int, npt.NDArray[np.generic]]] = []
 
-        def called(_context: int, _op: int, _output: int, tensor: Any, index: int) -> None:
+        def called(_context: int, op: int, _output: int, tensor: Any, index: int) -> None:
             made.append((index, tensor.contents.array().copy()))
+            between(op)
 
         _check(self._lib.nn_invoke_traced(c.byref(self._nn), _TRACE(called), None))
         return made

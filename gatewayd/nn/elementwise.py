@@ -1,4 +1,4 @@
-"""ADD, MUL, SOFTMAX, LOGISTIC, TANH, QUANTIZE and DEQUANTIZE: op_elementwise.c of the node's engine."""
+"""Arithmetic, activations and conversions, element by element: op_elementwise.c of the node's engine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from gatewayd.nn.graph import FLOAT32, INT8, UINT8, Overlap, Record, need
-from gatewayd.nn.quantize import FACTOR, activation, factor, fixed_point, int8
+from gatewayd.nn.quantize import FACTOR, activation, factor, fixed_point, int8, quantized, single
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gatewayd.nn.graph import Operator, Tensor
 
 # Structs of kernels.h, by their names; `conversion` is op_elementwise.c's.
@@ -18,6 +20,7 @@ _ARITHMETIC = struct.Struct(f"<{_BROADCAST.size}s{3 * FACTOR.size}s6h")
 _SOFTMAX = struct.Struct("<2I8si")
 _SIGMOID = struct.Struct("<I8s2i")
 _REQUANTIZE = struct.Struct("<I8s2h")
+_RELU = struct.Struct(f"<{_REQUANTIZE.size}s2h")
 _AFFINE = struct.Struct("<Ifi")
 _CONVERSION = struct.Struct(f"<2I{_REQUANTIZE.size}s{_AFFINE.size}s")
 _ADD_HEADROOM = 20
@@ -35,25 +38,50 @@ def _broadcast(a: Tensor, b: Tensor, out: Tensor) -> bytes:
     return _BROADCAST.pack(*dims, *strides)
 
 
-def _arithmetic(op: Operator, *factors: tuple[int, int]) -> Record:
-    """`factors`: of both operands and of the output."""
+def _binary(op: Operator, packed_factors: bytes, numbers: tuple[int, ...]) -> Record:
     a, b, out = op.input(0), op.input(1), op.outputs[0]
-    packed = b"".join(FACTOR.pack(*factor) for factor in factors)
-    numbers = (a.zero_point, b.zero_point, out.zero_point, *activation(op), 0)
     return Record(
         (a, b, out),
-        parameters=_ARITHMETIC.pack(_broadcast(a, b, out), packed, *numbers),
+        parameters=_ARITHMETIC.pack(_broadcast(a, b, out), packed_factors, *numbers, 0),
         overlaps=tuple(Overlap(operand, 0, 1) for operand in (a, b) if operand.elements == out.elements),
     )
 
 
-def add(op: Operator) -> Record:
+def _arithmetic(op: Operator, *factors: tuple[int, int]) -> Record:
+    """`factors`: of both operands and of the output."""
+    packed = b"".join(FACTOR.pack(*factor) for factor in factors)
+    return _binary(op, packed, (op.input(0).zero_point, op.input(1).zero_point, op.outputs[0].zero_point, *activation(op)))
+
+
+def _quotient(a: float, b: float, exponent: int = 0) -> tuple[int, int]:
+    """A factor of scales that TFLM divides in single precision."""
+    return factor(single(a / b), 1, 1, exponent)
+
+
+def _double_quotient(a: float, b: float, exponent: int) -> tuple[int, int]:
+    return factor(a, 1, b, exponent)
+
+
+def _sum(op: Operator, quotient: Callable[[float, float, int], tuple[int, int]]) -> Record:
     a, b, out = op.input(0), op.input(1), op.outputs[0]
     int8(a, b, out)
     larger = max(a.scale, b.scale)
-    result = factor(larger, 1, out.scale, 1 - _ADD_HEADROOM)
+    result = quotient(larger, out.scale, 1 - _ADD_HEADROOM)
     need(result[1] <= 0, "the output's scale is too small")
-    return _arithmetic(op, factor(a.scale, 1, larger, -1), factor(b.scale, 1, larger, -1), result)
+    return _arithmetic(op, quotient(a.scale, larger, -1), quotient(b.scale, larger, -1), result)
+
+
+def add(op: Operator) -> Record:
+    return _sum(op, _double_quotient)
+
+
+def sub(op: Operator) -> Record:
+    return _sum(op, _quotient)
+
+
+def extremum(op: Operator) -> Record:
+    int8(op.input(0), op.input(1), op.outputs[0])
+    return _binary(op, b"", (0, 0, 0, -128, 127))
 
 
 def mul(op: Operator) -> Record:
@@ -67,6 +95,23 @@ def _unary(op: Operator, parameters: bytes, work: int = 0) -> Record:
     need(source.shape == out.shape, "output unlike input")
     overlaps = (Overlap(source, 0, 1),) if out.size <= source.size else ()
     return Record((source, out), parameters=parameters, overlaps=overlaps, work=work * source.elements)
+
+
+def _relu(op: Operator, scale: tuple[int, int], zero_point: int, high: int) -> Record:
+    source = op.input(0)
+    int8(source, op.outputs[0])
+    to = _REQUANTIZE.pack(source.elements, FACTOR.pack(*scale), source.zero_point, zero_point)
+    return _unary(op, _RELU.pack(to, zero_point, high))
+
+
+def relu(op: Operator) -> Record:
+    source, out = op.input(0), op.outputs[0]
+    return _relu(op, _quotient(source.scale, out.scale), out.zero_point, 127)
+
+
+def relu6(op: Operator) -> Record:
+    source = op.input(0)
+    return _relu(op, (1 << 30, 1), source.zero_point, quantized(source, 6.0))
 
 
 def softmax(op: Operator) -> Record:

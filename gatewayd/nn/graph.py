@@ -105,6 +105,7 @@ class Record(NamedTuple):
     scratch: int | None = None
     parameters: bytes = b""
     moves: tuple[Move, ...] | None = None
+    fill: int | None = None  # of each byte of the output, before the moves
     overlaps: tuple[Overlap, ...] = ()
     work: int = 0  # beside one for each element of the outputs
 

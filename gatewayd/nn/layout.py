@@ -30,10 +30,11 @@ def _name(op: Operator) -> tuple[bytes, bytes]:
 def variables(main: Subgraph) -> dict[tuple[bytes, bytes], Variable]:
     """Those of the main subgraph by their names, in the order of their handles; sizes are those of the first values."""
     found = {_name(op): Variable() for op in main.operators if op.code == VAR_HANDLE}
-    names = {op.outputs[0]: _name(op) for op in main.operators if op.code == VAR_HANDLE}
+    names = {op.outputs[0].index: _name(op) for op in main.operators if op.code == VAR_HANDLE}
     for op in main.operators:
         if op.code in {READ_VARIABLE, ASSIGN_VARIABLE}:
-            name, value = names[op.input(0)], op.outputs[0] if op.code == READ_VARIABLE else op.input(1)
+            need(op.input(0).index in names, "a variable without a handle")
+            name, value = names[op.input(0).index], op.outputs[0] if op.code == READ_VARIABLE else op.input(1)
             if not found[name].size:
                 found[name] = Variable(value.size, (value.zero_point + 128) % 256 - 128)
             need(value.size == found[name].size, "a variable has two sizes")
@@ -78,7 +79,7 @@ class Demands:
         op, record = part.operators[time - 1], part.records[time - 1]
         self._use(op.inputs, time)
         over = tuple(memory.Over(o.input.index, o.distance, o.unit) for o in record.overlaps)
-        self._make(op.outputs, time, over, written=record.moves is None)
+        self._make(op.outputs, time, over, written=record.moves is None or record.fill is not None)
         self.writes += [self._move(move, time, over) for move in record.moves or ()]
         if record.scratch:
             self.writes.append(memory.Write(time, self.first_scratch + time - 1, 0, record.scratch))

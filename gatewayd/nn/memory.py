@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ALIGNMENT = 4
-_WORK = 1_500_000  # comparisons that a search may make: a second, about
+_WORK = 1_500_000  # comparisons that a search may make: less than a second
+_PATIENCE = 30  # tries for each group that do not lead further
 
 
 class Over(NamedTuple):
@@ -126,7 +127,7 @@ def places(blocks: Sequence[Block], writes: Sequence[Write]) -> tuple[list[int],
         lowest = min(groups.offsets[i] for i in members)
         for i in members:
             groups.offsets[i] -= lowest
-    bases, top = _search(groups, _least(groups))
+    bases, top = _search(groups)
     return [bases[group] + offset for group, offset in zip(groups.of, groups.offsets, strict=True)], _aligned(top)
 
 
@@ -134,31 +135,31 @@ def _aligned(place: int) -> int:
     return place + -place % ALIGNMENT
 
 
-def _least(groups: Groups) -> int:
-    """What no plan goes below: at each time, all that is needed, but for what may overlap."""
-    blocks = groups.blocks
-    saved: dict[int, int] = {}
+def _needs(groups: Groups) -> list[int]:
+    """At each time the bytes that are needed, if what must not overlap does not, and each group is as it is."""
+    needs = [0] * (1 + max((block.last for block in groups.blocks), default=0))
+    for members in groups.members.values():
+        blocks = sorted((groups.offsets[i], groups.blocks[i]) for i in members)
+        for time in range(min(block.first for _, block in blocks), 1 + max(block.last for _, block in blocks)):
+            end = 0
+            for begin, block in blocks:
+                if block.first <= time <= block.last:
+                    needs[time] += max(0, begin + block.size - max(begin, end))
+                    end = max(end, begin + block.size)
+    return needs
+
+
+def _least(groups: Groups, needs: Sequence[int]) -> int:
+    """What no plan goes below: all that is needed at a time, but for what may overlap."""
+    least = list(needs)
     for write, conflicts in groups.conflicts.items():
         overlap = 0
         for conflict in conflicts:
             if conflict.over and groups.of[conflict.block] != groups.of[write.block]:
                 free = write.size - conflict.over.distance if conflict.over.unit else write.size
-                overlap += max(0, min(free, blocks[conflict.block].size))
-        saved[write.time] = saved.get(write.time, 0) + min(overlap, write.size)
-    times = {block.first for block in blocks} | set(saved)
-    return max((_needed(groups, time) - saved.get(time, 0) for time in times), default=0)
-
-
-def _needed(groups: Groups, time: int) -> int:
-    """Bytes that the blocks of this time cover, each group for itself."""
-    total = 0
-    for members in groups.members.values():
-        end = 0
-        needed = [i for i in members if groups.blocks[i].first <= time <= groups.blocks[i].last]
-        for begin, size in sorted((groups.offsets[i], groups.blocks[i].size) for i in needed):
-            total += max(0, begin + size - max(begin, end))
-            end = max(end, begin + size)
-    return total
+                overlap += max(0, min(free, groups.blocks[conflict.block].size))
+        least[write.time] -= min(overlap, write.size)
+    return max(least)
 
 
 class _Forbidden(NamedTuple):
@@ -202,7 +203,8 @@ class _Placer:
     def __init__(self, groups: Groups) -> None:
         self.forbidden = _forbidden(groups)
         self.sizes = {g: max(groups.offsets[i] + groups.blocks[i].size for i in members) for g, members in groups.members.items()}
-        self.fixed = {g: p for g, members in groups.members.items() if (p := groups.blocks[members[0]].place) is not None}
+        given = {g: groups.blocks[members[0]].place for g, members in groups.members.items()}
+        self.fixed = {g: place or 0 for g, place in given.items() if place is not None or not self.sizes[g]}
 
     def place(self, order: Sequence[int]) -> tuple[dict[int, int], int]:
         """Each group's lowest place beside those before it, and the end of all."""
@@ -225,33 +227,34 @@ class _Placer:
         return place
 
 
-def _search(groups: Groups, least: int) -> tuple[dict[int, int], int]:
-    placer = _Placer(groups)
+def _search(groups: Groups) -> tuple[dict[int, int], int]:
+    """The best places of many, and their end: a group is moved to another position in the order, and stays there if that is not worse."""
+    placer, needs = _Placer(groups), _needs(groups)
+    least = _aligned(_least(groups, needs))
     free = [g for g in groups.members if g not in placer.fixed]
-    tries = _WORK // (1 + sum(map(len, placer.forbidden.values())) + 10 * len(free))
-    begun = [(*placer.place(order), order) for order in _orders(groups, free)]
-    bases, best_top, best = min(begun, key=lambda tried: tried[1])
+    begun = [(*placer.place(order), order) for order in _orders(groups, free, needs.index(max(needs)))]
+    bases, end, order = min(begun, key=lambda tried: tried[1])
     rng = random.Random(1)  # noqa: S311 -- the same plan each time
-    for _ in range(tries if len(free) > 1 else 0):
-        if best_top <= _aligned(least):
-            break
-        order = list(best)
-        tops = [g for g in free if bases[g] + placer.sizes[g] == best_top]
-        moved = rng.choice(tops if rng.random() < 0.5 and tops else free)  # noqa: PLR2004
-        order.remove(moved)
-        order.insert(rng.randrange(len(free)), moved)
-        new, top = placer.place(order)
-        if top <= best_top:
-            best_top, best, bases = top, order, new
-    return bases, best_top
+    tries, last = 0, _WORK // (1 + 10 * len(free) + sum(map(len, placer.forbidden.values())))
+    patience = _PATIENCE * len(free)
+    while end > least and tries < min(last, patience):
+        highest = [g for g in free if bases[g] + placer.sizes[g] == end]
+        moved = rng.choice(highest if highest and rng.randrange(2) else free)
+        other = [g for g in order if g != moved]
+        other.insert(rng.randrange(len(free)), moved)
+        new, top = placer.place(other)
+        if top < end:
+            patience = tries + _PATIENCE * len(free)
+        if top <= end:
+            bases, end, order = new, top, other
+        tries += 1
+    return bases, end
 
 
-def _orders(groups: Groups, free: Sequence[int]) -> Iterator[list[int]]:
+def _orders(groups: Groups, free: Sequence[int], peak: int) -> Iterator[list[int]]:
     """To begin with: by size; outward from the time of most need; backwards and forwards in time."""
-    blocks = groups.blocks
-    first = {g: min(blocks[i].first for i in groups.members[g]) for g in free}
-    size = {g: max(blocks[i].size for i in groups.members[g]) for g in free}
-    peak = max(sorted(set(first.values())), key=lambda time: _needed(groups, time), default=0)
+    first = {g: min(groups.blocks[i].first for i in groups.members[g]) for g in free}
+    size = {g: max(groups.blocks[i].size for i in groups.members[g]) for g in free}
     yield sorted(free, key=lambda g: (-size[g], -first[g]))
     yield sorted(free, key=lambda g: (abs(first[g] - peak), -size[g]))
     yield sorted(free, key=lambda g: (-first[g], -size[g]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gatewayd.nn import conv, elementwise, shape
+from gatewayd.nn import conv, elementwise, grow, reduce, shape
 from gatewayd.nn.graph import Operator, Subgraph, Tensor, need
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ class Kind(NamedTuple):
 
 
 OPERATORS = (  # in the order of operators.def, which numbers them in a plan
+    Kind("FULLY_CONNECTED", 9, conv.fully_connected),
     Kind("ADD", 0, elementwise.add),
     Kind("AVERAGE_POOL_2D", 1, conv.pool),
     Kind("CONCATENATION", 2, shape.concatenation),
     Kind("CONV_2D", 3, conv.conv_2d),
     Kind("DEPTHWISE_CONV_2D", 4, conv.depthwise_conv_2d),
     Kind("DEQUANTIZE", 6, elementwise.dequantize),
-    Kind("FULLY_CONNECTED", 9, conv.fully_connected),
     Kind("LOGISTIC", 14, elementwise.logistic),
     Kind("MAX_POOL_2D", 17, conv.pool),
     Kind("MUL", 18, elementwise.mul),
@@ -46,8 +46,22 @@ OPERATORS = (  # in the order of operators.def, which numbers them in a plan
     Kind("VAR_HANDLE", 142, shape.nothing),
     Kind("READ_VARIABLE", 143, shape.read_variable),
     Kind("ASSIGN_VARIABLE", 144, shape.assign_variable),
+    Kind("SUB", 41, elementwise.sub),
+    Kind("MINIMUM", 57, elementwise.extremum),
+    Kind("MAXIMUM", 55, elementwise.extremum),
+    Kind("RELU", 19, elementwise.relu),
+    Kind("RELU6", 21, elementwise.relu6),
+    Kind("MEAN", 40, reduce.mean),
+    Kind("EXPAND_DIMS", 70, shape.reshape),
+    Kind("SQUEEZE", 43, shape.reshape),
+    Kind("PACK", 83, shape.pack),
+    Kind("TRANSPOSE", 39, shape.transpose),
+    Kind("PAD", 34, grow.pad),
+    Kind("PADV2", 60, grow.pad),
+    Kind("RESIZE_NEAREST_NEIGHBOR", 97, grow.resize),
 )
-KINDS = {kind.code: number for number, kind in enumerate(OPERATORS)}
+COPY, FILL = range(2)  # the first lines are no operators
+KINDS = {kind.code: number for number, kind in enumerate(OPERATORS, 2)}
 CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 129, 142, 143, 144
 
 
@@ -71,7 +85,7 @@ def read(model: Any, number: int) -> Subgraph:
 
 def _record(op: Operator, position: int) -> Record:
     need(op.code in KINDS, f"operator {position}: BuiltinOperator {op.code} is none of the node's engine")
-    kind = OPERATORS[KINDS[op.code]]
+    kind = OPERATORS[KINDS[op.code] - 2]
     try:
         return kind.record(op)
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, struct.error) as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gatewayd.core.tflite import PLAN_HEADER, PLAN_MAGIC
 from gatewayd.nn.layout import NOWHERE
-from gatewayd.nn.operators import KINDS
+from gatewayd.nn.operators import COPY, FILL, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gatewayd.nn.layout import Layout, Variable
 
 _IN_MODEL = 1 << 31
-_END, _FILL, _COPY = 0xFF, 0xFE, 0xFD  # kinds that are no operator
+_END = 0xFF  # the kind of the last record
 _OP_HEADER, _FILL_BYTES, _PIECE = struct.Struct("<2HI"), struct.Struct("<2Ii"), struct.Struct("<6I")
 
 
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 def encode(main: Part, reset: Part | None, variables: Sequence[Variable], offsets: Sequence[int]) -> bytes:
     """The plan of a model with the subgraph that sets its variables; `offsets`: of buffers in the file."""
     count = len(main.graph.operators)
-    fills = [_record(_FILL, 0, _FILL_BYTES.pack(place, *variable)) for place, variable in zip(main.layout.states, variables, strict=True)]
+    fills = [_record(FILL, 0, _FILL_BYTES.pack(place, *variable)) for place, variable in zip(main.layout.states, variables, strict=True)]
     # Without a subgraph, the node has not come further in time when it writes the last record.
     resets = _records(reset, offsets) if reset else _record(_END, 0 if variables else count)
     places = main.layout.tensors + (reset.layout.tensors if reset else [])
@@ -70,6 +70,8 @@ def _records(part: Part, offsets: Sequence[int]) -> bytes:
 
     packed = b""
     for index, (op, record, scratch) in enumerate(zip(part.graph.operators, part.graph.records, part.layout.scratch, strict=True)):
+        if record.fill is not None:
+            packed += _record(FILL, index, _FILL_BYTES.pack(place(op.outputs[0]), op.outputs[0].size, record.fill))
         if data := content(record, scratch):
-            packed += _record(KINDS[op.code] if record.moves is None else _COPY, index, data)
+            packed += _record(KINDS[op.code] if record.moves is None else COPY, index, data)
     return packed + _record(_END, len(part.graph.operators))

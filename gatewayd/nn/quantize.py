@@ -23,6 +23,17 @@ def ratio_factor(a: float, b: float, c: float, exponent: int) -> tuple[int, int]
     return (multiplier, shift) if multiplier < 1 << 31 else (multiplier >> 1, shift + 1)
 
 
+def single(x: float) -> float:
+    """Rounded to a float32."""
+    return float(struct.unpack("<f", struct.pack("<f", x))[0])
+
+
+def rounded(x: float) -> int:
+    """round_saturate(): halves away from zero."""
+    whole = math.trunc(x)
+    return whole + (x - whole >= 0.5) - (x - whole <= -0.5)  # noqa: PLR2004
+
+
 def factor(a: float, b: float, c: float, exponent: int = 0) -> tuple[int, int]:
     need(min(a, b, c) > 0, "a scale is missing")
     multiplier, shift = ratio_factor(a, b, c, exponent)
@@ -51,11 +62,9 @@ def int8(*tensors: Tensor) -> None:
     need(all(t.type == INT8 and t.scale > 0 for t in tensors), "only quantised int8 is supported")
 
 
-def _quantized(out: Tensor, real: float) -> int:
-    quotient: float = struct.unpack("<f", struct.pack("<f", max(-(2.0**31), min(2.0**31, real / out.scale))))[0]  # as a float32
-    whole = math.trunc(quotient)
-    rest = quotient - whole
-    return max(-128, min(127, whole + (rest >= 0.5) - (rest <= -0.5) + out.zero_point))  # noqa: PLR2004
+def quantized(out: Tensor, real: float) -> int:
+    quotient = single(max(-(2.0**31), min(2.0**31, real / out.scale)))
+    return max(-128, min(127, rounded(quotient) + out.zero_point))
 
 
 def activation(op: Operator) -> tuple[int, int]:
@@ -65,4 +74,4 @@ def activation(op: Operator) -> tuple[int, int]:
     if function == _NONE:
         return -128, 127
     low, high = {_RELU: (0.0, math.inf), _RELU_N1_TO_1: (-1.0, 1.0), _RELU6: (0.0, 6.0)}[function]
-    return _quantized(out, low), 127 if high == math.inf else _quantized(out, high)
+    return quantized(out, low), 127 if high == math.inf else quantized(out, high)

@@ -1,7 +1,8 @@
-"""RESHAPE, CONCATENATION, SPLIT_V, STRIDED_SLICE and variables: op_shape.c and op_variable.c of the node's engine."""
+"""Operators that only move elements, and variables: op_shape.c and op_variable.c of the node's engine."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from typing import TYPE_CHECKING
@@ -39,15 +40,26 @@ def _pieces(whole: Tensor, pieces: Iterable[Tensor], axis: int) -> Iterator[tupl
     need(at * rows == whole.size, "the pieces are not the whole")
 
 
-def concatenation(op: Operator) -> Record:
-    whole, inputs = op.outputs[0], [op.input(i) for i in range(len(op.inputs))]
-    need(op.option("fusedActivationFunction") == 0, "a fused activation is not supported")
+def _join(whole: Tensor, pieces: Iterable[Tensor], axis: int) -> Record:
     return Record(
         moves=tuple(
             Move(piece, whole, 0, at, rows, piece.size // rows, piece.size // rows, whole.size // rows)
-            for piece, at, rows in _pieces(whole, inputs, op.option("axis"))
+            for piece, at, rows in _pieces(whole, pieces, axis)
         )
     )
+
+
+def concatenation(op: Operator) -> Record:
+    need(op.option("fusedActivationFunction") == 0, "a fused activation is not supported")
+    return _join(op.outputs[0], map(op.input, range(len(op.inputs))), op.option("axis"))
+
+
+def pack(op: Operator) -> Record:
+    need(op.option("valuesCount") == len(op.inputs), "not as many values as inputs")
+    axis = range(len(op.outputs[0].shape))[op.option("axis")]
+    inputs = [op.input(i) for i in range(len(op.inputs))]
+    pieces = (dataclasses.replace(piece, shape=(*piece.shape[:axis], 1, *piece.shape[axis:])) for piece in inputs)
+    return _join(op.outputs[0], pieces, axis)
 
 
 def split_v(op: Operator) -> Record:
@@ -78,13 +90,28 @@ def _slices(op: Operator, shape: Sequence[int]) -> Iterator[range]:
 def strided_slice(op: Operator) -> Record:
     source, out = op.input(0), op.outputs[0]
     need(source.type == out.type != RESOURCE and len(source.shape) <= 4, "output unlike input")  # noqa: PLR2004
-    first, steps = 0, [(1, 0)] * (4 - len(source.shape))  # of each axis: how many, and elements from one to the next
+    first, steps = 0, [(1, 0)] * (4 - len(source.shape))
     for axis, taken in enumerate(_slices(op, source.shape)):
         step = math.prod(source.shape[axis + 1 :])
         first += taken.start * step
         steps.append((len(taken), taken.step * step if len(taken) > 1 else 1))
+    need(math.prod(count for count, _ in steps) == out.elements, "the output's size does not fit")
+    return _put_slice(source, out, first, steps)
+
+
+def transpose(op: Operator) -> Record:
+    source, out, axes = op.input(0), op.outputs[0], op.input(1).ints()
+    rank = len(source.shape)
+    need(source.type == out.type != RESOURCE and rank <= 4, "output unlike input")  # noqa: PLR2004
+    axes = [range(rank)[axis] for axis in axes]
+    need(sorted(axes) == [*range(rank)] and out.shape == tuple(source.shape[axis] for axis in axes), "shapes do not fit")
+    steps = [(source.shape[axis], math.prod(source.shape[axis + 1 :])) for axis in axes]
+    return _put_slice(source, out, 0, [(1, 1)] * (4 - rank) + steps)
+
+
+def _put_slice(source: Tensor, out: Tensor, first: int, steps: Sequence[tuple[int, int]]) -> Record:
+    """`steps`: of each of four axes, how many elements, and from one to the next."""
     counts, strides = zip(*steps, strict=True)
-    need(math.prod(counts) == out.elements, "the output's size does not fit")
     if all(count == 1 or stride == math.prod(counts[axis + 1 :]) for axis, (count, stride) in enumerate(steps)):
         return _view(source, first * ITEM_BYTES[source.type], out)
     return Record((source, out), parameters=_SLICE.pack(ITEM_BYTES[source.type], first, *counts, *strides))

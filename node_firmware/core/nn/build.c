@@ -134,6 +134,12 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
     return build_work(b, t->elements);
 }
 
+nn_status_t build_in_out(build_t *b, tensor_t *in, tensor_t *out)
+{
+    TRY(build_input(b, 0, in));
+    return build_output(b, 0, out);
+}
+
 nn_status_t build_work(build_t *b, uint64_t multiply_accumulates)
 {
     if (b->pass == PASS_MEASURE) {
@@ -214,6 +220,14 @@ nn_status_t build_operand(build_t *b, const tensor_t *tensor)
 {
     const place_t place = b->pass == PASS_MEASURE || tensor == NULL ? PLACE_NONE : place_of(b, tensor);
     return build_put(b, &place, sizeof place);
+}
+
+nn_status_t build_put_in_out(build_t *b, const tensor_t *in, const tensor_t *out, const void *parameters,
+                             uint32_t bytes)
+{
+    TRY(build_operand(b, in));
+    TRY(build_operand(b, out));
+    return build_put(b, parameters, bytes);
 }
 
 /* Where it is, is the given plan's choice. */

@@ -65,7 +65,7 @@ static uint32_t locate(fb_t *fb, uint32_t table, unsigned field, uint32_t bytes)
 
 uint32_t fb_root(fb_t *fb, const char identifier[4])
 {
-    if (!inside(fb, 0, 8) || memcmp(fb->data + 4, identifier, 4) != 0) {
+    if (!inside(fb, 0, 8) || fb_load32(fb->data + 4) != fb_load32((const uint8_t *)identifier)) {
         fb->bad = true;
         return 0;
     }

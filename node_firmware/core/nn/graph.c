@@ -248,7 +248,7 @@ nn_status_t graph_open(nn_t *nn)
     TRY(find_plan(&b));
     TRY(graph_prepare(&b, 0));
     TRY(put_end(&b));
-    const uint32_t reset = b.head;
+    const uint32_t reset = b.head, work = b.work;
     if (b.reset) {
         TRY(b.reset(&b));
     }
@@ -256,7 +256,7 @@ nn_status_t graph_open(nn_t *nn)
     const plan_t plan = {.magic = PLAN_MAGIC,
                          .bytes = b.head,
                          .data_bytes = b.data_bytes,
-                         .work = b.work,
+                         .work = work,
                          .reset = reset,
                          .main_tensors = b.tensor_counts[SUBGRAPH_MAIN],
                          .init_tensors = b.tensor_counts[SUBGRAPH_INIT]};

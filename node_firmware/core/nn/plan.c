@@ -105,11 +105,11 @@ static bool may_overlap(const build_t *b, uint32_t input, place_t output)
 
 nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, uint32_t writer, const variable_t *owner)
 {
-    const bool is_scratch = writer == NO_TENSOR && owner == NULL;
+    const bool scratch = writer == NO_TENSOR && owner == NULL; /* it may overlap nothing */
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         const life_t *life = &b->lives[i];
         const bool needed = i != writer && life->bytes != 0 && life->first <= b->time && b->time <= life->last;
-        NEED(!needed || disjoint(place, bytes, b->places[i], life->bytes) || (!is_scratch && may_overlap(b, i, place)),
+        NEED(!needed || disjoint(place, bytes, b->places[i], life->bytes) || (!scratch && may_overlap(b, i, place)),
              NN_E_PLAN);
     }
     for (uint32_t i = 0; i < b->variable_count; i++) {

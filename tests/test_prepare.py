@@ -1,0 +1,294 @@
+"""Prepare: the node's engine takes the plan for its own, computes the same in less memory, and takes no other plan."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nn_graphs
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from nn_native import FIRMWARE, Model, Status
+from tflite_builder import Builder
+
+from gatewayd.core import tflite
+from gatewayd.errors import CascadeError
+from gatewayd.minify import minify
+from gatewayd.nn import memory
+from gatewayd.nn.operators import OPERATORS
+from gatewayd.prepare import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    Trace = dict[int, npt.NDArray[Any]]
+
+ROOT = Path(__file__).parents[1]
+WHEEL = importlib.util.find_spec("pymicro_wakeword")
+PUBLIC = Path(os.environ.get("TFLITE_MODELS", ROOT.parent / "shared" / "models"))  # MLPerf Tiny's, not in the project
+FILES = [
+    *(sorted(Path(WHEEL.origin).parent.glob("models/*.tflite")) if WHEEL and WHEEL.origin else []),
+    *sorted(PUBLIC.glob("*.tflite")),
+    ROOT / "cascades" / "vibration" / "node.tflite",
+]
+ARENA_BYTES = {  # at most, all in all
+    "okay_nabu": 4_700,
+    "hey_jarvis": 3_800,
+    "alexa": 4_000,
+    "hey_mycroft": 5_900,
+    "kws_ref_model": 9_600,
+    "vww_96_int8": 37_000,
+    "ad01_int8": 1_920,
+    "node": 208,
+}
+E_MODEL, E_ARENA, E_PLAN = -1, -6, -9
+HEADER = tflite.PLAN_HEADER.size
+
+pytestmark = pytest.mark.filterwarnings("error")
+files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+graphs = pytest.mark.parametrize("draw", nn_graphs.GRAPHS, ids=lambda function: function.__name__)
+
+
+def draws(draw: Callable[[nn_graphs.Draw], bytes], count: int) -> Iterator[bytes]:
+    return (draw(nn_graphs.Draw(seed)) for seed in range(count))
+
+
+def graph_of(data: bytes) -> Any:
+    return schema.ModelT.InitFromPackedBuf(data, 0).subgraphs[0]
+
+
+def steps(data: bytes, *models: Model, count: int = 3, between: Callable[[int], None] = lambda _op: None) -> Iterator[list[Trace]]:
+    """What each model makes of the same random inputs, by tensor; the last one calls `between` before it begins and after each operator."""
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        for index in range(len(graph_of(data).inputs)):
+            value = rng.integers(-128, 128, models[0].input(index).shape)
+            for model in models:
+                model.input(index)[...] = value.astype(model.input(index).dtype)
+        between(-1)
+        *traces, last = [model.trace for model in models]
+        yield [dict(trace()) for trace in traces] + [dict(last(between))]
+
+
+def same(one: Trace, other: Trace) -> bool:
+    return one.keys() == other.keys() and all(one[i].tobytes() == other[i].tobytes() for i in one)
+
+
+def check(data: bytes) -> None:
+    prepared = prepare(data)
+    plain, model = Model(data), Model(prepared)
+    assert model.prepared
+    assert not plain.prepared
+    assert model.arena_used == tflite.plan_of(prepared).arena_bytes <= plain.arena_used
+    assert Model(prepared, model.arena_used).arena_used == model.arena_used
+    assert all(same(*traces) for traces in steps(data, plain, model))
+    assert prepare(prepared) == prepared
+
+
+@graphs
+def test_small_graphs_run_by_their_plan(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
+    for data in draws(draw, 30):
+        check(data)
+
+
+@files
+def test_real_models_run_by_their_plan_and_in_little_memory(path: Path) -> None:
+    data = path.read_bytes()
+    check(data)
+    used = Model(prepare(data)).arena_used
+    print(f"{path.stem}: {Model(data).arena_used} bytes, prepared {used}")
+    assert used <= ARENA_BYTES[path.stem]
+
+
+# ---- nothing that is needed is overwritten
+
+
+class Needed:
+    """Which bytes hold something at a time: worked out from the file's operators and the plan's places, as little as there is."""
+
+    def __init__(self, data: bytes, model: Model) -> None:
+        graph = graph_of(data)
+        places = struct.unpack_from(f"<{len(graph.tensors)}I", model.plan, HEADER)
+        made, used = dict.fromkeys(graph.inputs, -1), dict.fromkeys(graph.outputs, len(graph.operators))
+        self._spans: list[tuple[int, int, int, int]] = []  # times of making and of last use, place, bytes
+        self._size = len(model.data)
+        for time, op in enumerate(graph.operators):
+            made |= dict.fromkeys(op.outputs if op.outputs is not None else (), time)
+            used |= {i: max(time, used.get(i, 0)) for i in (op.inputs if op.inputs is not None else ()) if i != -1}
+        resources = {i: places[i] for i in made if graph.tensors[i].type == schema.TensorType.RESOURCE}
+        for i in made.keys() - resources:
+            self._spans.append((made[i], max(made[i], used.get(i, -1)), places[i], self._bytes(graph.tensors[i])))
+        for op in graph.operators:  # whoever reads or assigns a variable, tells its size
+            if op.inputs is not None and len(op.inputs) and op.inputs[0] in resources:
+                value = op.outputs[0] if op.outputs is not None and len(op.outputs) else op.inputs[1]
+                self._spans.append((-1, len(graph.operators), resources[op.inputs[0]], self._bytes(graph.tensors[value])))
+
+    @staticmethod
+    def _bytes(tensor: Any) -> int:
+        size = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4, schema.TensorType.INT16: 2}.get(tensor.type, 1)
+        return size * int(np.prod(tensor.shape if tensor.shape is not None else ()))
+
+    def after(self, time: int) -> npt.NDArray[np.bool_]:
+        """What an operator has just made, and what is read later."""
+        needed = np.zeros(self._size, np.bool_)
+        for made, used, place, size in self._spans:
+            if made == time or made < time < used:
+                needed[place : place + size] = True
+        return needed
+
+
+def check_poisoned(data: bytes) -> int:
+    """How many bytes were spoilt, all without consequence."""
+    prepared, rng, spoilt = prepare(data), np.random.default_rng(2), 0
+    plain, model = Model(data), Model(prepared)
+    needed = Needed(prepared, model)
+
+    def spoil(op: int) -> None:
+        nonlocal spoilt
+        free = ~needed.after(op)
+        model.data[free] = rng.integers(0, 256, np.count_nonzero(free))
+        spoilt += np.count_nonzero(free)
+
+    assert all(same(*traces) for traces in steps(data, plain, model, between=spoil))
+    return spoilt
+
+
+@graphs
+def test_whatever_else_is_in_memory_does_not_matter_to_small_graphs(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
+    for data in draws(draw, 15):
+        check_poisoned(data)
+
+
+@files
+def test_whatever_else_is_in_memory_does_not_matter(path: Path) -> None:
+    assert check_poisoned(path.read_bytes()) > 100
+
+
+# ---- another plan than the right one
+
+
+def check_changed(data: bytes, changes: int) -> tuple[int, int]:
+    """Changes every word of the plan: how many changes were refused, and how many made no difference."""
+    prepared, plain, rng = prepare(data), Model(data), np.random.default_rng(3)
+    at, size = tflite.buffer_offsets(prepared)[-1], tflite.plan_of(prepared).size_bytes
+    expected = [trace for (trace,) in steps(data, plain, count=2)]
+    refused, harmless = 0, 0
+    for where in range(at, at + size, 4):
+        for mask in (
+            int(rng.integers(1, 2**32)),
+            1 << int(rng.integers(0, 32)),
+            *(1 << int(rng.integers(2, 8)) for _ in range(changes - 2)),
+        ):
+            (word,) = struct.unpack_from("<I", prepared, where)
+            changed = prepared[:where] + struct.pack("<I", word ^ mask) + prepared[where + 4 :]
+            try:
+                model = Model(changed)
+            except Status as error:
+                assert error.code in {E_PLAN, E_ARENA, E_MODEL}, (where - at, mask)
+                refused += 1
+                continue
+            assert all(same(*pair) for pair in zip(expected, (trace for (trace,) in steps(data, model, count=2)), strict=True)), (
+                where - at,
+                mask,
+            )
+            harmless += 1
+    return refused, harmless
+
+
+@graphs
+def test_a_changed_plan_is_refused_or_as_good(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
+    results = [check_changed(data, 3) for data in draws(draw, 4)]
+    assert all(refused > harmless for refused, harmless in results)
+
+
+@pytest.mark.parametrize("name", ["hey_jarvis", "kws_ref_model"])
+def test_a_changed_plan_of_a_real_model_is_refused_or_as_good(name: str) -> None:
+    path = next((path for path in FILES if path.stem == name), None)
+    if path is None:
+        pytest.skip(f"{name} is not here")
+    refused, harmless = check_changed(path.read_bytes(), 2)
+    assert refused > 20 * harmless
+
+
+# ---- what it cannot do
+
+
+def test_the_table_of_operators_is_the_engine_s() -> None:
+    lines = re.findall(r"^OPERATOR\((\w+),", (FIRMWARE / "core" / "nn" / "operators.def").read_text(), re.MULTILINE)
+    assert [kind.name for kind in OPERATORS] == lines
+    assert [kind.code for kind in OPERATORS] == [getattr(schema.BuiltinOperator, name) for name in lines]
+
+
+def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
+    b = Builder()
+    b.model = schema.ModelT.InitFromPackedBuf(data, 0)
+    change(b.model)
+    return b.pack()
+
+
+@pytest.mark.parametrize(
+    ("draw", "change", "why"),
+    [
+        (nn_graphs.add, lambda m: setattr(m.operatorCodes[0], "builtinCode", 200), "operator 0: BuiltinOperator 200"),
+        (nn_graphs.conv, lambda m: setattr(m.subgraphs[0].tensors[0], "type", schema.TensorType.FLOAT32), "operator 0, CONV_2D: only"),
+        (nn_graphs.conv, lambda m: setattr(m.subgraphs[0].operators[0].builtinOptions, "strideW", 0), "operator 0, CONV_2D: "),
+        (nn_graphs.softmax, lambda m: setattr(m.subgraphs[0].operators[0], "builtinOptions", None), "operator 0, SOFTMAX: "),
+        (nn_graphs.network, lambda m: m.subgraphs[0].operators.reverse(), "before it is made|wait for each other"),
+        (nn_graphs.network, lambda m: m.subgraphs[0].operators.append(m.subgraphs[0].operators[0]), "made twice"),
+        (nn_graphs.variables, lambda m: m.subgraphs[0].operators.pop(1), "handle"),
+    ],
+)
+def test_why_a_model_cannot_be_prepared(draw: Callable[[nn_graphs.Draw], bytes], change: Callable[[Any], None], why: str) -> None:
+    with pytest.raises(CascadeError, match=why):
+        prepare(changed(draw(nn_graphs.Draw(1)), change))
+
+
+def test_what_was_prepared_can_be_minified() -> None:
+    for data in draws(nn_graphs.stream, 5):
+        small = minify(prepare(data))
+        assert tflite.plan_of(small) is None
+        assert prepare(small) == prepare(data)
+
+
+# ---- memory, alone
+
+
+def test_a_write_may_go_over_what_dies_but_only_so_far_below_it() -> None:
+    for distance, unit, top in ((0, 1, 100), (10, 1, 112), (8, 32, 132), (0, 0, 100), (100, 1, 200)):
+        blocks = [memory.Block(100, 0, 1, 1), memory.Block(100, 1, 2, 1)]
+        writes = [memory.Write(0, 0, 0, 100), memory.Write(1, 1, 0, 100, over=(memory.Over(0, distance, unit),))]
+        (source, target), size = memory.places(blocks, writes)
+        assert size == top
+        assert source - target >= distance or not unit
+        assert not unit or (source - target) % unit == 0 or source - target == 100
+
+
+def test_what_lives_on_is_not_overwritten() -> None:
+    blocks = [memory.Block(100, 0, 2, 1), memory.Block(100, 1, 2, 1)]
+    writes = [memory.Write(0, 0, 0, 100), memory.Write(1, 1, 0, 100, over=(memory.Over(0, 0, 1),))]
+    assert memory.places(blocks, writes)[1] == 200
+
+
+def test_a_copy_is_where_its_source_is_if_that_is_legal() -> None:
+    def placed(last: int) -> list[int]:
+        """A block, a copy of its second half, and something that is written over the copy, while the block is needed until `last`."""
+        blocks = [memory.Block(100, 0, last, 1), memory.Block(50, 1, 2, 1), memory.Block(50, 2, 3, 1)]
+        writes = [
+            memory.Write(0, 0, 0, 100),
+            memory.Write(1, 1, 0, 50, source=(0, 50)),
+            memory.Write(2, 2, 0, 50, over=(memory.Over(1, 0, 1),)),
+        ]
+        return memory.places(blocks, writes)[0]
+
+    whole, half, other = placed(1)
+    assert half == whole + 50
+    whole, half, other = placed(3)
+    assert half == whole + 50
+    assert not whole - 50 < other < whole + 100
