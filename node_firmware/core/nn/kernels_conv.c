@@ -112,7 +112,7 @@ static void gather_each(const window_t *w, const int8_t *in, int32_t x0, int32_t
             if (y < 0 || y >= w->in_h || x < 0 || x >= w->in_w) {
                 memset(to, w->in_zero, w->filter_c);
             } else {
-                memcpy(to, in + (y * w->in_w + x) * w->in_c, w->filter_c);
+                copy(to, in + (y * w->in_w + x) * w->in_c, w->filter_c);
             }
         }
     }

@@ -251,7 +251,7 @@ nn_status_t softmax_prepare(build_t *b)
     NEED(is_normal(beta), NN_E_TYPE);
     TRY(fixed_point(beta, in.scale, 26, true, &p.scale));
     if (p.scale.multiplier != 0) {
-        p.diff_min = -(int32_t)((INT64_C(31) << 26) >> p.scale.shift);
+        p.diff_min = -((INT32_C(31) << 26) >> p.scale.shift);
     }
     return put_unary(b, &in, &out, &p, sizeof p);
 }
@@ -271,7 +271,7 @@ static nn_status_t sigmoid_prepare(build_t *b, float out_scale, int32_t out_zero
     p.in_zero = (int16_t)in.zero_point;
     TRY(fixed_point(in.scale, 1, 27, false, &p.scale));
     if (p.scale.multiplier != 0) {
-        p.radius = (int32_t)((INT64_C(15) << 27) >> p.scale.shift);
+        p.radius = (INT32_C(15) << 27) >> p.scale.shift;
     }
     return put_unary(b, &in, &out, &p, sizeof p);
 }

@@ -61,16 +61,12 @@ nn_status_t pad_prepare(build_t *b)
     const uint64_t images = (uint64_t)p.in[0] * p.in[1];
     NEED(images < UINT16_MAX / (sizeof(piece_t) / 4), NN_E_LIMIT); /* what a record holds */
     TRY(build_fill(b, &out, value));
+    move_t m = {.from = &in, .to = &out, .rows = p.in[2], .bytes = p.in[3], .from_step = p.in[3], .to_step = p.out[3]};
     for (uint32_t i = 0; i < images; i++) {
         const uint32_t y = p.before[0] + i / p.in[1], x = p.before[1] + i % p.in[1];
-        TRY(build_move(b, &(move_t){.from = &in,
-                                    .to = &out,
-                                    .from_offset = i * p.in[2] * p.in[3],
-                                    .to_offset = ((y * p.out[1] + x) * p.out[2] + p.before[2]) * p.out[3] + p.before[3],
-                                    .rows = p.in[2],
-                                    .bytes = p.in[3],
-                                    .from_step = p.in[3],
-                                    .to_step = p.out[3]}));
+        m.from_offset = i * p.in[2] * p.in[3];
+        m.to_offset = ((y * p.out[1] + x) * p.out[2] + p.before[2]) * p.out[3] + p.before[3];
+        TRY(build_move(b, &m));
     }
     return NN_OK;
 }
