@@ -1,4 +1,5 @@
-/* Runs a fuzz target without a fuzzer: every truncation and many random changes of the files given.
+/* Runs a fuzz target without a fuzzer: every truncation and many random changes, its own where it has a mutator, of the
+ * files given.
  * mutate STEP CHANGES FILE...: truncates at every STEP-th length, and makes CHANGES changed copies of each file. */
 #include <stdint.h>
 #include <stdio.h>
@@ -6,6 +7,8 @@
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+__attribute__((weak)) size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 
 static uint32_t random32(void)
 {
@@ -15,8 +18,9 @@ static uint32_t random32(void)
 }
 
 /* One to eight bytes become others: a flipped bit, a value that lies on an edge, or anything. */
-static void change(uint8_t *data, size_t size)
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size)
 {
+    (void)max_size;
     static const uint8_t edges[] = {0, 1, 2, 4, 0x7f, 0x80, 0xff, 0xfe};
     for (uint32_t count = 1 + random32() % 8; count > 0; count--) {
         uint8_t *byte = &data[random32() % size];
@@ -24,6 +28,13 @@ static void change(uint8_t *data, size_t size)
         const uint8_t choice[] = {(uint8_t)(*byte ^ 1U << value % 8), edges[value % sizeof edges], (uint8_t)value};
         *byte = choice[random32() % 3];
     }
+    return size;
+}
+
+static size_t change(uint8_t *data, size_t size)
+{
+    return LLVMFuzzerCustomMutator != NULL ? LLVMFuzzerCustomMutator(data, size, size, random32())
+                                           : LLVMFuzzerMutate(data, size, size);
 }
 
 static size_t load(const char *path, uint8_t **data)
@@ -57,8 +68,7 @@ int main(int argc, char **argv)
         }
         for (long k = 0; k < changes; k++) {
             memcpy(copy, original, size);
-            change(copy, size);
-            LLVMFuzzerTestOneInput(copy, size);
+            LLVMFuzzerTestOneInput(copy, change(copy, size));
         }
         free(original);
     }

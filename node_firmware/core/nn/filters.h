@@ -55,36 +55,48 @@ static inline uint32_t first_bytes(const int8_t *row, uint32_t depth)
     return word;
 }
 
+static inline patch_t expand_quad(uint32_t bytes, uint32_t minus_zero)
+{
+    return (patch_t){sxtab16(minus_zero, bytes), sxtab16_ror8(minus_zero, bytes)};
+}
+
 /* Writes one of `count` interleaved patches. */
 static inline void expand(patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth, int32_t zero)
 {
     const uint32_t minus_zero = pkhbt((uint32_t)-zero, (uint32_t)-zero);
     const int8_t *end = row + depth;
-    uint32_t bytes = first_bytes(row, depth);
-    for (row += (depth - 1) % 4 + 1;; row += 4) {
-        *patch = (patch_t){sxtab16(minus_zero, bytes), sxtab16_ror8(minus_zero, bytes)};
-        if (row == end) {
-            return;
-        }
-        patch += count;
-        bytes = load32(row);
+    *patch = expand_quad(first_bytes(row, depth), minus_zero);
+    row += (depth - 1) % 4 + 1;
+    if (row == end) {
+        return;
     }
+    do {
+        patch += count;
+        *patch = expand_quad(load32(row), minus_zero);
+        row += 4;
+    } while (row < end);
+}
+
+static inline int32_t dot_quad(int32_t sum, const patch_t *patch, uint32_t bytes)
+{
+    return smlad(sxtb16_ror8(bytes), patch->odd, smlad(sxtb16(bytes), patch->even, sum));
 }
 
 /* The sum, and a row's products with one of `count` interleaved patches. */
 static inline int32_t dot(int32_t sum, const patch_t *patch, uint32_t count, const int8_t *row, uint32_t depth)
 {
     const int8_t *end = row + depth;
-    uint32_t bytes = first_bytes(row, depth);
-    for (row += (depth - 1) % 4 + 1;; row += 4) {
-        sum = smlad(sxtb16(bytes), patch->even, sum);
-        sum = smlad(sxtb16_ror8(bytes), patch->odd, sum);
-        if (row == end) {
-            return sum;
-        }
-        patch += count;
-        bytes = load32(row);
+    sum = dot_quad(sum, patch, first_bytes(row, depth));
+    row += (depth - 1) % 4 + 1;
+    if (row == end) {
+        return sum;
     }
+    do {
+        patch += count;
+        sum = dot_quad(sum, patch, load32(row));
+        row += 4;
+    } while (row < end);
+    return sum;
 }
 
 #ifndef __ARM_FEATURE_DSP
@@ -128,8 +140,11 @@ static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const i
 
 #ifdef __ARM_FEATURE_DSP
 
+typedef char pass_has_16_words[sizeof(pass_t) == 64 ? 1 : -1];
+
 /* Assembler because the innermost loops need 14 registers, of which compilers spill some. The pass is copied to the
- * stack. Weights are read unaligned where LDR does it, and aligned where LDRD does. */
+ * stack. Weights are read unaligned where LDR does it, aligned where LDRD does. */
+/* clang-format off */
 #define PASS_REST    "[sp, #12]"
 #define PASS_SKIP    "[sp, #16]" /* and patches */
 #define PASS_PATCHES "[sp, #20]" /* and quads */
@@ -139,92 +154,201 @@ static inline void dot_block(int32_t sum[BLOCK], const patch_t *patches, const i
 #define PASS_ZERO    "[sp, #48]" /* and out */
 #define PASS_OUT     "[sp, #52]" /* and pitch */
 #define PASS_DEPTH   "[sp, #60]"
-#define PASS_ENTER                                                                                                     \
-    "push {r7}\n\t" /* the frame pointer, if any, cannot be among the clobbered */                                     \
-    "add r0, r0, #64\n\t"                                                                                              \
-    "ldmdb r0!, {r1-r8}\n\t"                                                                                           \
-    "push {r1-r8}\n\t"                                                                                                 \
-    "ldmdb r0!, {r1-r8}\n\t"                                                                                           \
-    "push {r1-r8}\n\t"                                                                                                 \
-    "mov r12, r1\n\t"                                                                                                  \
-    "mov lr, r2\n\t"                                                                                                   \
+#define PASS_ENTER                                                                     \
+    "push {r7}\n" /* the frame pointer, if any, cannot be among the clobbered */       \
+    "add r0, r0, #64\n"                                                                \
+    "ldmdb r0!, {r1-r8}\n"                                                             \
+    "push {r1-r8}\n"                                                                   \
+    "ldmdb r0!, {r1-r8}\n"                                                             \
+    "push {r1-r8}\n"                                                                   \
+    "mov r12, r1\n"                                                                    \
+    "mov lr, r2\n"                                                                     \
     "mov r7, r3\n"
-#define PASS_LEAVE                                                                                                     \
-    "add sp, sp, #64\n\t"                                                                                              \
-    "pop {r7}"
+#define PASS_LEAVE                                                                     \
+    "add sp, sp, #64\n"                                                                \
+    "pop {r7}\n"
 #define PASS_CLOBBERS "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
 
 /* requantize_fast() of dsp.h. */
-#define REQUANTIZE(sum, multiplier, right, zero)                                                                       \
-    "qadd " sum ", " sum ", " sum "\n\t"                                                                               \
-    "smmulr " sum ", " sum ", " multiplier "\n\t"                                                                      \
-    "add " sum ", " sum ", " sum ", asr #31\n\t"                                                                       \
-    "asrs " sum ", " sum ", " right "\n\t"                                                                             \
-    "adc " sum ", " sum ", " zero "\n\t"                                                                               \
-    "ssat " sum ", #8, " sum "\n\t"
+#define REQUANTIZE(sum, multiplier, right, zero)                                       \
+    "qadd " sum ", " sum ", " sum "\n"                                                 \
+    "smmulr " sum ", " sum ", " multiplier "\n"                                        \
+    "add " sum ", " sum ", " sum ", asr #31\n"                                         \
+    "asrs " sum ", " sum ", " right "\n"                                               \
+    "adc " sum ", " sum ", " zero "\n"                                                 \
+    "ssat " sum ", #8, " sum "\n"
 
 /* 13 instructions for 16 products. */
-#define BLOCK_STEP                                                                                                     \
-    "ldr.w r9, [r12], #4\n\t"                                                                                          \
-    "ldm.w r11!, {r4, r5, r6, r8}\n\t"                                                                                 \
-    "sxtb16 r10, r9, ror #8\n\t"                                                                                       \
-    "sxtb16 r9, r9\n\t"                                                                                                \
-    "smlad r0, r9, r4, r0\n\t"                                                                                         \
-    "smlad r0, r10, r5, r0\n\t"                                                                                        \
-    "smlad r1, r9, r6, r1\n\t"                                                                                         \
-    "smlad r1, r10, r8, r1\n\t"                                                                                        \
-    "ldm.w r11!, {r4, r5, r6, r8}\n\t"                                                                                 \
-    "smlad r2, r9, r4, r2\n\t"                                                                                         \
-    "smlad r2, r10, r5, r2\n\t"                                                                                        \
-    "smlad r3, r9, r6, r3\n\t"                                                                                         \
-    "smlad r3, r10, r8, r3\n\t"
+#define BLOCK_STEP                                                                     \
+    "ldr.w r9, [r12], #4\n"                                                            \
+    "ldm.w r11!, {r4, r5, r6, r8}\n"                                                   \
+    "sxtb16 r10, r9, ror #8\n"                                                         \
+    "sxtb16 r9, r9\n"                                                                  \
+    "smlad r0, r9, r4, r0\n"                                                           \
+    "smlad r0, r10, r5, r0\n"                                                          \
+    "smlad r1, r9, r6, r1\n"                                                           \
+    "smlad r1, r10, r8, r1\n"                                                          \
+    "ldm.w r11!, {r4, r5, r6, r8}\n"                                                   \
+    "smlad r2, r9, r4, r2\n"                                                           \
+    "smlad r2, r10, r5, r2\n"                                                          \
+    "smlad r3, r9, r6, r3\n"                                                           \
+    "smlad r3, r10, r8, r3\n"
 #define BLOCK_STEP_BYTES 52
 
-/* Four pixels, a filter at a time. r0-r3: sums, r4-r6 and r8: inputs, r7: unit, r9 and r10: weights, r11: patches,
- * r12: filter, lr: end. */
+/* Four pixels, a filter at a time. In the loop r0-r3 are sums, r4-r6 and r8 inputs, r7 the unit, r9 and r10 weights,
+ * r11 the patches, r12 the filter, lr the end. */
 __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
 {
     register const pass_t *p __asm__("r0") = pass;
-    __asm__ volatile(PASS_ENTER "1:\n\t"
-                                "ldrd r4, r5, " PASS_BIAS "\n\t"
-                                "and r4, r4, r7\n\t"
-                                "ldr r0, [r5, r4, lsl #2]\n\t"
-                                "ldr r4, " PASS_REST "\n\t"
-                                "mov r1, r0\n\t"
-                                "mov r2, r0\n\t"
-                                "mov r3, r0\n\t"
-                                "cbz r4, 2f\n\t"
-                                "ldr r9, [r12]\n\t" /* first_bytes() */
-                                "rsb r5, r4, #4\n\t"
-                                "lsl r5, r5, #3\n\t"
-                                "lsl r9, r9, r5\n\t"
-                                "add r12, r12, r4\n"
-                                "2:\n\t"
-                                "ldrd r10, r11, " PASS_SKIP "\n\t"
-                                "add pc, r10\n\t"
-                                "nop\n" /* pc is here */
-                                "3:\n\t" BLOCK_STEP BLOCK_STEP BLOCK_STEP BLOCK_STEP "cmp r11, lr\n\t"
-                                "bne 3b\n\t"
-                                "ldrd r4, r5, " PASS_FACTOR "\n\t"
-                                "and r4, r4, r7\n\t"
-                                "ldr r5, [r5, r4, lsl #2]\n\t"
-                                "ldrd r6, r8, " PASS_SHIFT "\n\t"
-                                "ldrsb r6, [r6, r4]\n\t"
-                                "rsb r6, r6, #0\n\t" REQUANTIZE("r0", "r5", "r6", "r8")
-                                    REQUANTIZE("r1", "r5", "r6", "r8") REQUANTIZE("r2", "r5", "r6", "r8")
-                                        REQUANTIZE("r3", "r5", "r6", "r8") "ldrd r4, r5, " PASS_OUT "\n\t"
-                                                                           "add r4, r4, r7\n\t"
-                                                                           "strb r0, [r4]\n\t"
-                                                                           "strb r1, [r4, r5]\n\t"
-                                                                           "strb r2, [r4, r5, lsl #1]\n\t"
-                                                                           "add r4, r4, r5\n\t"
-                                                                           "strb r3, [r4, r5, lsl #1]\n\t"
-                                                                           "adds r7, r7, #1\n\t"
-                                                                           "bne 1b\n\t" PASS_LEAVE
-                     : "+r"(p)
-                     :
-                     : PASS_CLOBBERS);
+    __asm__ volatile(
+        PASS_ENTER
+        "1:\n"
+        "ldrd r4, r5, " PASS_BIAS "\n"
+        "and r4, r4, r7\n"
+        "ldr r0, [r5, r4, lsl #2]\n"
+        "ldr r4, " PASS_REST "\n"
+        "mov r1, r0\n"
+        "mov r2, r0\n"
+        "mov r3, r0\n"
+        "cbz r4, 2f\n"
+        "ldr r9, [r12]\n" /* first_bytes() */
+        "rsb r5, r4, #4\n"
+        "lsl r5, r5, #3\n"
+        "lsl r9, r9, r5\n"
+        "add r12, r12, r4\n"
+        "2:\n"
+        "ldrd r10, r11, " PASS_SKIP "\n"
+        "add pc, r10\n"
+        "nop\n" /* pc is behind it */
+        "3:\n"
+        BLOCK_STEP
+        BLOCK_STEP
+        BLOCK_STEP
+        BLOCK_STEP
+        "cmp r11, lr\n"
+        "bne 3b\n"
+        "ldrd r4, r5, " PASS_FACTOR "\n"
+        "and r4, r4, r7\n"
+        "ldr r5, [r5, r4, lsl #2]\n"
+        "ldrd r6, r8, " PASS_SHIFT "\n"
+        "ldrsb r6, [r6, r4]\n"
+        "rsb r6, r6, #0\n"
+        REQUANTIZE("r0", "r5", "r6", "r8")
+        REQUANTIZE("r1", "r5", "r6", "r8")
+        REQUANTIZE("r2", "r5", "r6", "r8")
+        REQUANTIZE("r3", "r5", "r6", "r8")
+        "ldrd r4, r5, " PASS_OUT "\n"
+        "add r4, r4, r7\n"
+        "strb r0, [r4]\n"
+        "strb r1, [r4, r5]\n"
+        "strb r2, [r4, r5, lsl #1]\n"
+        "add r4, r4, r5\n"
+        "strb r3, [r4, r5, lsl #1]\n"
+        "adds r7, r7, #1\n"
+        "bne 1b\n"
+        PASS_LEAVE
+        : "+r"(p)
+        :
+        : PASS_CLOBBERS);
 }
+
+/* Four weights of a filter. */
+#define QUAD(weights, sum)                                                             \
+    "sxtb16 r10, " weights ", ror #8\n"                                                \
+    "sxtb16 " weights ", " weights "\n"                                                \
+    "smlad " sum ", r10, r3, " sum "\n"                                                \
+    "smlad " sum ", " weights ", r2, " sum "\n"
+/* 19 instructions for 16 products. */
+#define PAIR_HALF(filter, sum)                                                         \
+    "ldrd r8, r9, [" filter "], #8\n"                                                  \
+    "sxtb16 r10, r8, ror #8\n"                                                         \
+    "sxtb16 r8, r8\n"                                                                  \
+    "smlad " sum ", r10, r3, " sum "\n"                                                \
+    "smlad " sum ", r8, r2, " sum "\n"                                                 \
+    "sxtb16 r10, r9, ror #8\n"                                                         \
+    "sxtb16 r9, r9\n"                                                                  \
+    "smlad " sum ", r10, r5, " sum "\n"                                                \
+    "smlad " sum ", r9, r4, " sum "\n"
+#define PAIR_STEP                                                                      \
+    "ldm.w r6!, {r2-r5}\n"                                                             \
+    PAIR_HALF("r11", "r0")                                                             \
+    PAIR_HALF("r12", "r1")
+#define PAIR_STEP_BYTES 76
+
+/* One pixel, two filters at a time. In the loop r0 and r1 are sums, r2-r5 inputs, r6 the patch, r7 the unit, r8-r10
+ * weights, r11 and r12 the filters, lr the end. */
+__attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
+{
+    register const pass_t *p __asm__("r0") = pass;
+    __asm__ volatile(
+        PASS_ENTER
+        "1:\n"
+        "ldr r2, " PASS_DEPTH "\n"
+        "mov r11, r12\n"
+        "add r12, r12, r2\n"
+        "ldrd r2, r3, " PASS_BIAS "\n"
+        "and r2, r2, r7\n"
+        "add r3, r3, r2, lsl #2\n"
+        "ldrd r0, r1, [r3]\n"
+        "ldrd r6, r5, " PASS_PATCHES "\n"
+        "cmp r6, r5\n"
+        "beq 4f\n"
+        "ldr r4, " PASS_REST "\n"
+        "cbz r4, 2f\n"
+        "ldr r8, [r11]\n" /* first_bytes() */
+        "ldr r9, [r12]\n"
+        "rsb r2, r4, #4\n"
+        "lsl r2, r2, #3\n"
+        "lsl r8, r8, r2\n"
+        "lsl r9, r9, r2\n"
+        "add r11, r11, r4\n"
+        "add r12, r12, r4\n"
+        "b 3f\n"
+        "2:\n"
+        "ldr r8, [r11], #4\n"
+        "ldr r9, [r12], #4\n"
+        "3:\n"
+        "ldm r6!, {r2, r3}\n"
+        QUAD("r8", "r0")
+        QUAD("r9", "r1")
+        "cmp r6, r5\n"
+        "bne 2b\n"
+        "4:\n"
+        "ldr r10, " PASS_SKIP "\n"
+        "add pc, r10\n"
+        "nop\n" /* pc is behind it */
+        "5:\n"
+        PAIR_STEP
+        PAIR_STEP
+        PAIR_STEP
+        PAIR_STEP
+        "cmp r6, lr\n"
+        "bne 5b\n"
+        "ldrd r2, r3, " PASS_FACTOR "\n"
+        "and r4, r2, r7\n"
+        "sub r2, r4, r2\n" /* the next one, or the same */
+        "ldr r5, [r3, r4, lsl #2]\n"
+        "ldr r6, [r3, r2, lsl #2]\n"
+        "ldr r3, " PASS_SHIFT "\n"
+        "ldrsb r8, [r3, r4]\n"
+        "ldrsb r9, [r3, r2]\n"
+        "rsb r8, r8, #0\n"
+        "rsb r9, r9, #0\n"
+        "ldrd r2, r3, " PASS_ZERO "\n"
+        REQUANTIZE("r0", "r5", "r8", "r2")
+        REQUANTIZE("r1", "r6", "r9", "r2")
+        "add r3, r3, r7\n"
+        "strb r0, [r3]\n"
+        "strb r1, [r3, #1]\n"
+        "add r7, r7, #2\n"
+        "cmp r7, #-1\n"
+        "blt 1b\n"
+        PASS_LEAVE
+        : "+r"(p)
+        :
+        : PASS_CLOBBERS);
+}
+/* clang-format on */
 
 /* All filters over four pixels, for a depth of 4 or more. */
 static void filter_block(pass_t *p)
@@ -236,93 +360,8 @@ static void filter_block(pass_t *p)
     filter_block_m4(p);
 }
 
-/* Four weights in r8, four in r9. */
-#define QUAD(weights, sum)                                                                                             \
-    "sxtb16 r10, " weights ", ror #8\n\t"                                                                              \
-    "sxtb16 " weights ", " weights "\n\t"                                                                              \
-    "smlad " sum ", r10, r3, " sum "\n\t"                                                                              \
-    "smlad " sum ", " weights ", r2, " sum "\n\t"
-/* 19 instructions for 16 products. */
-#define PAIR_HALF(filter, sum)                                                                                         \
-    "ldrd r8, r9, [" filter "], #8\n\t"                                                                                \
-    "sxtb16 r10, r8, ror #8\n\t"                                                                                       \
-    "sxtb16 r8, r8\n\t"                                                                                                \
-    "smlad " sum ", r10, r3, " sum "\n\t"                                                                              \
-    "smlad " sum ", r8, r2, " sum "\n\t"                                                                               \
-    "sxtb16 r10, r9, ror #8\n\t"                                                                                       \
-    "sxtb16 r9, r9\n\t"                                                                                                \
-    "smlad " sum ", r10, r5, " sum "\n\t"                                                                              \
-    "smlad " sum ", r9, r4, " sum "\n\t"
-#define PAIR_STEP       "ldm.w r6!, {r2-r5}\n\t" PAIR_HALF("r11", "r0") PAIR_HALF("r12", "r1")
-#define PAIR_STEP_BYTES 76
-
-/* One pixel, two filters at a time. r0 and r1: sums, r2-r5: inputs, r6: patch, r7: unit, r8-r10: weights, r11 and r12:
- * filters, lr: end. */
-__attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
-{
-    register const pass_t *p __asm__("r0") = pass;
-    __asm__ volatile(PASS_ENTER "1:\n\t"
-                                "ldr r2, " PASS_DEPTH "\n\t"
-                                "mov r11, r12\n\t"
-                                "add r12, r12, r2\n\t"
-                                "ldrd r2, r3, " PASS_BIAS "\n\t"
-                                "and r2, r2, r7\n\t"
-                                "add r3, r3, r2, lsl #2\n\t"
-                                "ldrd r0, r1, [r3]\n\t"
-                                "ldrd r6, r5, " PASS_PATCHES "\n\t"
-                                "cmp r6, r5\n\t"
-                                "beq 4f\n\t"
-                                "ldr r4, " PASS_REST "\n\t"
-                                "cbz r4, 2f\n\t"
-                                "ldr r8, [r11]\n\t" /* first_bytes() */
-                                "ldr r9, [r12]\n\t"
-                                "rsb r2, r4, #4\n\t"
-                                "lsl r2, r2, #3\n\t"
-                                "lsl r8, r8, r2\n\t"
-                                "lsl r9, r9, r2\n\t"
-                                "add r11, r11, r4\n\t"
-                                "add r12, r12, r4\n\t"
-                                "b 3f\n"
-                                "2:\n\t"
-                                "ldr r8, [r11], #4\n\t"
-                                "ldr r9, [r12], #4\n"
-                                "3:\n\t"
-                                "ldm r6!, {r2, r3}\n\t" QUAD("r8", "r0")
-                                    QUAD("r9", "r1") "cmp r6, r5\n\t"
-                                                     "bne 2b\n"
-                                                     "4:\n\t"
-                                                     "ldr r10, " PASS_SKIP "\n\t"
-                                                     "add pc, r10\n\t"
-                                                     "nop\n" /* pc is here */
-                                                     "5:\n\t" PAIR_STEP PAIR_STEP PAIR_STEP PAIR_STEP "cmp r6, lr\n\t"
-                                                     "bne 5b\n\t"
-                                                     "ldrd r2, r3, " PASS_FACTOR "\n\t"
-                                                     "and r4, r2, r7\n\t"
-                                                     "add r3, r3, r4, lsl #2\n\t"
-                                                     "ldr r5, [r3]\n\t"
-                                                     "sub r3, r3, r2, lsl #2\n\t"
-                                                     "ldr r6, [r3]\n\t"
-                                                     "ldr r3, " PASS_SHIFT "\n\t"
-                                                     "add r3, r3, r4\n\t"
-                                                     "ldrsb r8, [r3]\n\t"
-                                                     "sub r3, r3, r2\n\t"
-                                                     "ldrsb r9, [r3]\n\t"
-                                                     "rsb r8, r8, #0\n\t"
-                                                     "rsb r9, r9, #0\n\t"
-                                                     "ldrd r2, r3, " PASS_ZERO "\n\t" REQUANTIZE("r0", "r5", "r8", "r2")
-                                                         REQUANTIZE("r1", "r6", "r9", "r2") "add r3, r3, r7\n\t"
-                                                                                            "strb r0, [r3]\n\t"
-                                                                                            "strb r1, [r3, #1]\n\t"
-                                                                                            "add r7, r7, #2\n\t"
-                                                                                            "cmp r7, #-1\n\t"
-                                                                                            "blt 1b\n\t" PASS_LEAVE
-                     : "+r"(p)
-                     :
-                     : PASS_CLOBBERS);
-}
-
-/* Applies filters to one pixel, as long as there are pairs of them, and advances the pass. Unaligned rows are done in
- * fours. */
+/* Filters over one pixel, as long as there are pairs of them, for a depth of 4 or more; advances the pass. Unaligned
+ * rows are done in fours. */
 static void filter_pairs(pass_t *p)
 {
     const uint32_t units = (uint32_t)-p->unit, quads = (p->depth + 3) / 4;

@@ -78,6 +78,14 @@ static nn_status_t find_plan(build_t *b)
     return NN_OK;
 }
 
+size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
+{
+    build_t b;
+    const bool found = (uintptr_t)model % NN_ALIGNMENT == 0 && graph_file(&b, model, model_size) == NN_OK &&
+                       find_plan(&b) == NN_OK && b.given != NULL;
+    return found ? plan_aligned(b.given->data_bytes) : 0;
+}
+
 /* Zeroed memory for the time of opening, at the arena's end. */
 static nn_status_t alloc_tail(build_t *b, uint32_t bytes)
 {
@@ -256,7 +264,7 @@ nn_status_t graph_open(nn_t *nn)
     const uint32_t data = b.given ? 0 : (b.head + NN_ALIGNMENT - 1) & ~(uint32_t)(NN_ALIGNMENT - 1);
     NEED(data <= b.arena_bytes && b.data_bytes <= b.arena_bytes - data, NN_E_ARENA);
     const uint32_t end = data + b.data_bytes;
-    nn->arena_used = end > b.needed ? end : b.needed;
+    nn->arena_used = plan_aligned(end > b.needed ? end : b.needed); /* as nn_open() cuts what is odd */
     nn->plan = b.given ? b.given : (const plan_t *)(const void *)nn->arena;
     nn->data = nn->arena + data;
     return NN_OK;

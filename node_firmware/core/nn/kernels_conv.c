@@ -78,10 +78,12 @@ static void copy(int8_t *to, const int8_t *from, uint32_t count)
         return;
     }
     const int8_t *last = from + count - 4;
-    for (; from < last; from += 4, to += 4) {
+    do {
         store32(to, load32(from));
-    }
-    store32(to - (from - last), load32(last)); /* may overlap what is there */
+        from += 4;
+        to += 4;
+    } while (from < last);
+    store32(to - (from - last), load32(last)); /* overlaps what is there */
 }
 
 /* Collects the bytes under a filter whose first element is at (x0, y0) of the input, rows of the filter at once. */
@@ -147,7 +149,7 @@ static void conv(layer_t *l, const window_t *w, const int8_t *in, int8_t *out)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w;
     int8_t *bytes = (int8_t *)l->patches + patch_scratch(pixels, l->pass.depth) - padded_depth(l->pass.depth);
-    const bool rows = w->dilation_h * w->dilation_w == 1 && w->filter_c == w->in_c;
+    const bool rows = (w->dilation_h | w->dilation_w) == 1 && w->filter_c == w->in_c;
     start(l, pixels, out);
     for (int32_t y = 0; y < w->out_h; y++) {
         for (int32_t x = 0; x < w->out_w; x++) {
@@ -162,7 +164,7 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
                  const int32_t *bias, int8_t *out, void *scratch)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w, groups = w->in_c / w->filter_c, units = w->out_c / groups;
-    if (groups == 1 && w->filter_h * w->filter_w * w->stride_h * w->stride_w == 1) {
+    if (groups == 1 && (w->filter_h | w->filter_w | w->stride_h | w->stride_w) == 1) {
         const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->fast,
                               w->factors};
         kernel_dense(&rows, factors, in, filter, bias, out, scratch);

@@ -25,6 +25,10 @@ static nn_status_t place_variables(build_t *b)
             TRY(place_variable(b, &b->variables[life->offset], i));
         }
     }
+    b->time = UINT16_MAX; /* no tensor is needed then: whether variables meet each other */
+    for (const variable_t *v = b->variables; v < b->variables + b->variable_count; v++) {
+        TRY(plan_check_write(b, v->place, v->bytes, NO_TENSOR, v));
+    }
     return NN_OK;
 }
 
