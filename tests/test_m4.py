@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import m4
 import nn_graphs
+import nn_networks
 import numpy as np
 import pytest
 from m4 import Job, Kind
@@ -67,6 +68,14 @@ def test_random_graphs_of_one_operator(preset: str) -> None:
         for seed in range(10):
             data = draw(nn_graphs.Draw(seed))
             models[f"{draw.__name__} {seed}"] = data, [*some_inputs(data, np.random.default_rng(seed), 3)]
+    compare(models, preset)
+
+
+def test_random_networks(preset: str) -> None:
+    models = {}
+    for seed in range(200):
+        data = nn_networks.layers(seed)
+        models[f"layers {seed}"] = data, [*some_inputs(data, np.random.default_rng(seed), 3)]
     compare(models, preset)
 
 

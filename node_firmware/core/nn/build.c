@@ -51,23 +51,13 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
     return NN_OK;
 }
 
-static uint32_t table_of(build_t *b, uint32_t index)
-{
-    return fb_table_at(&b->fb, b->tensors, index);
-}
-
-nn_type_t tensor_type(build_t *b, uint32_t index)
-{
-    return (nn_type_t)fb_u8(&b->fb, table_of(b, index), TENSOR_TYPE, NN_FLOAT32);
-}
-
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
 {
     fb_t *const fb = &b->fb;
-    const uint32_t table = table_of(b, index);
+    const uint32_t table = fb_table_at(fb, b->tensors, index);
     memset(t, 0, sizeof *t);
     t->index = (uint16_t)index;
-    t->type = tensor_type(b, index);
+    t->type = (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
     NEED(!fb->bad, NN_E_MODEL);
     t->element_bytes = (uint8_t)type_bytes(t->type);
     NEED(t->element_bytes != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
@@ -134,6 +124,12 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
     return build_work(b, t->elements);
 }
 
+nn_status_t build_in_out(build_t *b, tensor_t *in, tensor_t *out)
+{
+    TRY(build_input(b, 0, in));
+    return build_output(b, 0, out);
+}
+
 nn_status_t build_work(build_t *b, uint64_t multiply_accumulates)
 {
     if (b->pass == PASS_MEASURE) {
@@ -151,6 +147,15 @@ nn_status_t build_fit(build_t *b)
     NEED(b->given == NULL || b->head <= b->limit, NN_E_PLAN);
     NEED(head <= b->tail, NN_E_ARENA);
     b->needed = used > b->needed ? used : b->needed;
+    return NN_OK;
+}
+
+nn_status_t build_alloc(build_t *b, uint32_t bytes)
+{
+    NEED(bytes <= b->tail, NN_E_ARENA);
+    b->tail -= bytes;
+    TRY(build_fit(b));
+    memset(b->arena + b->tail, 0, bytes);
     return NN_OK;
 }
 
@@ -214,6 +219,14 @@ nn_status_t build_operand(build_t *b, const tensor_t *tensor)
 {
     const place_t place = b->pass == PASS_MEASURE || tensor == NULL ? PLACE_NONE : place_of(b, tensor);
     return build_put(b, &place, sizeof place);
+}
+
+nn_status_t build_put_in_out(build_t *b, const tensor_t *in, const tensor_t *out, const void *parameters,
+                             uint32_t bytes)
+{
+    TRY(build_operand(b, in));
+    TRY(build_operand(b, out));
+    return build_put(b, parameters, bytes);
 }
 
 /* Where it is, is the given plan's choice. */

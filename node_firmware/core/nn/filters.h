@@ -195,6 +195,15 @@ typedef char pass_has_16_words[sizeof(pass_t) == 64 ? 1 : -1];
     "smlad r3, r10, r8, r3\n"
 #define BLOCK_STEP_BYTES 52
 
+#define BLOCK_STORE                                                                    \
+    "ldrd r4, r5, " PASS_OUT "\n"                                                      \
+    "add r4, r4, r7\n"                                                                 \
+    "strb r0, [r4]\n"                                                                  \
+    "strb r1, [r4, r5]\n"                                                              \
+    "strb r2, [r4, r5, lsl #1]\n"                                                      \
+    "add r4, r4, r5\n"                                                                 \
+    "strb r3, [r4, r5, lsl #1]\n"
+
 /* Four pixels, a filter at a time. In the loop r0-r3 are sums, r4-r6 and r8 inputs, r7 the unit, r9 and r10 weights,
  * r11 the patches, r12 the filter, lr the end. */
 __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
@@ -237,13 +246,7 @@ __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
         REQUANTIZE("r1", "r5", "r6", "r8")
         REQUANTIZE("r2", "r5", "r6", "r8")
         REQUANTIZE("r3", "r5", "r6", "r8")
-        "ldrd r4, r5, " PASS_OUT "\n"
-        "add r4, r4, r7\n"
-        "strb r0, [r4]\n"
-        "strb r1, [r4, r5]\n"
-        "strb r2, [r4, r5, lsl #1]\n"
-        "add r4, r4, r5\n"
-        "strb r3, [r4, r5, lsl #1]\n"
+        BLOCK_STORE
         "adds r7, r7, #1\n"
         "bne 1b\n"
         PASS_LEAVE
@@ -275,6 +278,43 @@ __attribute__((noinline)) static void filter_block_m4(const pass_t *pass)
     PAIR_HALF("r12", "r1")
 #define PAIR_STEP_BYTES 76
 
+/* Four weights of each of the two at a time, to make the rest a multiple of 8; or all, if rows are not aligned. */
+#define PAIR_QUADS                                                                     \
+    "cmp r6, r5\n"                                                                     \
+    "beq 4f\n"                                                                         \
+    "ldr r4, " PASS_REST "\n"                                                          \
+    "cbz r4, 2f\n"                                                                     \
+    "ldr r8, [r11]\n" /* first_bytes() */                                              \
+    "ldr r9, [r12]\n"                                                                  \
+    "rsb r2, r4, #4\n"                                                                 \
+    "lsl r2, r2, #3\n"                                                                 \
+    "lsl r8, r8, r2\n"                                                                 \
+    "lsl r9, r9, r2\n"                                                                 \
+    "add r11, r11, r4\n"                                                               \
+    "add r12, r12, r4\n"                                                               \
+    "b 3f\n"                                                                           \
+    "2:\n"                                                                             \
+    "ldr r8, [r11], #4\n"                                                              \
+    "ldr r9, [r12], #4\n"                                                              \
+    "3:\n"                                                                             \
+    "ldm r6!, {r2, r3}\n"                                                              \
+    QUAD("r8", "r0")                                                                   \
+    QUAD("r9", "r1")                                                                   \
+    "cmp r6, r5\n"                                                                     \
+    "bne 2b\n"                                                                         \
+    "4:\n"
+#define PAIR_FACTORS                                                                   \
+    "ldrd r2, r3, " PASS_FACTOR "\n"                                                   \
+    "and r4, r2, r7\n"                                                                 \
+    "sub r2, r4, r2\n" /* the next one, or the same */                                 \
+    "ldr r5, [r3, r4, lsl #2]\n"                                                       \
+    "ldr r6, [r3, r2, lsl #2]\n"                                                       \
+    "ldr r3, " PASS_SHIFT "\n"                                                         \
+    "ldrsb r8, [r3, r4]\n"                                                             \
+    "ldrsb r9, [r3, r2]\n"                                                             \
+    "rsb r8, r8, #0\n"                                                                 \
+    "rsb r9, r9, #0\n"
+
 /* One pixel, two filters at a time. In the loop r0 and r1 are sums, r2-r5 inputs, r6 the patch, r7 the unit, r8-r10
  * weights, r11 and r12 the filters, lr the end. */
 __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
@@ -291,29 +331,7 @@ __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
         "add r3, r3, r2, lsl #2\n"
         "ldrd r0, r1, [r3]\n"
         "ldrd r6, r5, " PASS_PATCHES "\n"
-        "cmp r6, r5\n"
-        "beq 4f\n"
-        "ldr r4, " PASS_REST "\n"
-        "cbz r4, 2f\n"
-        "ldr r8, [r11]\n" /* first_bytes() */
-        "ldr r9, [r12]\n"
-        "rsb r2, r4, #4\n"
-        "lsl r2, r2, #3\n"
-        "lsl r8, r8, r2\n"
-        "lsl r9, r9, r2\n"
-        "add r11, r11, r4\n"
-        "add r12, r12, r4\n"
-        "b 3f\n"
-        "2:\n"
-        "ldr r8, [r11], #4\n"
-        "ldr r9, [r12], #4\n"
-        "3:\n"
-        "ldm r6!, {r2, r3}\n"
-        QUAD("r8", "r0")
-        QUAD("r9", "r1")
-        "cmp r6, r5\n"
-        "bne 2b\n"
-        "4:\n"
+        PAIR_QUADS
         "ldr r10, " PASS_SKIP "\n"
         "add pc, r10\n"
         "nop\n" /* pc is behind it */
@@ -324,16 +342,7 @@ __attribute__((noinline)) static void filter_pairs_m4(const pass_t *pass)
         PAIR_STEP
         "cmp r6, lr\n"
         "bne 5b\n"
-        "ldrd r2, r3, " PASS_FACTOR "\n"
-        "and r4, r2, r7\n"
-        "sub r2, r4, r2\n" /* the next one, or the same */
-        "ldr r5, [r3, r4, lsl #2]\n"
-        "ldr r6, [r3, r2, lsl #2]\n"
-        "ldr r3, " PASS_SHIFT "\n"
-        "ldrsb r8, [r3, r4]\n"
-        "ldrsb r9, [r3, r2]\n"
-        "rsb r8, r8, #0\n"
-        "rsb r9, r9, #0\n"
+        PAIR_FACTORS
         "ldrd r2, r3, " PASS_ZERO "\n"
         REQUANTIZE("r0", "r5", "r8", "r2")
         REQUANTIZE("r1", "r6", "r9", "r2")

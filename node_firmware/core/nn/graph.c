@@ -86,34 +86,14 @@ size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
     return found ? plan_aligned(b.given->data_bytes) : 0;
 }
 
-/* Zeroed memory for the time of opening, at the arena's end. */
-static nn_status_t alloc_tail(build_t *b, uint32_t bytes)
-{
-    NEED(bytes <= b->tail, NN_E_ARENA);
-    b->tail -= bytes;
-    TRY(build_fit(b));
-    memset(b->arena + b->tail, 0, bytes);
-    return NN_OK;
-}
-
-static uint32_t count_resources(build_t *b)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < b->tensor_count; i++) {
-        count += tensor_type(b, i) == NN_RESOURCE;
-    }
-    return count;
-}
-
 static nn_status_t begin_subgraph(build_t *b, uint32_t index)
 {
     TRY(graph_subgraph(b, index));
-    if (b->main) {
-        TRY(alloc_tail(b, count_resources(b) * (uint32_t)sizeof *b->variables));
-        b->variables = (variable_t *)(void *)(b->arena + b->tail);
-    }
-    TRY(alloc_tail(b, b->tensor_count * (uint32_t)sizeof *b->lives));
+    TRY(build_alloc(b, b->tensor_count * (uint32_t)sizeof *b->lives));
     b->lives = (life_t *)(void *)(b->arena + b->tail);
+    if (b->main) {
+        b->variables = (variable_t *)(void *)b->lives;
+    }
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         b->lives[i].root = LIFE_UNMADE;
     }
@@ -228,9 +208,7 @@ nn_status_t graph_prepare(build_t *b, uint32_t index)
         TRY(build_take(b, (uint32_t)sizeof(plan_t) + tensors * (uint32_t)sizeof(place_t)));
     }
     TRY(place_subgraph(b));
-    TRY(walk(b, PASS_RECORD));
-    b->tail += b->tensor_count * (uint32_t)sizeof *b->lives;
-    return NN_OK;
+    return walk(b, PASS_RECORD);
 }
 
 static nn_status_t put_end(build_t *b)

@@ -115,7 +115,7 @@ typedef struct build {
     /* Where there are variables: what gives them places, and what nn_reset() does about them. */
     nn_status_t (*place_variables)(struct build *b);
     nn_status_t (*reset)(struct build *b);
-    variable_t *variables;
+    variable_t *variables; /* of which the first is before this place, and so on */
     uint32_t variable_count;
     uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
     uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
@@ -126,6 +126,10 @@ typedef struct build {
 nn_status_t build_input(build_t *b, uint32_t position, tensor_t *tensor);
 nn_status_t build_output(build_t *b, uint32_t position, tensor_t *tensor);
 bool build_has_input(build_t *b, uint32_t position);
+/* Input 0 and output 0, and a record of these and parameters. */
+nn_status_t build_in_out(build_t *b, tensor_t *in, tensor_t *out);
+nn_status_t build_put_in_out(build_t *b, const tensor_t *in, const tensor_t *out, const void *parameters,
+                             uint32_t bytes);
 /* Adds to the work of an invocation; build_output() has counted one for each element. */
 nn_status_t build_work(build_t *b, uint64_t multiply_accumulates);
 
@@ -167,9 +171,8 @@ static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint
 {
     return (int32_t)fb_load32(b->fb.data + tensor->data + 4 * element);
 }
-/* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *tensor);
-nn_type_t tensor_type(build_t *b, uint32_t index);
+/* Checks the tensor's table and everything that it leads to. */
 bool same_shape(const tensor_t *a, const tensor_t *b);
 static inline bool is_quantized_int8(const tensor_t *t)
 {
@@ -183,6 +186,8 @@ nn_status_t graph_subgraph(build_t *b, uint32_t index);
 nn_status_t graph_prepare(build_t *b, uint32_t index);
 /* Finds room in the arena, or in the given plan, after `head` or `tail` has moved. */
 nn_status_t build_fit(build_t *b);
+/* Zeroed memory for the time of opening, where the arena's `tail` then is. */
+nn_status_t build_alloc(build_t *b, uint32_t bytes);
 
 /* Gives every activation of the subgraph its place, behind the variables' states. Returns the end of them, or
  * PLAN_FAILED: more than any arena. */
@@ -200,30 +205,26 @@ nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, ui
 
 /* ---- running ---- */
 
+#define RUN_OPERANDS 5
+
 typedef struct run {
     const nn_t *nn;
     const op_t *op;
+    const void *parameters;
+    void *operands[RUN_OPERANDS]; /* NULL: absent */
 } run_t;
 
-static inline void *run_place(const run_t *run, place_t place)
+static inline void *run_place(const nn_t *nn, place_t place)
 {
-    return place & PLACE_IN_MODEL ? (uint8_t *)(uintptr_t)(run->nn->model + (place & ~PLACE_IN_MODEL)) /* constant */
-                                  : run->nn->data + place;
-}
-static inline void *run_operand(const run_t *run, uint32_t position) /* NULL: absent */
-{
-    const place_t place = ((const place_t *)(run->op + 1))[position];
-    return place == PLACE_NONE ? NULL : run_place(run, place);
-}
-static inline const void *run_parameters(const run_t *run, uint32_t operands)
-{
-    return (const place_t *)(run->op + 1) + operands;
+    return place & PLACE_IN_MODEL ? (uint8_t *)(uintptr_t)(nn->model + (place & ~PLACE_IN_MODEL)) /* constant */
+                                  : nn->data + place;
 }
 
 typedef struct operator
 {
     uint8_t code; /* BuiltinOperator */
     uint8_t inputs_min, inputs_max, outputs_min, outputs_max;
+    uint8_t operands;                    /* of its record */
     nn_status_t (*prepare)(build_t * b); /* NULL: not in this build */
     void (*run)(const run_t *run);       /* NULL: its records are OP_COPY or OP_FILL, or it has none */
 }

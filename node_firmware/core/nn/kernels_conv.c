@@ -38,7 +38,7 @@ static int32_t requantize_exact(int32_t sum, int32_t multiplier, int32_t shift, 
     return clamp(scale(sum, multiplier, shift), INT8_MIN - zero, INT8_MAX - zero) + zero;
 }
 
-/* Applies all filters to one patch. */
+/* Applies all filters to one patch. Not inlined, so that its loop keeps its registers. */
 __attribute__((noinline)) static void filter_pixel(const layer_t *l)
 {
     pass_t p = l->pass;

@@ -9,9 +9,9 @@
 void copy_run(const run_t *run)
 {
     const piece_t *const end = (const piece_t *)((const uint32_t *)run->op + run->op->words);
-    for (const piece_t *piece = run_parameters(run, 0); piece != end; piece++) {
-        const uint8_t *from = run_place(run, piece->from);
-        uint8_t *to = run_place(run, piece->to);
+    for (const piece_t *piece = run->parameters; piece != end; piece++) {
+        const uint8_t *from = run_place(run->nn, piece->from);
+        uint8_t *to = run_place(run->nn, piece->to);
         for (uint32_t row = 0; row < piece->rows; row++, from += piece->from_step, to += piece->to_step) {
             memmove(to, from, piece->bytes);
         }
@@ -20,13 +20,20 @@ void copy_run(const run_t *run)
 
 void fill_run(const run_t *run)
 {
-    const fill_t *fill = run_parameters(run, 0);
-    memset(run_place(run, fill->to), fill->value, fill->bytes);
+    const fill_t *fill = run->parameters;
+    memset(run_place(run->nn, fill->to), fill->value, fill->bytes);
 }
 
-static void run_record(const run_t *run)
+static void run_record(const nn_t *nn, const op_t *op)
 {
-    nn_operator_table[run->op->kind].run(run);
+    const operator_t *const operator= & nn_operator_table[op->kind];
+    const place_t *place = (const place_t *)(op + 1);
+    run_t run = {.nn = nn, .op = op};
+    for (uint32_t i = 0; i < operator->operands; i++, place++) {
+        run.operands[i] = *place == PLACE_NONE ? NULL : run_place(nn, *place);
+    }
+    run.parameters = place;
+    operator->run(&run);
 }
 
 static const op_t *next_record(const op_t *op)
@@ -36,9 +43,8 @@ static const op_t *next_record(const op_t *op)
 
 static void run_records(const nn_t *nn, const op_t *first)
 {
-    run_t run = {.nn = nn, .op = first};
-    for (; run.op->kind != OP_END; run.op = next_record(run.op)) {
-        run_record(&run);
+    for (const op_t *op = first; op->kind != OP_END; op = next_record(op)) {
+        run_record(nn, op);
     }
 }
 
@@ -138,15 +144,15 @@ static nn_status_t trace_operator(const nn_t *nn, uint32_t index, nn_trace_t tra
 nn_status_t nn_invoke_traced(nn_t *nn, nn_trace_t trace, void *context)
 {
     NEED(nn->plan != NULL, NN_E_STATE);
-    run_t run = {.nn = nn, .op = main_records(nn->plan)};
-    for (uint32_t next = 0;; run.op = next_record(run.op)) {
-        for (; next < run.op->index; next++) {
+    const op_t *op = main_records(nn->plan);
+    for (uint32_t next = 0;; op = next_record(op)) {
+        for (; next < op->index; next++) {
             TRY(trace_operator(nn, next, trace, context));
         }
-        if (run.op->kind == OP_END) {
+        if (op->kind == OP_END) {
             return NN_OK;
         }
-        run_record(&run);
+        run_record(nn, op);
     }
 }
 

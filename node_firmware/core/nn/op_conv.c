@@ -29,7 +29,6 @@ static nn_status_t side(int32_t value, uint16_t *out)
 
 static nn_status_t image(const tensor_t *t, uint16_t *height, uint16_t *width, uint16_t *channels)
 {
-    NEED(is_quantized_int8(t), NN_E_TYPE);
     NEED(t->rank == 4, NN_E_SHAPE);
     TRY(side(t->dims[HEIGHT], height));
     TRY(side(t->dims[WIDTH], width));
@@ -68,7 +67,7 @@ static nn_status_t load_window(build_t *b, const fields_t *f, const tensor_t *in
     TRY(fit(padding, w->in_w, w->out_w, w->filter_w, w->stride_w, w->dilation_w, &w->pad_left));
     w->in_zero = (int16_t)in->zero_point;
     w->out_zero = (int16_t)out->zero_point;
-    return activation_range(fb_u8(&b->fb, b->options, f->activation, ACTIVATION_NONE), out, &w->low, &w->high);
+    return activation_range(b, f->activation, out, &w->low, &w->high);
 }
 
 /* A bias is optional: int32, one for each output channel. `bias` then points to `loaded`. */
@@ -190,23 +189,42 @@ static factors_t factors_behind(const void *parameters, uint32_t parameter_bytes
     };
 }
 
-/* Input, filter, bias, output. */
-static nn_status_t put_operands(build_t *b, const weighted_t *p)
+/* Loads what an operator with weights has, but the bias. */
+static nn_status_t load_weighted(build_t *b, weighted_t *p)
+{
+    TRY(build_in_out(b, &p->in, &p->out));
+    TRY(build_input(b, 1, &p->filter));
+    NEED(is_quantized_int8(&p->in) && is_quantized_int8(&p->filter) && is_quantized_int8(&p->out), NN_E_TYPE);
+    NEED(p->filter.zero_point == 0, NN_E_TYPE);
+    return NN_OK;
+}
+
+/* Checks scales, one for all weights or one for each of `channels` along `dimension`, and the bias. */
+static nn_status_t check_weights(build_t *b, weighted_t *p, int32_t dimension, uint32_t channels, uint16_t *factors,
+                                 uint16_t *fast)
+{
+    const uint32_t depth = p->filter.elements / channels, count = p->filter.scale_count;
+    NEED(depth <= NN_MAX_DEPTH, NN_E_LIMIT);
+    NEED(count == 1 || (count == channels && p->filter.scale_dimension == dimension), NN_E_TYPE);
+    *factors = (uint16_t)count;
+    TRY(load_bias(b, channels, &p->loaded_bias, &p->bias));
+    TRY(build_work(b, (uint64_t)p->out.elements * depth));
+    return is_fast(b, p, depth, fast);
+}
+
+/* Input, filter, bias, output, scratch memory if there is any, the kernel's parameters, factors. */
+static nn_status_t put_weighted(build_t *b, const weighted_t *p, uint32_t scratch_bytes, const void *parameters,
+                                uint32_t bytes)
 {
     TRY(build_operand(b, &p->in));
     TRY(build_operand(b, &p->filter));
     TRY(build_operand(b, p->bias));
-    return build_operand(b, &p->out);
-}
-
-/* One scale for all, or one for each of `channels` along `dimension`. */
-static nn_status_t check_filter(const tensor_t *filter, int32_t dimension, uint16_t channels, uint16_t *factors)
-{
-    NEED(is_quantized_int8(filter) && filter->zero_point == 0, NN_E_TYPE);
-    NEED(filter->scale_count == 1 || (filter->scale_count == channels && filter->scale_dimension == dimension),
-         NN_E_TYPE);
-    *factors = (uint16_t)filter->scale_count;
-    return NN_OK;
+    TRY(build_operand(b, &p->out));
+    if (scratch_bytes != 0) {
+        TRY(build_scratch(b, scratch_bytes));
+    }
+    TRY(build_put(b, parameters, bytes));
+    return put_factors(b, p);
 }
 
 /* How far the output must begin before the input so that none is written over what a later one reads, in bytes: pixels
@@ -238,9 +256,7 @@ static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwis
 {
     weighted_t p = {.depthwise = depthwise};
     window_t w;
-    TRY(build_input(b, 0, &p.in));
-    TRY(build_input(b, 1, &p.filter));
-    TRY(build_output(b, 0, &p.out));
+    TRY(load_weighted(b, &p));
     TRY(image(&p.filter, &w.filter_h, &w.filter_w, &w.filter_c));
     TRY(load_window(b, fields, &p.in, &p.out, &w));
     if (depthwise) {
@@ -250,21 +266,12 @@ static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwis
         NEED(p.filter.dims[0] == w.out_c && w.in_c % w.filter_c == 0, NN_E_SHAPE);
         NEED(w.out_c % (w.in_c / w.filter_c) == 0, NN_E_SHAPE);
     }
-    const uint32_t depth = p.filter.elements / w.out_c; /* both cases */
-    NEED(depth <= NN_MAX_DEPTH, NN_E_LIMIT);
-    TRY(check_filter(&p.filter, depthwise ? 3 : 0, w.out_c, &w.factors));
-    TRY(load_bias(b, w.out_c, &p.loaded_bias, &p.bias));
-    TRY(build_work(b, (uint64_t)p.out.elements * depth));
-    TRY(is_fast(b, &p, depth, &w.fast));
+    TRY(check_weights(b, &p, depthwise ? 3 : 0, w.out_c, &w.factors, &w.fast));
     if (w.batches == 1 && is_constant(&p) && (depthwise ? w.in_c == w.out_c : w.in_c == w.filter_c)) {
         build_overlap(b, &p.in, reach(b, &w), depthwise ? w.in_c : 1);
     }
-    TRY(put_operands(b, &p));
-    if (!depthwise) {
-        TRY(build_scratch(b, patch_scratch(p.out.elements / w.out_c, depth)));
-    }
-    TRY(build_put(b, &w, sizeof w));
-    return put_factors(b, &p);
+    const uint32_t scratch = patch_scratch(p.out.elements / w.out_c, p.filter.elements / w.out_c);
+    return put_weighted(b, &p, depthwise ? 0 : scratch, &w, sizeof w);
 }
 
 nn_status_t conv_prepare(build_t *b)
@@ -283,17 +290,16 @@ nn_status_t depthwise_prepare(build_t *b)
 
 void conv_run(const run_t *run)
 {
-    const window_t *w = run_parameters(run, 5);
+    const window_t *w = run->parameters;
     const factors_t factors = factors_behind(w, sizeof *w, w->factors);
-    kernel_conv(w, &factors, run_operand(run, 0), run_operand(run, 1), run_operand(run, 2), run_operand(run, 3),
-                run_operand(run, 4));
+    kernel_conv(w, &factors, run->operands[0], run->operands[1], run->operands[2], run->operands[3], run->operands[4]);
 }
 
 void depthwise_run(const run_t *run)
 {
-    const window_t *w = run_parameters(run, 4);
+    const window_t *w = run->parameters;
     const factors_t factors = factors_behind(w, sizeof *w, w->factors);
-    kernel_depthwise(w, &factors, run_operand(run, 0), run_operand(run, 1), run_operand(run, 2), run_operand(run, 3));
+    kernel_depthwise(w, &factors, run->operands[0], run->operands[1], run->operands[2], run->operands[3]);
 }
 
 /* The filter is [units, depth]; the input is cut into rows of `depth`, whatever its shape. */
@@ -301,49 +307,37 @@ nn_status_t fully_connected_prepare(build_t *b)
 {
     weighted_t p = {.depthwise = false};
     dense_t d;
-    TRY(build_input(b, 0, &p.in));
-    TRY(build_input(b, 1, &p.filter));
-    TRY(build_output(b, 0, &p.out));
-    NEED(is_quantized_int8(&p.in) && is_quantized_int8(&p.out), NN_E_TYPE);
+    TRY(load_weighted(b, &p));
     NEED(fb_u8(&b->fb, b->options, FULLY_CONNECTED_FORMAT, 0) == 0, NN_E_TYPE);
     NEED(p.filter.rank == 2, NN_E_SHAPE);
     TRY(side(p.filter.dims[0], &d.units));
     TRY(side(p.filter.dims[1], &d.depth));
-    NEED(d.depth <= NN_MAX_DEPTH, NN_E_LIMIT);
     d.rows = p.in.elements / d.depth;
-    NEED(p.in.elements % d.depth == 0 && p.out.elements == (uint64_t)d.rows * d.units, NN_E_SHAPE);
-    NEED(p.out.rank > 0 && p.out.dims[p.out.rank - 1] == d.units, NN_E_SHAPE);
+    NEED(p.in.elements % d.depth == 0 && p.out.elements % d.units == 0, NN_E_SHAPE);
+    NEED(p.out.elements / d.units == d.rows && p.out.rank > 0 && p.out.dims[p.out.rank - 1] == d.units, NN_E_SHAPE);
     d.in_zero = (int16_t)p.in.zero_point;
     d.out_zero = (int16_t)p.out.zero_point;
-    TRY(activation_range(fb_u8(&b->fb, b->options, FULLY_CONNECTED_ACTIVATION, ACTIVATION_NONE), &p.out, &d.low,
-                         &d.high));
-    TRY(check_filter(&p.filter, 0, d.units, &d.factors));
-    TRY(load_bias(b, d.units, &p.loaded_bias, &p.bias));
-    TRY(build_work(b, (uint64_t)p.out.elements * d.depth));
-    TRY(is_fast(b, &p, d.depth, &d.fast));
+    TRY(activation_range(b, FULLY_CONNECTED_ACTIVATION, &p.out, &d.low, &d.high));
+    TRY(check_weights(b, &p, 0, d.units, &d.factors, &d.fast));
     if (is_constant(&p)) { /* a block is read before it is written, so only growing outputs run into later rows */
         build_overlap(b, &p.in, d.units > d.depth ? (d.rows - 1) * (d.units - d.depth) : 0U, 1);
     }
-    TRY(put_operands(b, &p));
-    TRY(build_scratch(b, patch_scratch(d.rows, d.depth)));
-    TRY(build_put(b, &d, sizeof d));
-    return put_factors(b, &p);
+    return put_weighted(b, &p, patch_scratch(d.rows, d.depth), &d, sizeof d);
 }
 
 void fully_connected_run(const run_t *run)
 {
-    const dense_t *d = run_parameters(run, 5);
+    const dense_t *d = run->parameters;
     const factors_t factors = factors_behind(d, sizeof *d, d->factors);
-    kernel_dense(d, &factors, run_operand(run, 0), run_operand(run, 1), run_operand(run, 2), run_operand(run, 3),
-                 run_operand(run, 4));
+    kernel_dense(d, &factors, run->operands[0], run->operands[1], run->operands[2], run->operands[3], run->operands[4]);
 }
 
 nn_status_t pool_prepare(build_t *b)
 {
     static const fields_t fields = {POOL_PADDING, POOL_STRIDE_W, POOL_STRIDE_H, POOL_ACTIVATION, NO_FIELD, NO_FIELD};
     tensor_t in, out;
-    TRY(build_input(b, 0, &in));
-    TRY(build_output(b, 0, &out));
+    TRY(build_in_out(b, &in, &out));
+    NEED(is_quantized_int8(&in) && is_quantized_int8(&out), NN_E_TYPE);
     window_t w = {0};
     TRY(side(fb_i32(&b->fb, b->options, POOL_FILTER_H, 0), &w.filter_h));
     TRY(side(fb_i32(&b->fb, b->options, POOL_FILTER_W, 0), &w.filter_w));
@@ -357,17 +351,15 @@ nn_status_t pool_prepare(build_t *b)
     if (w.batches == 1) {
         build_overlap(b, &in, reach(b, &w), 1);
     }
-    TRY(build_operand(b, &in));
-    TRY(build_operand(b, &out));
-    return build_put(b, &w, sizeof w);
+    return build_put_in_out(b, &in, &out, &w, sizeof w);
 }
 
 void average_pool_run(const run_t *run)
 {
-    kernel_average_pool(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_average_pool(run->parameters, run->operands[0], run->operands[1]);
 }
 
 void max_pool_run(const run_t *run)
 {
-    kernel_max_pool(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_max_pool(run->parameters, run->operands[0], run->operands[1]);
 }

@@ -9,33 +9,31 @@
 
 #define FUNCTION_WORK 32 /* multiplications in exp() and a division, about */
 
-static int16_t quantized(const tensor_t *t, float real)
+/* Where `real` is, from the zero point, which is no further than 255 from any int8. */
+static int32_t steps_to(const tensor_t *t, float real)
 {
-    const int64_t q = (int64_t)round_saturate(real / t->scale) + t->zero_point;
-    return (int16_t)(q < INT8_MIN ? INT8_MIN : q > INT8_MAX ? INT8_MAX : q);
+    const float steps = real / t->scale;
+    if (steps > UINT8_MAX) {
+        return UINT8_MAX;
+    }
+    const int32_t whole = (int32_t)steps;
+    return whole + (steps - (float)whole >= 0.5F);
 }
 
-nn_status_t activation_range(uint8_t activation, const tensor_t *out, int16_t *low, int16_t *high)
+nn_status_t activation_range(build_t *b, unsigned field, const tensor_t *out, int16_t *low, int16_t *high)
 {
-    *low = INT8_MIN;
-    *high = INT8_MAX;
-    switch (activation) {
-    case ACTIVATION_NONE:
-        return NN_OK;
-    case ACTIVATION_RELU:
-        *low = quantized(out, 0.0F);
-        return NN_OK;
-    case ACTIVATION_RELU_N1_TO_1:
-        *low = quantized(out, -1.0F);
-        *high = quantized(out, 1.0F);
-        return NN_OK;
-    case ACTIVATION_RELU6:
-        *low = quantized(out, 0.0F);
-        *high = quantized(out, 6.0F);
-        return NN_OK;
-    default:
-        return NN_E_OPERATOR;
+    const uint8_t activation = fb_u8(&b->fb, b->options, field, ACTIVATION_NONE);
+    int32_t below = UINT8_MAX, above = UINT8_MAX;
+    NEED(activation <= ACTIVATION_RELU6, NN_E_OPERATOR);
+    if (activation != ACTIVATION_NONE) {
+        below = activation == ACTIVATION_RELU_N1_TO_1 ? steps_to(out, 1) : 0;
     }
+    if (activation > ACTIVATION_RELU) {
+        above = steps_to(out, activation == ACTIVATION_RELU6 ? 6 : 1);
+    }
+    *low = (int16_t)clamp(out->zero_point - below, INT8_MIN, INT8_MAX);
+    *high = (int16_t)clamp(out->zero_point + above, INT8_MIN, INT8_MAX);
+    return NN_OK;
 }
 
 /* Dimension i of a shape that is right-aligned in four. */
@@ -77,7 +75,7 @@ static nn_status_t load_arithmetic(build_t *b, tensor_t in[2], tensor_t *out, ar
     p->in_zero[0] = (int16_t)in[0].zero_point;
     p->in_zero[1] = (int16_t)in[1].zero_point;
     p->out_zero = (int16_t)out->zero_point;
-    return activation_range(fb_u8(&b->fb, b->options, ARITHMETIC_ACTIVATION, ACTIVATION_NONE), out, &p->low, &p->high);
+    return activation_range(b, ARITHMETIC_ACTIVATION, out, &p->low, &p->high);
 }
 
 /* An operand that is not repeated may be overwritten, element by element. */
@@ -130,12 +128,12 @@ nn_status_t sub_prepare(build_t *b)
 
 void add_run(const run_t *run)
 {
-    kernel_add(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+    kernel_add(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
 }
 
 void sub_run(const run_t *run)
 {
-    kernel_sub(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+    kernel_sub(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
 }
 
 nn_status_t mul_prepare(build_t *b)
@@ -149,7 +147,7 @@ nn_status_t mul_prepare(build_t *b)
 
 void mul_run(const run_t *run)
 {
-    kernel_mul(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+    kernel_mul(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
 }
 
 /* MINIMUM and MAXIMUM compare what is there, whatever it stands for. */
@@ -166,19 +164,18 @@ nn_status_t extremum_prepare(build_t *b)
 
 void minimum_run(const run_t *run)
 {
-    kernel_minimum(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+    kernel_minimum(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
 }
 
 void maximum_run(const run_t *run)
 {
-    kernel_maximum(run_parameters(run, 3), run_operand(run, 0), run_operand(run, 1), run_operand(run, 2));
+    kernel_maximum(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
 }
 
 /* An int8 operator of one input and one output of the same shape. */
 static nn_status_t load_int8(build_t *b, tensor_t *in, tensor_t *out)
 {
-    TRY(build_input(b, 0, in));
-    TRY(build_output(b, 0, out));
+    TRY(build_in_out(b, in, out));
     NEED(is_quantized_int8(in) && is_quantized_int8(out), NN_E_TYPE);
     NEED(same_shape(in, out), NN_E_SHAPE);
     return NN_OK;
@@ -199,9 +196,7 @@ static nn_status_t put_unary(build_t *b, const tensor_t *in, const tensor_t *out
     if (out->bytes <= in->bytes) {
         build_overlap(b, in, 0, 1);
     }
-    TRY(build_operand(b, in));
-    TRY(build_operand(b, out));
-    return build_put(b, parameters, bytes);
+    return build_put_in_out(b, in, out, parameters, bytes);
 }
 
 nn_status_t relu_prepare(build_t *b)
@@ -226,13 +221,13 @@ nn_status_t relu6_prepare(build_t *b)
                              .in_zero = zero,
                              .out_zero = zero},
                       .low = zero,
-                      .high = quantized(&in, 6.0F)};
+                      .high = (int16_t)clamp(zero + steps_to(&in, 6), INT8_MIN, INT8_MAX)};
     return put_unary(b, &in, &out, &p, sizeof p);
 }
 
 void relu_run(const run_t *run)
 {
-    kernel_relu(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_relu(run->parameters, run->operands[0], run->operands[1]);
 }
 
 /* The factor that takes `a` * `b` * 2^exponent inputs to fixed point; 0 where it is 2^30 and more: then all inputs but
@@ -267,7 +262,7 @@ nn_status_t softmax_prepare(build_t *b)
 
 void softmax_run(const run_t *run)
 {
-    kernel_softmax(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_softmax(run->parameters, run->operands[0], run->operands[1]);
 }
 
 /* Inputs are brought to Q4. */
@@ -292,7 +287,7 @@ nn_status_t logistic_prepare(build_t *b)
 
 void logistic_run(const run_t *run)
 {
-    kernel_logistic(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_logistic(run->parameters, run->operands[0], run->operands[1]);
 }
 
 nn_status_t tanh_prepare(build_t *b)
@@ -302,7 +297,7 @@ nn_status_t tanh_prepare(build_t *b)
 
 void tanh_run(const run_t *run)
 {
-    kernel_tanh(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_tanh(run->parameters, run->operands[0], run->operands[1]);
 }
 
 /* The kernel is chosen by the tensors' types, again in each run. */
@@ -314,8 +309,7 @@ typedef struct conversion {
 
 static nn_status_t load_conversion(build_t *b, tensor_t *in, tensor_t *out, conversion_t *p)
 {
-    TRY(build_input(b, 0, in));
-    TRY(build_output(b, 0, out));
+    TRY(build_in_out(b, in, out));
     NEED(same_shape(in, out), NN_E_SHAPE);
     memset(p, 0, sizeof *p);
     p->in = (uint32_t)in->type;
@@ -347,9 +341,9 @@ nn_status_t quantize_prepare(build_t *b)
 
 void quantize_run(const run_t *run)
 {
-    const conversion_t *p = run_parameters(run, 2);
-    const void *in = run_operand(run, 0);
-    void *out = run_operand(run, 1);
+    const conversion_t *p = run->parameters;
+    const void *in = run->operands[0];
+    void *out = run->operands[1];
     if (p->in == NN_FLOAT32) {
         kernel_float_to_int8(&p->real, in, out);
     } else if (p->in == NN_UINT8) {
@@ -374,10 +368,10 @@ nn_status_t dequantize_prepare(build_t *b)
 
 void dequantize_run(const run_t *run)
 {
-    const conversion_t *p = run_parameters(run, 2);
+    const conversion_t *p = run->parameters;
     if (p->in == NN_UINT8) {
-        kernel_uint8_to_float(&p->real, run_operand(run, 0), run_operand(run, 1));
+        kernel_uint8_to_float(&p->real, run->operands[0], run->operands[1]);
     } else {
-        kernel_int8_to_float(&p->real, run_operand(run, 0), run_operand(run, 1));
+        kernel_int8_to_float(&p->real, run->operands[0], run->operands[1]);
     }
 }

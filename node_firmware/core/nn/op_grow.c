@@ -54,8 +54,7 @@ nn_status_t pad_prepare(build_t *b)
     tensor_t in, out;
     int32_t value;
     padded_t p;
-    TRY(build_input(b, 0, &in));
-    TRY(build_output(b, 0, &out));
+    TRY(build_in_out(b, &in, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     TRY(pad_value(b, &out, &value));
     TRY(load_padded(b, &in, &out, &p));
@@ -107,9 +106,7 @@ nn_status_t resize_prepare(build_t *b)
                         .pixel_bytes = pixel_bytes,
                         .rows = (uint16_t)out.dims[1],
                         .columns = (uint16_t)out.dims[2]};
-    TRY(build_operand(b, &in));
-    TRY(build_operand(b, &out));
-    TRY(build_put(b, &p, sizeof p));
+    TRY(build_put_in_out(b, &in, &out, &p, sizeof p));
     for (int32_t i = 0; i < (p.rows + p.columns + 1) / 2 * 2; i++) {
         const int32_t column = i - p.rows;
         const uint16_t from = column < 0           ? nearest(i, in.dims[1], out.dims[1], align, half)
@@ -122,6 +119,6 @@ nn_status_t resize_prepare(build_t *b)
 
 void resize_run(const run_t *run)
 {
-    const resize_t *p = run_parameters(run, 2);
-    kernel_resize(p, (const uint16_t *)(p + 1), run_operand(run, 0), run_operand(run, 1));
+    const resize_t *p = run->parameters;
+    kernel_resize(p, (const uint16_t *)(p + 1), run->operands[0], run->operands[1]);
 }

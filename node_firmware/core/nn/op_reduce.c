@@ -53,8 +53,7 @@ nn_status_t mean_prepare(build_t *b)
     tensor_t in, out;
     unsigned axes;
     mean_t p = {0};
-    TRY(build_input(b, 0, &in));
-    TRY(build_output(b, 0, &out));
+    TRY(build_in_out(b, &in, &out));
     NEED(is_quantized_int8(&in) && is_quantized_int8(&out), NN_E_TYPE);
     TRY(load_axes(b, in.rank, &axes));
     TRY(group_axes(&in, axes, &p));
@@ -67,12 +66,10 @@ nn_status_t mean_prepare(build_t *b)
     p.in_zero = (int16_t)in.zero_point;
     p.out_zero = (int16_t)out.zero_point;
     build_overlap(b, &in, 0, 1);
-    TRY(build_operand(b, &in));
-    TRY(build_operand(b, &out));
-    return build_put(b, &p, sizeof p);
+    return build_put_in_out(b, &in, &out, &p, sizeof p);
 }
 
 void mean_run(const run_t *run)
 {
-    kernel_mean(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_mean(run->parameters, run->operands[0], run->operands[1]);
 }

@@ -11,8 +11,7 @@
 nn_status_t reshape_prepare(build_t *b)
 {
     tensor_t in, out;
-    TRY(build_input(b, 0, &in));
-    TRY(build_output(b, 0, &out));
+    TRY(build_in_out(b, &in, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.elements == out.elements, NN_E_SHAPE);
     return build_view(b, &in, 0, &out);
@@ -139,68 +138,52 @@ nn_status_t split_v_prepare(build_t *b)
     return NN_OK;
 }
 
-/* One axis of a slice, as Python's but for `shrink`, which takes the one element at `begin`. */
-typedef struct axis_slice {
-    int32_t begin, end, stride;
-    bool from_edge, to_edge, shrink;
-} axis_slice_t;
-
-static int32_t position(int32_t index, int32_t size, int32_t low, int32_t high)
-{
-    return clamp(index < 0 ? index + size : index, low, high);
-}
-
-static nn_status_t axis_range(const axis_slice_t *s, int32_t size, int32_t *start, int32_t *count)
-{
-    NEED(s->stride != 0 && s->stride != INT32_MIN, NN_E_SHAPE);
-    NEED(!s->shrink || (s->stride > 0 && !s->from_edge), NN_E_SHAPE);
-    const bool forward = s->stride > 0;
-    const int32_t low = forward ? 0 : -1, high = forward ? size : size - 1;
-    const int32_t first = s->from_edge ? (forward ? 0 : size - 1) : position(s->begin, size, low, high);
-    const int32_t stop = s->to_edge ? (forward ? size : -1) : position(s->end, size, low, high);
-    const int32_t distance = forward ? stop - first : first - stop;
-    NEED(first >= 0 && first < size && (s->shrink || distance > 0), NN_E_SHAPE);
-    *start = first;
-    *count = s->shrink ? 1 : (distance - 1) / (forward ? s->stride : -s->stride) + 1;
-    return NN_OK;
-}
+enum { BEGIN, END, STRIDES };
 
 typedef struct slice_options {
-    tensor_t begin, end, strides;
+    uint32_t vectors[3];                       /* where the elements of BEGIN, END, STRIDES are in the model */
     int32_t begin_mask, end_mask, shrink_mask; /* bit n: axis n */
 } slice_options_t;
 
-static nn_status_t load_slice_vector(build_t *b, uint32_t input, uint8_t rank, tensor_t *t)
-{
-    TRY(build_input(b, input, t));
-    NEED(is_constant_int32(t, rank), NN_E_TYPE);
-    return NN_OK;
-}
-
 static nn_status_t load_slice_options(build_t *b, uint8_t rank, slice_options_t *o)
 {
-    TRY(load_slice_vector(b, 1, rank, &o->begin));
-    TRY(load_slice_vector(b, 2, rank, &o->end));
-    TRY(load_slice_vector(b, 3, rank, &o->strides));
-    NEED(fb_i32(&b->fb, b->options, SLICE_ELLIPSIS_MASK, 0) == 0, NN_E_OPERATOR);
-    NEED(fb_i32(&b->fb, b->options, SLICE_NEW_AXIS_MASK, 0) == 0, NN_E_OPERATOR);
-    NEED(fb_u8(&b->fb, b->options, SLICE_OFFSET, 0) == 0, NN_E_OPERATOR);
-    o->begin_mask = fb_i32(&b->fb, b->options, SLICE_BEGIN_MASK, 0);
-    o->end_mask = fb_i32(&b->fb, b->options, SLICE_END_MASK, 0);
-    o->shrink_mask = fb_i32(&b->fb, b->options, SLICE_SHRINK_MASK, 0);
+    fb_t *const fb = &b->fb;
+    for (uint32_t i = 0; i < 3; i++) {
+        tensor_t t;
+        TRY(build_input(b, i + 1, &t));
+        NEED(is_constant_int32(&t, rank), NN_E_TYPE);
+        o->vectors[i] = t.data;
+    }
+    const int32_t others = fb_i32(fb, b->options, SLICE_ELLIPSIS_MASK, 0) |
+                           fb_i32(fb, b->options, SLICE_NEW_AXIS_MASK, 0) | fb_u8(fb, b->options, SLICE_OFFSET, 0);
+    NEED(others == 0, NN_E_OPERATOR);
+    o->begin_mask = fb_i32(fb, b->options, SLICE_BEGIN_MASK, 0);
+    o->end_mask = fb_i32(fb, b->options, SLICE_END_MASK, 0);
+    o->shrink_mask = fb_i32(fb, b->options, SLICE_SHRINK_MASK, 0);
     return NN_OK;
 }
 
-static axis_slice_t axis_of(build_t *b, const slice_options_t *o, int axis)
+static int32_t option_at(const build_t *b, const slice_options_t *o, int vector, int axis)
 {
-    return (axis_slice_t){
-        .begin = constant_at(b, &o->begin, (uint32_t)axis),
-        .end = constant_at(b, &o->end, (uint32_t)axis),
-        .stride = constant_at(b, &o->strides, (uint32_t)axis),
-        .from_edge = o->begin_mask >> axis & 1,
-        .to_edge = o->end_mask >> axis & 1,
-        .shrink = o->shrink_mask >> axis & 1,
-    };
+    return (int32_t)fb_load32(b->fb.data + o->vectors[vector] + 4 * (uint32_t)axis);
+}
+
+/* Which indices of an axis are taken, as Python's slices but for `shrink`, which takes the one at `begin`. */
+static nn_status_t axis_range(const build_t *b, const slice_options_t *o, int axis, int32_t size, int32_t *first,
+                              int32_t *count)
+{
+    const int32_t stride = option_at(b, o, STRIDES, axis), low = stride < 0 ? -1 : 0, high = size + low;
+    const int32_t begin = option_at(b, o, BEGIN, axis), end = option_at(b, o, END, axis);
+    const bool from_edge = o->begin_mask >> axis & 1, to_edge = o->end_mask >> axis & 1;
+    const bool shrink = o->shrink_mask >> axis & 1;
+    NEED(stride != 0 && stride != INT32_MIN && !(shrink && (stride < 0 || from_edge)), NN_E_SHAPE);
+    const int32_t start = from_edge ? (stride < 0 ? high : low) : clamp(begin < 0 ? begin + size : begin, low, high);
+    const int32_t stop = to_edge ? (stride < 0 ? low : high) : clamp(end < 0 ? end + size : end, low, high);
+    const int32_t distance = shrink ? 1 : stride < 0 ? start - stop : stop - start;
+    NEED(start >= 0 && start < size && distance > 0, NN_E_SHAPE);
+    *first = start;
+    *count = (distance - 1) / (stride < 0 ? -stride : stride) + 1;
+    return NN_OK;
 }
 
 /* Whether what the slice takes is one run. Axes outside the outermost that has more than one element do not matter. */
@@ -221,9 +204,7 @@ static nn_status_t put_slice(build_t *b, const slice_t *p, const tensor_t *in, c
     if (is_run(p)) {
         return build_view(b, in, p->first * p->element_bytes, out);
     }
-    TRY(build_operand(b, in));
-    TRY(build_operand(b, out));
-    return build_put(b, p, sizeof *p);
+    return build_put_in_out(b, in, out, p, sizeof *p);
 }
 
 nn_status_t strided_slice_prepare(build_t *b)
@@ -231,8 +212,7 @@ nn_status_t strided_slice_prepare(build_t *b)
     tensor_t in, out;
     slice_options_t options;
     slice_t p = {0};
-    TRY(build_input(b, 0, &in));
-    TRY(build_output(b, 0, &out));
+    TRY(build_in_out(b, &in, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank <= 4, NN_E_LIMIT);
     TRY(load_slice_options(b, in.rank, &options));
@@ -245,13 +225,12 @@ nn_status_t strided_slice_prepare(build_t *b)
         if (axis < 0) {
             continue;
         }
-        const axis_slice_t slice = axis_of(b, &options, axis);
-        int32_t start = 0, count = 0;
-        TRY(axis_range(&slice, in.dims[axis], &start, &count));
-        NEED(slice.shrink || (out_rank-- > 0 && out.dims[out_rank] == count), NN_E_SHAPE);
-        p.first += (uint32_t)(start * step);
+        int32_t first = 0, count = 0;
+        TRY(axis_range(b, &options, axis, in.dims[axis], &first, &count));
+        NEED(options.shrink_mask >> axis & 1 || (out_rank-- > 0 && out.dims[out_rank] == count), NN_E_SHAPE);
+        p.first += (uint32_t)(first * step);
         p.count[i] = (uint32_t)count;
-        p.stride[i] = count > 1 ? slice.stride * step : 1;
+        p.stride[i] = count > 1 ? option_at(b, &options, STRIDES, axis) * step : 1;
         step *= in.dims[axis];
     }
     NEED(out_rank == 0, NN_E_SHAPE);
@@ -287,5 +266,5 @@ nn_status_t transpose_prepare(build_t *b)
 
 void slice_run(const run_t *run)
 {
-    kernel_slice(run_parameters(run, 2), run_operand(run, 0), run_operand(run, 1));
+    kernel_slice(run->parameters, run->operands[0], run->operands[1]);
 }

@@ -8,9 +8,9 @@
 
 /* No longer than the last one needs. */
 const operator_t nn_operator_table[] = {
-#define RECORD(name, run) [OP_##name] = {0, 0, 0, 0, 0, NULL, run},
-#define OPERATOR(name, inputs_min, inputs_max, outputs_min, outputs_max, prepare, run)                                 \
-    [OP_##name] = {OPERATOR_##name, inputs_min, inputs_max, outputs_min, outputs_max, prepare, run},
+#define RECORD(name, run) [OP_##name] = {0, 0, 0, 0, 0, 0, NULL, run},
+#define OPERATOR(name, inputs_min, inputs_max, outputs_min, outputs_max, operands, prepare, run)                       \
+    [OP_##name] = {OPERATOR_##name, inputs_min, inputs_max, outputs_min, outputs_max, operands, prepare, run},
 #include NN_OPERATORS_DEF
 #undef RECORD
 #undef OPERATOR
