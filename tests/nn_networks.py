@@ -18,7 +18,13 @@ TYPICAL = 40  # an int8 value's distance from its zero point
 MOST = 600  # elements of a value
 SCALES = 1e-3, 8.0  # of values
 TFLM_PIECES, TFLM_SOFTMAX = 10, 500  # more pieces of a concatenation it refuses, at a softmax of more values it may abort
-WHOLE_GRAPHS = (nn_graphs.variables, nn_graphs.unset_variables, nn_graphs.network, nn_graphs.tower, nn_graphs.stream)  # more than an operator
+WHOLE_GRAPHS = (
+    nn_graphs.variables,
+    nn_graphs.unset_variables,
+    nn_graphs.network,
+    nn_graphs.tower,
+    nn_graphs.stream,
+)  # more than an operator
 OPERATORS = [draw for draw in nn_graphs.GRAPHS if draw not in WHOLE_GRAPHS]
 
 

@@ -278,6 +278,8 @@ def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
         (nn_graphs.network, lambda m: m.subgraphs[0].operators.reverse(), "before it is made|wait for each other"),
         (nn_graphs.network, lambda m: m.subgraphs[0].operators.append(m.subgraphs[0].operators[0]), "made twice"),
         (nn_graphs.variables, lambda m: m.subgraphs[0].operators.pop(1), "handle"),
+        (nn_graphs.variables, lambda m: setattr(m.subgraphs[0].operators[0], "builtinOptions", None), "CALL_ONCE"),
+        (nn_graphs.variables, lambda m: m.subgraphs.pop(), "list index"),
     ],
 )
 def test_why_a_model_cannot_be_prepared(draw: Callable[[nn_graphs.Draw], bytes], change: Callable[[Any], None], why: str) -> None:

@@ -24,7 +24,8 @@ class Variable(NamedTuple):
 
 
 def _name(op: Operator) -> tuple[bytes, bytes]:
-    return bytes(op.options.container or b""), bytes(op.options.sharedName or b"")
+    container, name = (getattr(op.options, field, None) or b"" for field in ("container", "sharedName"))
+    return bytes(container), bytes(name)
 
 
 def variables(main: Subgraph) -> dict[tuple[bytes, bytes], Variable]:
