@@ -97,6 +97,20 @@ def test_other_models(preset: str, path: Path) -> None:
     compare({path.stem: (data, [*some_inputs(data, np.random.default_rng(3), 3)])}, preset)
 
 
+def test_a_build_of_one_operator_runs_that_and_refuses_the_others() -> None:
+    try:
+        m4.program("m4-fc")
+    except m4.Missing as missing:
+        pytest.skip(str(missing))
+    models = {}
+    for seed in range(20):
+        data = nn_graphs.fully_connected(nn_graphs.Draw(seed))
+        models[f"{seed}"] = data, [*some_inputs(data, np.random.default_rng(seed), 3)]
+    compare(models, "m4-fc")
+    others = [Job(Kind.TRACE, draw(nn_graphs.Draw(1))) for draw in nn_graphs.GRAPHS if draw is not nn_graphs.fully_connected]
+    assert {outcome.status for outcome in m4.run(others, "m4-fc")} == {-3}
+
+
 def test_an_arena_that_is_too_small_is_refused_there_as_well(preset: str) -> None:
     data = VIBRATION.read_bytes()
     (large,) = m4.run([Job(Kind.TRACE, data)], preset)

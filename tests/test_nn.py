@@ -95,6 +95,15 @@ def test_every_layer_of_the_public_models(name: str, *, dsp: bool) -> None:
         compare(oracle, model, inputs)
 
 
+@pytest.mark.parametrize("draw", [nn_graphs.conv, nn_graphs.fully_connected], ids=lambda function: function.__name__)
+def test_the_small_kernels(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
+    for seed in range(30):
+        data = draw(nn_graphs.Draw(seed))
+        oracle, model = Oracle(data), Model(data, small=True)
+        for inputs in some_inputs(data, np.random.default_rng(seed), 3):
+            assert compare(oracle, model, inputs)
+
+
 def test_the_bitmap_of_operators() -> None:
     bitmap = ctypes.create_string_buffer(b"\xff" * 32, 32)
     used = library().nn_operators(bitmap, ctypes.c_size_t(32))
@@ -141,7 +150,7 @@ def test_factors_are_what_double_precision_gives() -> None:
     rng = np.random.default_rng(7)
     for a, b, c in np.exp2(rng.uniform(-12, 4, (20_000, 3))).astype(np.float32):
         check_factor(float(a), float(b), float(c))
-    for c in (3.0, 5.0, 7.0, 2.0**-140, float(np.float32(2**-126)), 3.4e38):
+    for c in (3.0, 5.0, 7.0, float(np.float32(2**-126)), 3.4e38):
         check_factor(1, 1, float(np.float32(c)))
 
 
@@ -386,7 +395,8 @@ def test_no_byte_of_a_file_is_trusted(tmp_path: Path, *, dsp: bool) -> None:
     driver = tmp_path / "mutate"
     tests = FIRMWARE / "tests"
     sanitize = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNN_MAX_WORK=200000", f"-DNN_DSP={int(dsp)}")
-    compile_c(driver, [tests / "fuzz_nn.c", tests / "mutate.c", *SOURCES], *sanitize)
+    between = [f"-Wl,--wrap={name}" for name in ("fb_vector", "plan_places", "build_scratch", "plan_check_write")]
+    compile_c(driver, [tests / "fuzz_nn.c", tests / "mutate.c", *SOURCES], *sanitize, *between)
     files = []
     for draw in nn_graphs.GRAPHS:
         for seed in range(3):

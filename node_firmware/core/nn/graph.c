@@ -43,13 +43,11 @@ nn_status_t graph_subgraph(build_t *b, uint32_t index)
     return NN_OK;
 }
 
-static bool has_name(const fb_t *fb, fb_vector_t text, const char *name, uint32_t length)
+static bool is_plan(const fb_t *fb, fb_vector_t name)
 {
-    bool same = fb_count(fb, text) == length;
-    for (uint32_t i = 0; same && i < length; i++) {
-        same = fb->data[fb_elements(text) + i] == (uint8_t)name[i];
-    }
-    return same;
+    const uint8_t *const text = fb->data + fb_elements(name), *const plan = (const uint8_t *)PLAN_NAME; /* 7 bytes */
+    return fb_count(fb, name) == sizeof PLAN_NAME - 1 && fb_load32(text) == fb_load32(plan) &&
+           fb_load32(text + 3) == fb_load32(plan + 3);
 }
 
 /* The plan that the file brings, if there is one of this version. */
@@ -59,7 +57,7 @@ static nn_status_t find_plan(build_t *b)
     const fb_vector_t metadata = fb_vector(fb, b->model, MODEL_METADATA, 4);
     for (uint32_t i = 0; i < fb_count(fb, metadata) && i < NN_MAX_METADATA; i++) {
         const uint32_t table = fb_table_at(fb, metadata, i);
-        if (!has_name(fb, fb_vector(fb, table, METADATA_NAME, 1), PLAN_NAME, sizeof PLAN_NAME - 1)) {
+        if (!is_plan(fb, fb_vector(fb, table, METADATA_NAME, 1))) {
             continue;
         }
         const uint32_t buffer = fb_table_at(fb, b->buffers, (uint32_t)fb_i32(fb, table, METADATA_BUFFER, 0));
@@ -93,9 +91,6 @@ static nn_status_t begin_subgraph(build_t *b, uint32_t index)
     b->lives = (life_t *)(void *)(b->arena + b->tail);
     if (b->main) {
         b->variables = (variable_t *)(void *)b->lives;
-    }
-    for (uint32_t i = 0; i < b->tensor_count; i++) {
-        b->lives[i].root = LIFE_UNMADE;
     }
     b->scratch_bytes = 0;
     return NN_OK;
@@ -163,16 +158,16 @@ static nn_status_t walk(build_t *b, pass_t pass)
     const uint32_t count = fb_count(&b->fb, operators);
     NEED(count <= NN_MAX_OPERATORS, NN_E_LIMIT);
     b->pass = pass;
-    begin_operator(b, 0, 0, fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4));
+    begin_operator(b, FIRST_TIME - 1, 0, fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4));
     TRY(walk_edge(b));
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t table = fb_table_at(&b->fb, operators, i);
-        begin_operator(b, i + 1, fb_vector(&b->fb, table, OPERATOR_INPUTS, 4),
+        begin_operator(b, FIRST_TIME + i, fb_vector(&b->fb, table, OPERATOR_INPUTS, 4),
                        fb_vector(&b->fb, table, OPERATOR_OUTPUTS, 4));
         TRY(walk_operator(b, table));
         NEED(!b->fb.bad, NN_E_MODEL);
     }
-    begin_operator(b, count + 1, fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4), 0);
+    begin_operator(b, FIRST_TIME + count, fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4), 0);
     TRY(walk_edge(b));
     NEED(!b->fb.bad, NN_E_MODEL);
     return NN_OK;

@@ -38,15 +38,16 @@ enum { SUBGRAPH_MAIN, SUBGRAPH_INIT };
 
 /* ---- preparing ---- */
 
-/* Times are operator positions + 1; 0 is before the first, so that graph inputs meet each other. */
+/* Times are operator positions + FIRST_TIME; the one before is that of graph inputs, which meet each other. */
+#define FIRST_TIME  2
+#define LIFE_UNMADE 0 /* by no operator yet */
 typedef struct life {
     uint32_t bytes;  /* 0: no operator makes it, or a RESOURCE */
     uint32_t offset; /* into its root; of a RESOURCE: which variable */
     uint16_t first, last;
-    uint16_t root; /* the tensor in whose memory it lies, usually itself; LIFE_UNMADE: no operator has made it */
+    uint16_t root; /* the tensor in whose memory it lies, usually itself */
     uint16_t next; /* for the planner: the tensor with the next higher place */
 } life_t;
-#define LIFE_UNMADE UINT16_MAX
 
 typedef struct variable {
     uint32_t options; /* model offset of the VarHandleOptions that name it */
@@ -62,7 +63,7 @@ typedef struct tensor {
     int32_t dims[NN_MAX_RANK];
     uint32_t elements, bytes;
     uint32_t data; /* offset into the model, 0: not a constant */
-    float scale;   /* finite and > 0, or 0: not quantised; of channel 0 */
+    float scale;   /* above 0, or 0: not quantised; of channel 0 */
     int32_t zero_point;
     fb_vector_t scales;
     uint32_t scale_count;
@@ -174,9 +175,13 @@ static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *tensor);
 /* Checks the tensor's table and everything that it leads to. */
 bool same_shape(const tensor_t *a, const tensor_t *b);
+static inline bool is_quantized(const tensor_t *t)
+{
+    return t->scale_count != 0;
+}
 static inline bool is_quantized_int8(const tensor_t *t)
 {
-    return t->type == NN_INT8 && t->scale > 0;
+    return t->type == NN_INT8 && is_quantized(t);
 }
 
 nn_status_t graph_open(nn_t *nn);

@@ -25,7 +25,7 @@ static nn_status_t place_variables(build_t *b)
 {
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         const life_t *life = &b->lives[i];
-        const bool handle = life->root != LIFE_UNMADE && life->bytes == 0;
+        const bool handle = life->first != LIFE_UNMADE && life->bytes == 0;
         if (handle && variable_at(b, life->offset)->place == PLACE_NONE) {
             TRY(place_variable(b, variable_at(b, life->offset), i));
         }
@@ -43,7 +43,7 @@ static nn_status_t reset(build_t *b)
     for (uint32_t i = 0; i < b->variable_count; i++) {
         const variable_t *variable = variable_at(b, i);
         const fill_t fill = {.to = variable->place, .bytes = variable->bytes, .value = variable->fill};
-        b->time = 1;
+        b->time = FIRST_TIME;
         b->kind = OP_FILL;
         TRY(build_put(b, &fill, sizeof fill));
         TRY(build_end_record(b));
