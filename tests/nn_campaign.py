@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import nn_graphs
 import nn_networks
 import numpy as np
+import pytest
 from ai_edge_litert import schema_py_generated as schema
 from nn_native import Model
 from nn_tflm import Oracle, compare_invoked, some_inputs
@@ -88,7 +89,7 @@ def write(folder: Path) -> None:
     """Some of each kind: as they are, with room for a plan, with a plan."""
     folder.mkdir(parents=True)
     for name, draw in DRAWS.items():
-        for seed in range(30 if name == "layers" else 3):
+        for seed in range(20 if name == "layers" else 2):
             model = draw(seed)
             for form, data in (("plain", model), ("room", with_room(model)), ("prepared", prepare(model))):
                 (folder / f"{name}-{seed}-{form}.tflite").write_bytes(data)
@@ -111,12 +112,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
-    if arguments.write:
-        write(arguments.write)
-    elif arguments.seconds:
-        print(f"stat::number_of_executed_units: {new_ones(arguments.seconds)}")
-    else:
-        check(arguments.draw, arguments.seed)
+    try:
+        if arguments.write:
+            write(arguments.write)
+        elif arguments.seconds:
+            print(f"stat::number_of_executed_units: {new_ones(arguments.seconds)}")
+        else:
+            check(arguments.draw, arguments.seed)
+    except pytest.skip.Exception as reason:  # no TFLM for this machine
+        print(reason)
 
 
 if __name__ == "__main__":
