@@ -9,7 +9,7 @@ void kernel_resize(const resize_t *p, const uint16_t *from, const uint8_t *in, u
         for (uint32_t y = 0; y < p->rows; y++) {
             const uint8_t *row = in + from[y] * p->row_bytes;
             for (uint32_t x = 0; x < p->columns; x++, out += p->pixel_bytes) {
-                memcpy(out, row + from[p->rows + x] * p->pixel_bytes, p->pixel_bytes);
+                memmove(out, row + from[p->rows + x] * p->pixel_bytes, p->pixel_bytes);
             }
         }
     }
