@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from report import Result
 
 from cascades.wakeword import speech
-from gatewayd.minify import minify
+from gatewayd.prepare import prepare
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import m4
@@ -56,7 +56,7 @@ _MODELS = {
 
 def _as_sent(model: bytes) -> bytes:
     """What a node gets of a model's file."""
-    return minify(model)
+    return prepare(model)
 
 
 async def engine(_folder: Path) -> dict[str, Result]:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 TYPICAL = 40  # an int8 value's distance from its zero point
 MOST = 600  # elements of a value
 SCALES = 1e-3, 8.0  # of values
-TFLM_PIECES, TFLM_SOFTMAX = 10, 500  # more pieces of a concatenation it refuses, at a softmax of more values it may abort
-WHOLE_GRAPHS = (nn_graphs.variables, nn_graphs.unset_variables, nn_graphs.network, nn_graphs.tower, nn_graphs.stream)  # more than an operator
+TFLM_PIECES, TFLM_RANK = 10, 4  # more of a concatenation, and larger ranks of a slice, it refuses
+TFLM_SOFTMAX = 500  # of more values it may abort
+WHOLE_GRAPHS = (nn_graphs.variables, nn_graphs.unset_variables, nn_graphs.network, nn_graphs.stream)  # with variables, or already many
 OPERATORS = [draw for draw in nn_graphs.GRAPHS if draw not in WHOLE_GRAPHS]
 
 
@@ -81,7 +82,8 @@ class Network(Draw):
             if kind in {schema.TensorType.UINT8, schema.TensorType.FLOAT32}:
                 x = self.put("QUANTIZE", [y], self.dims(y), self.quantization())
             if kind not in {schema.TensorType.INT16, schema.TensorType.INT32, schema.TensorType.BOOL}:
-                self.made.append(self.reshaped(x, self.dims(x) or [1]))
+                plain = 0 < len(self.dims(x)) <= TFLM_RANK
+                self.made.append(x if plain else self.reshaped(x, [int(np.prod(self.dims(x)))]))
         return b""
 
     def done(self) -> bytes:

@@ -18,6 +18,7 @@ from test_nn import PUBLIC, WAKE_WORDS, speech_features
 from test_vibration_frontend import front_end, machine_like
 
 from gatewayd.core.microfrontend import encode
+from gatewayd.prepare import prepare
 
 if TYPE_CHECKING:
     import ctypes
@@ -75,7 +76,10 @@ def test_random_networks(preset: str) -> None:
     models = {}
     for seed in range(200):
         data = nn_networks.layers(seed)
-        models[f"layers {seed}"] = data, [*some_inputs(data, np.random.default_rng(seed), 3)]
+        steps = [*some_inputs(data, np.random.default_rng(seed), 3)]
+        models[f"layers {seed}"] = data, steps
+        if seed < 50:
+            models[f"layers {seed}, prepared"] = prepare(data), steps
     compare(models, preset)
 
 

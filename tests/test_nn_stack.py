@@ -41,7 +41,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dic
             command = shlex.split(unit["command"])
             command[command.index("-o") + 1] = f"{folder / source.stem}.o"
             subprocess.run([*command, "-fcallgraph-info=su"], cwd=unit["directory"], check=True)
-    bytes_, callees = {}, {}
+    bytes_: dict[str, int] = {}
+    callees: dict[str, set[str]] = {}
     for text in (path.read_text() for path in folder.glob("*.ci")):
         for title, label in re.findall(r'node: { title: "(.*?)" label: "(.*?)"', text):
             if used := re.search(r"(\d+) bytes \((.*?)\)", label):

@@ -369,22 +369,21 @@ static void filter_block(pass_t *p)
     filter_block_m4(p);
 }
 
-/* Filters over one pixel, as long as there are pairs of them, for a depth of 4 or more; advances the pass. Unaligned
+/* Filters over one pixel, as long as there are pairs of them, for a depth of 4 or more; returns how many. Unaligned
  * rows are done in fours. */
-static void filter_pairs(pass_t *p)
+static int32_t filter_pairs(pass_t *p)
 {
     const uint32_t units = (uint32_t)-p->unit, quads = (p->depth + 3) / 4;
     const uint32_t steps = ((uintptr_t)p->filter | p->depth) % 4 == 0 ? quads / 2 : 0;
     if (units < 2 || p->depth < 4) {
-        return;
+        return 0;
     }
     p->end = p->patches + quads;
     p->rest = p->depth % 4;
     p->quads = p->end - 2 * steps;
     p->skip = (steps ? -steps & 3 : 4) * PAIR_STEP_BYTES;
     filter_pairs_m4(p);
-    p->filter += (units & ~UINT32_C(1)) * p->depth;
-    p->unit = -(int32_t)(units & 1);
+    return (int32_t)(units & ~UINT32_C(1));
 }
 
 #else
@@ -402,9 +401,10 @@ static void filter_block(const pass_t *pass)
     }
 }
 
-static void filter_pairs(const pass_t *p)
+static int32_t filter_pairs(const pass_t *p)
 {
     (void)p;
+    return 0;
 }
 
 #endif

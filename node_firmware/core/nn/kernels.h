@@ -63,6 +63,7 @@ typedef struct broadcast {
     uint32_t stride[2][4];
 } broadcast_t;
 
+#define UINT8_FLIP 0x80
 #define ADD_HEADROOM 20 /* bits that both operands of ADD and SUB are shifted left before they are scaled */
 
 typedef struct arithmetic {
@@ -140,12 +141,10 @@ void kernel_mean(const mean_t *p, const int8_t *in, int8_t *out);
 void kernel_softmax(const softmax_t *p, const int8_t *in, int8_t *out);
 void kernel_logistic(const sigmoid_t *p, const int8_t *in, int8_t *out);
 void kernel_tanh(const sigmoid_t *p, const int8_t *in, int8_t *out);
-void kernel_int8_to_int8(const requantize_t *p, const int8_t *in, int8_t *out);
-void kernel_int8_to_uint8(const requantize_t *p, const int8_t *in, uint8_t *out);
-void kernel_uint8_to_int8(const requantize_t *p, const uint8_t *in, int8_t *out);
+/* A uint8 is an int8 with its highest bit flipped: `flip` is 0 for int8, UINT8_FLIP for uint8. */
+void kernel_requantize(const requantize_t *p, const uint8_t *in, uint8_t *out, uint8_t in_flip, uint8_t out_flip);
 void kernel_float_to_int8(const affine_t *p, const float *in, int8_t *out);
-void kernel_int8_to_float(const affine_t *p, const int8_t *in, float *out);
-void kernel_uint8_to_float(const affine_t *p, const uint8_t *in, float *out);
+void kernel_to_float(const affine_t *p, const uint8_t *in, float *out, uint8_t flip);
 void kernel_slice(const slice_t *p, const uint8_t *in, uint8_t *out);
 /* `from`: which row of the input each row of the output repeats, then which column each column. */
 void kernel_resize(const resize_t *p, const uint16_t *from, const uint8_t *in, uint8_t *out);

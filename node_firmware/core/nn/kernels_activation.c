@@ -6,10 +6,9 @@
 #define ONE_Q0 INT32_MAX /* nearly */
 #define ONE_Q2 (INT32_C(1) << 29)
 
-static int32_t shift_left_saturate(int32_t x, int exponent)
+static int32_t shift_left_saturate(int32_t x, int exponent) /* of x that are not far below 0 */
 {
-    const int32_t limit = INT32_MAX >> exponent;
-    return x > limit ? INT32_MAX : x < -limit - 1 ? INT32_MIN : shift_left_wrap(x, exponent);
+    return x > INT32_MAX >> exponent ? INT32_MAX : shift_left_wrap(x, exponent);
 }
 
 /* exp(x) for x in [-1/4, 0) of Q0: a Taylor series around -1/8. */
@@ -48,42 +47,18 @@ static int32_t exp_of_negative(int32_t x, int integer_bits)
 /* 2 / (1 + x) in Q2 for x in [0, 1] of Q0: Newton's division. */
 static int32_t two_over_one_plus(int32_t x)
 {
-    const int32_t half_denominator = (int32_t)(((int64_t)x + ONE_Q0 + 1) / 2);
+    const int32_t half_denominator = (int32_t)(((uint32_t)x + (UINT32_C(1) << 31)) >> 1);
     int32_t y = 1515870810 + high_mul(half_denominator, -1010580540); /* 48/17 - 32/17 d */
     for (int i = 0; i < 3; i++) {
         const int32_t error = ONE_Q2 - high_mul(half_denominator, y);
-        y += shift_left_saturate(high_mul(y, error), 2);
+        y += shift_left_wrap(high_mul(y, error), 2); /* both are small */
     }
     return y;
 }
 
-/* 1 / (1 + x) in Q0 */
-static int32_t one_over_one_plus(int32_t x)
-{
-    return shift_left_saturate(two_over_one_plus(x), 1);
-}
-
-static int32_t logistic(int32_t x_q4)
-{
-    if (x_q4 == 0) {
-        return INT32_C(1) << 30;
-    }
-    const int32_t of_positive = one_over_one_plus(exp_of_negative(x_q4 > 0 ? -x_q4 : x_q4, 4));
-    return x_q4 > 0 ? of_positive : ONE_Q0 - of_positive;
-}
-
-static int32_t tanh_of(int32_t x_q4)
-{
-    if (x_q4 == 0) {
-        return 0;
-    }
-    /* Read in Q5 the same bits are 2x. */
-    const int32_t y = two_over_one_plus(exp_of_negative(x_q4 > 0 ? -x_q4 : x_q4, 5));
-    const int32_t of_positive = shift_left_saturate(y - ONE_Q2, 2);
-    return x_q4 > 0 ? of_positive : -of_positive;
-}
-
-static void sigmoid(const sigmoid_t *p, const int8_t *in, int8_t *out, int32_t (*function)(int32_t), int bits, int zero)
+/* Both are functions of e = exp(-|x|) or exp(-|2x|), of which the same bits are read in Q4 and Q5: the logistic one is
+ * 1 / (1 + e), TANH 2 / (1 + e) - 1, of the positive x; y(-x) is 1 - y(x), or -y(x). */
+static void sigmoid(const sigmoid_t *p, const int8_t *in, int8_t *out, int tanh)
 {
     for (uint32_t i = 0; i < p->count; i++) {
         const int32_t x = in[i] - p->in_zero;
@@ -91,23 +66,32 @@ static void sigmoid(const sigmoid_t *p, const int8_t *in, int8_t *out, int32_t (
             out[i] = x <= -p->radius ? INT8_MIN : INT8_MAX;
             continue;
         }
-        const int32_t y = function(scale(x, p->scale.multiplier, p->scale.shift));
-        out[i] = (int8_t)clamp(shift_right_round(y, 31 - bits) + zero, INT8_MIN, INT8_MAX);
+        const int32_t scaled = scale(x, p->scale.multiplier, p->scale.shift);
+        int32_t y = two_over_one_plus(exp_of_negative(scaled > 0 ? -scaled : scaled, 4 + tanh));
+        y = shift_left_saturate(tanh ? y - ONE_Q2 : y, 1 + tanh);
+        if (scaled < 0) {
+            y = (tanh ? 0 : ONE_Q0) - y;
+        }
+        y = shift_right_round(y, 23 + tanh) + (tanh ? 0 : INT8_MIN);
+        out[i] = (int8_t)clamp(y, INT8_MIN, INT8_MAX);
     }
 }
 
 void kernel_logistic(const sigmoid_t *p, const int8_t *in, int8_t *out)
 {
-    sigmoid(p, in, out, logistic, 8, INT8_MIN);
+    sigmoid(p, in, out, 0);
 }
 
 void kernel_tanh(const sigmoid_t *p, const int8_t *in, int8_t *out)
 {
-    sigmoid(p, in, out, tanh_of, 7, 0);
+    sigmoid(p, in, out, 1);
 }
 
 static int32_t softmax_exp(const softmax_t *p, int32_t diff)
 {
+    if (diff < p->diff_min) {
+        return 0;
+    }
     return exp_of_negative(high_mul(shift_left_wrap(diff, p->scale.shift), p->scale.multiplier), 5);
 }
 
@@ -128,20 +112,17 @@ static void softmax_row(const softmax_t *p, const int8_t *in, int8_t *out)
     }
     int32_t sum = 0; /* Q12 */
     for (uint32_t i = 0; i < p->depth; i++) {
-        if (in[i] - max >= p->diff_min) {
-            sum += shift_right_round(softmax_exp(p, in[i] - max), 12);
-        }
+        sum += shift_right_round(softmax_exp(p, in[i] - max), 12);
     }
     /* 1 / sum = reciprocal * 2^-exponent, with the sum normalised to [1, 2). */
     const int zeros = leading_zeros((uint32_t)sum);
     const int exponent = 12 - zeros + 31 - 8;
-    const int32_t reciprocal = one_over_one_plus((int32_t)(((uint32_t)sum << zeros) - (UINT32_C(1) << 31)));
+    const int32_t normalised = (int32_t)(((uint32_t)sum << zeros) - (UINT32_C(1) << 31));
+    const int32_t reciprocal = shift_left_saturate(two_over_one_plus(normalised), 1);
     for (uint32_t i = 0; i < p->depth; i++) {
-        int32_t y = 0;
-        if (in[i] - max >= p->diff_min && exponent <= 31) {
-            y = shift_right_round(high_mul(reciprocal, softmax_exp(p, in[i] - max)), exponent);
-        }
-        out[i] = (int8_t)clamp(y + INT8_MIN, INT8_MIN, INT8_MAX);
+        const int32_t y = high_mul(reciprocal, softmax_exp(p, in[i] - max));
+        const int32_t part = exponent > 31 ? 0 : shift_right_round(y, exponent);
+        out[i] = (int8_t)clamp(part + INT8_MIN, INT8_MIN, INT8_MAX);
     }
 }
 

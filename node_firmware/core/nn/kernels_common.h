@@ -4,12 +4,11 @@
 
 #include "kernels.h"
 
-/* Clamping before the zero point is added keeps the sum in range. */
 static inline int8_t requantize(int32_t sum, const factors_t *f, uint32_t channel, int32_t zero, int32_t low,
                                 int32_t high)
 {
     const uint32_t i = channel * f->step;
-    return (int8_t)(clamp(scale(sum, f->multiplier[i], f->shift[i]), low - zero, high - zero) + zero);
+    return (int8_t)clamp(requantize_int8(sum, f->multiplier[i], f->shift[i], zero), low, high);
 }
 
 /* The position in the input that filter row or column `k` looks at from output `o`; outside it is padding, which is

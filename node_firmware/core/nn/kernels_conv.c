@@ -12,7 +12,7 @@ typedef struct layer {
     uint32_t pixels;      /* left, with the block */
 } layer_t;
 
-static void layer_init(layer_t *l, const factors_t *factors, const int8_t *filter, const int32_t *bias, uint32_t units)
+__attribute__((noinline)) static void layer_init(layer_t *l, const factors_t *factors, const int8_t *filter, const int32_t *bias, uint32_t units)
 {
     static const int32_t no_bias[2] = {0, 0};
     const uint32_t factor_count = units * factors->step;
@@ -34,23 +34,16 @@ static void start(layer_t *l, uint32_t pixels, int8_t *out)
     l->pass.out = out;
 }
 
-static int32_t requantize_exact(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero)
-{
-    return clamp(scale(sum, multiplier, shift), INT8_MIN - zero, INT8_MAX - zero) + zero;
-}
-
 /* Applies all filters to one patch. Not inlined, so that its loop keeps its registers. */
-__attribute__((noinline)) static void filter_pixel(const layer_t *l)
+__attribute__((noinline)) static void filter_pixel(layer_t *l)
 {
-    pass_t p = l->pass;
-    if (l->fast) {
-        filter_pairs(&p);
-    }
-    for (; p.unit < 0; p.unit++, p.filter += p.depth) {
-        const int32_t multiplier = p.multiplier[p.unit & p.factor_mask], shift = p.shift[p.unit & p.factor_mask];
-        const int32_t sum = dot(p.bias[p.unit & p.bias_mask], p.patches, 1, p.filter, p.depth);
-        p.out[p.unit] = (int8_t)(l->fast ? requantize_fast(sum, multiplier, -shift, p.zero)
-                                         : requantize_exact(sum, multiplier, shift, p.zero));
+    pass_t *p = &l->pass;
+    int32_t unit = p->unit + (l->fast ? filter_pairs(p) : 0);
+    const int8_t *filter = p->filter + (unit - p->unit) * (int32_t)p->depth;
+    for (; unit < 0; unit++, filter += p->depth) {
+        const int32_t sum = dot(p->bias[unit & p->bias_mask], p->patches, 1, filter, p->depth);
+        const int32_t i = unit & p->factor_mask;
+        p->out[unit] = requantize_int8(sum, p->multiplier[i], p->shift[i], p->zero);
     }
 }
 
@@ -87,44 +80,31 @@ static void copy(int8_t *to, const int8_t *from, uint32_t count)
     store32(to - (from - last), load32(last)); /* overlaps what is there */
 }
 
-/* Collects the bytes under a filter whose first element is at (x0, y0) of the input, rows of the filter at once. */
-static void gather_rows(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
+/* Collects the bytes under a filter whose first element is at (x0, y0) of the input: of a row those of all elements at
+ * once, if they lie together. */
+static void gather(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
 {
-    const int32_t c = w->in_c, row = w->filter_w * c, pitch = w->in_w * c;
-    const int32_t left = x0 < 0 ? -x0 : 0, top = y0 < 0 ? -y0 : 0;
-    const int32_t width = (x0 + w->filter_w < w->in_w ? w->filter_w : w->in_w - x0) - left;
-    int32_t height = (y0 + w->filter_h < w->in_h ? w->filter_h : w->in_h - y0) - top;
-    if (width < w->filter_w || height < w->filter_h) {
+    const int32_t row = w->filter_w * w->filter_c, dx = w->dilation_w, dy = w->dilation_h;
+    const int32_t x_end = x0 + (w->filter_w - 1) * dx + 1, y_end = y0 + (w->filter_h - 1) * dy + 1;
+    const bool together = dx == 1 && w->filter_c == w->in_c;
+    const int32_t left = x0 < 0 ? -x0 : 0, width = (x_end < w->in_w ? x_end : w->in_w) - x0 - left;
+    if (x0 < 0 || y0 < 0 || x_end > w->in_w || y_end > w->in_h) {
         memset(to, w->in_zero, (size_t)(w->filter_h * row));
-        to += top * row + left * c;
     }
-    in += (y0 + top) * pitch + (x0 + left) * c;
-    for (; height > 0; height--, to += row, in += pitch) {
-        copy(to, in, (uint32_t)(width * c));
-    }
-}
-
-/* The same for one element of the filter after another. */
-static void gather_each(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
-{
-    for (int32_t ky = 0, y = y0; ky < w->filter_h; ky++, y += w->dilation_h) {
-        for (int32_t kx = 0, x = x0; kx < w->filter_w; kx++, x += w->dilation_w, to += w->filter_c) {
-            if (y < 0 || y >= w->in_h || x < 0 || x >= w->in_w) {
-                memset(to, w->in_zero, w->filter_c);
-            } else {
-                copy(to, in + (y * w->in_w + x) * w->in_c, w->filter_c);
+    for (int32_t y = y0; y < y_end; y += dy, to += row) {
+        const int8_t *from = in + (y * w->in_w + x0) * w->in_c;
+        if (y < 0 || y >= w->in_h) {
+            continue;
+        }
+        if (together) {
+            copy(to + left * w->in_c, from + left * w->in_c, (uint32_t)(width * w->in_c));
+            continue;
+        }
+        for (int32_t k = 0; k < w->filter_w; k++) {
+            if (x0 + k * dx >= 0 && x0 + k * dx < w->in_w) {
+                copy(to + k * w->filter_c, from + k * dx * w->in_c, w->filter_c);
             }
         }
-    }
-}
-
-static void clamp_all(int8_t *out, uint32_t count, int32_t low, int32_t high)
-{
-    if (low == INT8_MIN && high == INT8_MAX) {
-        return;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        out[i] = (int8_t)clamp(out[i], low, high);
     }
 }
 
@@ -150,12 +130,10 @@ static void conv(layer_t *l, const window_t *w, const int8_t *in, int8_t *out)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w;
     int8_t *bytes = (int8_t *)l->patches + patch_scratch(pixels, l->pass.depth) - padded_depth(l->pass.depth);
-    const bool rows = (w->dilation_h | w->dilation_w) == 1 && w->filter_c == w->in_c;
     start(l, pixels, out);
     for (int32_t y = 0; y < w->out_h; y++) {
         for (int32_t x = 0; x < w->out_w; x++) {
-            (rows ? gather_rows : gather_each)(w, in, x * w->stride_w - w->pad_left, y * w->stride_h - w->pad_top,
-                                               bytes);
+            gather(w, in, x * w->stride_w - w->pad_left, y * w->stride_h - w->pad_top, bytes);
             take(l, bytes);
         }
     }

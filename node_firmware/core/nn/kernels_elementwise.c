@@ -79,38 +79,18 @@ void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int
     over(MAXIMUM, p, a, b, out);
 }
 
-static int32_t requantize(const requantize_t *p, int32_t value, int32_t low, int32_t high)
-{
-    const int32_t scaled = scale(value - p->in_zero, p->scale.multiplier, p->scale.shift);
-    return clamp(scaled, low - p->out_zero, high - p->out_zero) + p->out_zero;
-}
-
-void kernel_int8_to_int8(const requantize_t *p, const int8_t *in, int8_t *out)
+void kernel_requantize(const requantize_t *p, const uint8_t *in, uint8_t *out, uint8_t in_flip, uint8_t out_flip)
 {
     for (uint32_t i = 0; i < p->count; i++) {
-        out[i] = (int8_t)requantize(p, in[i], INT8_MIN, INT8_MAX);
+        const int32_t x = (int8_t)(in[i] ^ in_flip) + in_flip - p->in_zero;
+        out[i] = out_flip ^ (uint8_t)requantize_int8(x, p->scale.multiplier, p->scale.shift, p->out_zero - out_flip);
     }
 }
 
 void kernel_relu(const relu_t *p, const int8_t *in, int8_t *out)
 {
-    for (uint32_t i = 0; i < p->to.count; i++) {
-        out[i] = (int8_t)requantize(&p->to, in[i], p->low, p->high);
-    }
-}
-
-void kernel_int8_to_uint8(const requantize_t *p, const int8_t *in, uint8_t *out)
-{
-    for (uint32_t i = 0; i < p->count; i++) {
-        out[i] = (uint8_t)requantize(p, in[i], 0, UINT8_MAX);
-    }
-}
-
-void kernel_uint8_to_int8(const requantize_t *p, const uint8_t *in, int8_t *out)
-{
-    for (uint32_t i = 0; i < p->count; i++) {
-        out[i] = (int8_t)requantize(p, in[i], INT8_MIN, INT8_MAX);
-    }
+    kernel_requantize(&p->to, (const uint8_t *)in, (uint8_t *)out, 0, 0);
+    clamp_all(out, p->to.count, p->low, p->high);
 }
 
 void kernel_float_to_int8(const affine_t *p, const float *in, int8_t *out)
@@ -120,17 +100,10 @@ void kernel_float_to_int8(const affine_t *p, const float *in, int8_t *out)
     }
 }
 
-void kernel_int8_to_float(const affine_t *p, const int8_t *in, float *out)
+void kernel_to_float(const affine_t *p, const uint8_t *in, float *out, uint8_t flip)
 {
     for (uint32_t i = 0; i < p->count; i++) {
-        out[i] = p->scale * (float)(in[i] - p->zero);
-    }
-}
-
-void kernel_uint8_to_float(const affine_t *p, const uint8_t *in, float *out)
-{
-    for (uint32_t i = 0; i < p->count; i++) {
-        out[i] = p->scale * (float)(in[i] - p->zero);
+        out[i] = p->scale * (float)((int8_t)(in[i] ^ flip) + flip - p->zero);
     }
 }
 
@@ -152,7 +125,7 @@ void kernel_slice(const slice_t *p, const uint8_t *in, uint8_t *out)
                     for (int k = 0; k < 4; k++) {
                         from += (int32_t)i[k] * p->stride[k];
                     }
-                    memmove(out, in + from * bytes, run); /* as elsewhere: memcpy() would be linked for this alone */
+                    memmove(out, in + from * bytes, run);
                 }
             }
         }

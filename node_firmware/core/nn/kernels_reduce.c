@@ -20,8 +20,8 @@ void kernel_mean(const mean_t *p, const int8_t *in, int8_t *out)
     for (uint32_t i = 0; i < p->size[0]; i++, in += images) {
         for (uint32_t k = 0; k < p->size[2]; k++) {
             for (uint32_t c = 0; c < p->size[4]; c++) {
-                const int32_t mean = scale(sum_of(p, in + k * rows + c), p->scale.multiplier, p->scale.shift);
-                *out++ = (int8_t)(clamp(mean, INT8_MIN - p->out_zero, INT8_MAX - p->out_zero) + p->out_zero);
+                const int32_t sum = sum_of(p, in + k * rows + c);
+                *out++ = requantize_int8(sum, p->scale.multiplier, p->scale.shift, p->out_zero);
             }
         }
     }

@@ -335,19 +335,18 @@ nn_status_t quantize_prepare(build_t *b)
     return put_unary(b, &in, &out, &p, sizeof p);
 }
 
+static uint8_t flip(uint32_t type)
+{
+    return type == NN_UINT8 ? UINT8_FLIP : 0;
+}
+
 void quantize_run(const run_t *run)
 {
     const conversion_t *p = run->parameters;
-    const void *in = run->operands[0];
-    void *out = run->operands[1];
     if (p->in == NN_FLOAT32) {
-        kernel_float_to_int8(&p->real, in, out);
-    } else if (p->in == NN_UINT8) {
-        kernel_uint8_to_int8(&p->integer, in, out);
-    } else if (p->out == NN_UINT8) {
-        kernel_int8_to_uint8(&p->integer, in, out);
+        kernel_float_to_int8(&p->real, run->operands[0], run->operands[1]);
     } else {
-        kernel_int8_to_int8(&p->integer, in, out);
+        kernel_requantize(&p->integer, run->operands[0], run->operands[1], flip(p->in), flip(p->out));
     }
 }
 
@@ -365,9 +364,5 @@ nn_status_t dequantize_prepare(build_t *b)
 void dequantize_run(const run_t *run)
 {
     const conversion_t *p = run->parameters;
-    if (p->in == NN_UINT8) {
-        kernel_uint8_to_float(&p->real, run->operands[0], run->operands[1]);
-    } else {
-        kernel_int8_to_float(&p->real, run->operands[0], run->operands[1]);
-    }
+    kernel_to_float(&p->real, run->operands[0], run->operands[1], flip(p->in));
 }

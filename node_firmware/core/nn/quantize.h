@@ -42,28 +42,20 @@ static inline int32_t add_wrap(int32_t a, int32_t b)
 }
 
 /* a * b * 2^-31, rounded to nearest, halves up; not both are INT32_MIN, as factors are not negative. */
-static inline int32_t high_mul(int32_t a, int32_t b)
-{
-    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 30)) >> 31);
-}
+int32_t high_mul(int32_t a, int32_t b);
 
 /* x / 2^exponent, rounded to nearest, halves away from zero; exponent 0..31. */
-static inline int32_t shift_right_round(int32_t x, int exponent)
-{
-    const int32_t mask = (int32_t)((UINT32_C(1) << exponent) - 1);
-    const int32_t threshold = (mask >> 1) + (x < 0);
-    return (x >> exponent) + ((x & mask) > threshold);
-}
+int32_t shift_right_round(int32_t x, int exponent);
+/* x times the factor. */
+int32_t scale(int32_t x, int32_t multiplier, int shift);
+/* The same, plus `zero`, saturated to int8. */
+int8_t requantize_int8(int32_t x, int32_t multiplier, int shift, int32_t zero);
+/* Clamps int8 values. */
+void clamp_all(int8_t *values, uint32_t count, int32_t low, int32_t high);
 
 static inline int32_t shift_left_wrap(int32_t x, int exponent)
 {
     return (int32_t)((uint32_t)x << exponent);
-}
-
-static inline int32_t scale(int32_t x, int32_t multiplier, int shift)
-{
-    return shift > 0 ? high_mul(shift_left_wrap(x, shift), multiplier)
-                     : shift_right_round(high_mul(x, multiplier), -shift);
 }
 
 #endif
