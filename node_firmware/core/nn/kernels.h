@@ -60,10 +60,10 @@ typedef struct factors {
 /* Two operands laid over the output; a stride of 0 repeats. */
 typedef struct broadcast {
     uint32_t dims[4];
-    uint32_t stride[2][4];
+    int32_t stride[2][4];
 } broadcast_t;
 
-#define UINT8_FLIP 0x80
+#define UINT8_FLIP   0x80
 #define ADD_HEADROOM 20 /* bits that both operands of ADD and SUB are shifted left before they are scaled */
 
 typedef struct arithmetic {

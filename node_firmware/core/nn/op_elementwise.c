@@ -57,7 +57,7 @@ static nn_status_t load_broadcast(const tensor_t in[2], const tensor_t *out, bro
         NEED(over->dims[i] == aligned_dim(out, i), NN_E_SHAPE);
         for (int k = 0; k < 2; k++) {
             NEED(dims[k] == 1 || dims[k] == over->dims[i], NN_E_SHAPE);
-            over->stride[k][i] = dims[k] == 1 ? 0 : step[k];
+            over->stride[k][i] = dims[k] == 1 ? 0 : (int32_t)step[k];
             step[k] *= dims[k];
         }
     }
