@@ -111,37 +111,3 @@ void clamp_all(int8_t *values, uint32_t count, int32_t low, int32_t high)
         *values = (int8_t)clamp(*values, low, high);
     }
 }
-
-int32_t high_mul(int32_t a, int32_t b)
-{
-    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 30)) >> 31);
-}
-
-int32_t shift_right_round(int32_t x, int exponent)
-{
-    const int32_t mask = (int32_t)((UINT32_C(1) << exponent) - 1);
-    const int32_t threshold = (mask >> 1) + (x < 0);
-    return (x >> exponent) + ((x & mask) > threshold);
-}
-
-int32_t scale(int32_t x, int32_t multiplier, int shift)
-{
-    const int left = shift > 0 ? shift : 0;
-    return shift_right_round(high_mul(shift_left_wrap(x, left), multiplier), left - shift);
-}
-
-int8_t requantize_int8(int32_t x, int32_t multiplier, int shift, int32_t zero)
-{
-    /* clamped first, the sum is in range */
-    return (int8_t)(clamp(scale(x, multiplier, shift), INT8_MIN - zero, INT8_MAX - zero) + zero);
-}
-
-void clamp_all(int8_t *values, uint32_t count, int32_t low, int32_t high)
-{
-    if (low == INT8_MIN && high == INT8_MAX) {
-        return;
-    }
-    for (; count > 0; count--, values++) {
-        *values = (int8_t)clamp(*values, low, high);
-    }
-}
