@@ -24,7 +24,7 @@ from gatewayd.core import cascade as cascades
 from gatewayd.core import image, sealed, tflite
 from gatewayd.core.cascade import Cascade, GatewayModel
 from gatewayd.errors import CascadeError, MissingPackageError, RefusedError
-from gatewayd.minify import minify
+from gatewayd.prepare import prepare
 
 CASCADE, CARD, LICENCE, NODE_IMAGE, SELF_TEST = "cascade.toml", "CARD.md", "LICENSE", "node.img", "selftest.cbor"
 NORMALISATION = "normalisation.bin"  # of the node's front end, whatever its name was in the folder
@@ -77,17 +77,21 @@ def node_model(folder: Folder) -> bytes:
 def node_image(folder: Folder, *, counter: int = 1, audit_s: int | None = None, key: Ed25519PrivateKey | None = None) -> bytes:
     """The MCUboot image that a node installs, signed with `key`; `audit_s` overrides the policy's.
 
-    The model is minified, and computes what it did; its self-test is made from it. Raises CascadeError, MissingPackageError.
+    The model is prepared, and computes what it did; its self-test is made from it. Raises CascadeError, MissingPackageError.
     """
     cascade = folder.cascade
     decision = cascade.node.decision
     if audit_s is not None:
         decision = decision.model_copy(update={"audit_s": audit_s})
     original = node_model(folder)
-    model = minify(original)
+    model = prepare(original)
+    plan = tflite.plan_of(model)
+    assert plan is not None
+    if plan.arena_bytes > cascade.node.arena_bytes:
+        raise CascadeError(f"{cascade.name}: the model needs {plan.arena_bytes} bytes, arena_bytes is {cascade.node.arena_bytes}")
     test = selftest.make(model, cascade.node.arena_bytes)
     if selftest.oracle(original, cascade.node.arena_bytes).run(test.inputs) != test.outputs:
-        raise CascadeError(f"{cascade.name}: the minified model computes something else")
+        raise CascadeError(f"{cascade.name}: the prepared model computes something else")
     tlvs = {
         image.CASCADE: cascade.name.encode(),
         image.ARENA: cascade.node.arena_bytes.to_bytes(4, "little"),

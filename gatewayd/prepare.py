@@ -25,8 +25,8 @@ def prepare(model: bytes) -> bytes:
         order, layout = ordered(graph)
         main = Part(graph.in_order(order), layout)
         known = variables(main.graph)
-        calls = [int(op.options.initSubgraphIndex) for op in graph.operators if op.code == CALL_ONCE]
-        need(len(calls) <= 1, "CALL_ONCE comes twice")
+        calls = [op.option("initSubgraphIndex") for op in graph.operators if op.code == CALL_ONCE]
+        need(len(calls) <= 1 and 0 not in calls, "CALL_ONCE comes twice, or calls the main subgraph")
         resets = [read(parsed, number) for number in calls]
         reset = next((Part(part, Demands(part, known, layout.states).place()) for part in resets), None)
         size = len(encode(main, reset, [*known.values()], [0] * len(parsed.buffers)))

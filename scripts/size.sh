@@ -89,4 +89,5 @@ measure host build/size-host "" ""
 measure Cortex-M4 build/size-m4 arm-none-eabi- "-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16" --preset m4
 linked "engine, linked" m4 m4_size_nn
 linked "engine, linked, without DSP" m4-c99 m4_size_nn
+linked "engine, linked, only dense layers" m4-fc m4_size_nn
 linked "audio front end, linked" m4 m4_size_frontend

@@ -22,6 +22,7 @@ from tflite_builder import Builder, with_metadata
 
 from gatewayd import bundle
 from gatewayd.core import image, microfrontend, tflite
+from gatewayd.minify import minify
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (7, 8))
 CASCADE, COUNTER, ARENA_BYTES, CAPACITY, RING_BYTES = "vibration", 5, 65_536, 16_384, 32_768
@@ -166,9 +167,14 @@ def _unfit() -> Iterator[Hostile]:
         "larger than its slot", signed(payload=image.parse(good()).payload.ljust(CAPACITY, b"\0")), frozenset({"capacity"}), node_only=True
     )
     yield Hostile("another cascade's", signed(CASCADE=b"elsewhere"), frozenset({"cascade"}), node_only=True)
-    yield Hostile("too large an arena", signed(ARENA=struct.pack("<I", ARENA_BYTES + 1)), frozenset({"arena"}), node_only=True)
-    yield Hostile("largest arena", signed(ARENA=b"\xff" * 4), frozenset({"arena"}), node_only=True)
-    yield Hostile("an arena in which the model does not fit", signed(ARENA=struct.pack("<I", 256)), frozenset({"arena"}), node_only=True)
+    without_plan = minify(image.parse(good()).payload)
+    for name, arena_bytes in (
+        ("too large an arena", ARENA_BYTES + 1),
+        ("largest arena", 2**32 - 1),
+        ("an arena too small for the model", 256),
+    ):
+        data = signed(payload=without_plan, ARENA=struct.pack("<I", arena_bytes))
+        yield Hostile(name, data, frozenset({"arena"}), node_only=True)
     model = _with_operator(_NO_SUCH_OPERATOR)
     yield Hostile(
         "an operator that no node has", signed(payload=model, OPERATORS=tflite.operators(model)), frozenset({"operators"}), node_only=True
@@ -242,8 +248,8 @@ def _beyond_limits() -> Iterator[Hostile]:
 
 
 def _lying_plans() -> Iterator[Hostile]:
-    model = planned(image.parse(good()).payload)
-    at, size_bytes = model.index(b"nnp1"), len(Model(model).plan)
+    model = image.parse(good()).payload
+    at, size_bytes = tflite.buffer_offsets(model)[-1], len(Model(model).plan)
     for name, offset, value, reason in (
         ("longer than it is", 4, size_bytes + 1, "plan"),
         ("shorter than it is", 4, size_bytes - 4, "plan"),
@@ -309,13 +315,6 @@ def _with_operator(number: int) -> bytes:
     builder = flatbuffers.Builder(4096)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
-
-
-def planned(model: bytes) -> bytes:
-    """`model` with the plan that the engine makes of it. A plan knows where in the file constants are, so its place is kept first."""
-    room = b"?" * len(Model(model).plan)
-    model = with_metadata(model, ("nn_plan", room))
-    return model.replace(room, Model(model).plan)
 
 
 def _sum(inputs: int, shape: Sequence[int] = (1, 32)) -> bytes:

@@ -72,11 +72,11 @@ def compile_c(output: Path, sources: Sequence[Path], *options: str, compiler: st
 
 
 @functools.cache
-def library(*, dsp: bool = False) -> c.CDLL:
+def library(*, dsp: bool = False, small: bool = False) -> c.CDLL:
     """The engine as a shared library, built once a process; `dsp`: the kernels for DSP instructions, which C stands in for."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "libnn.so"
-        compile_c(path, SOURCES, f"-DNN_DSP={int(dsp)}", "-O2", "-shared", "-fPIC")
+        compile_c(path, SOURCES, f"-DNN_DSP={int(dsp)}", *["-DNN_SMALL"] * small, "-O2", "-shared", "-fPIC")
         lib = c.CDLL(str(path))
     lib.nn_status_name.restype = c.c_char_p
     lib.nn_operators.restype = c.c_size_t
@@ -104,9 +104,16 @@ class Model:
     """One open model with an arena of its own."""
 
     def __init__(
-        self, model: bytes, arena_bytes: int = 1 << 20, *, model_offset: int = 0, arena_offset: int = 0, dsp: bool = False
+        self,
+        model: bytes,
+        arena_bytes: int = 1 << 20,
+        *,
+        model_offset: int = 0,
+        arena_offset: int = 0,
+        dsp: bool = False,
+        small: bool = False,
     ) -> None:
-        self._lib = library(dsp=dsp)
+        self._lib = library(dsp=dsp, small=small)
         self._model = aligned(model, model_offset)
         self._arena = aligned(arena_bytes, arena_offset)
         self._nn = _Nn()

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 TYPICAL = 40  # an int8 value's distance from its zero point
 MOST = 600  # elements of a value
 SCALES = 1e-3, 8.0  # of values
-TFLM_PIECES = 10  # that it takes in a concatenation
-WHOLE_GRAPHS = (nn_graphs.variables, nn_graphs.unset_variables, nn_graphs.network)  # more than an operator
+TFLM_PIECES, TFLM_RANK = 10, 4  # more of a concatenation, and larger ranks of a slice, it refuses
+TFLM_SOFTMAX = 500  # of more values it may abort
+WHOLE_GRAPHS = (nn_graphs.variables, nn_graphs.unset_variables, nn_graphs.network, nn_graphs.stream)  # with variables, or already many
 OPERATORS = [draw for draw in nn_graphs.GRAPHS if draw not in WHOLE_GRAPHS]
 
 
@@ -81,12 +82,13 @@ class Network(Draw):
             if kind in {schema.TensorType.UINT8, schema.TensorType.FLOAT32}:
                 x = self.put("QUANTIZE", [y], self.dims(y), self.quantization())
             if kind not in {schema.TensorType.INT16, schema.TensorType.INT32, schema.TensorType.BOOL}:
-                self.made.append(self.reshaped(x, self.dims(x) or [1]))
+                plain = 0 < len(self.dims(x)) <= TFLM_RANK
+                self.made.append(x if plain else self.reshaped(x, [int(np.prod(self.dims(x)))]))
         return b""
 
     def done(self) -> bytes:
         """The file: some results are outputs, others nobody reads."""
-        results = self.made[len(self.inputs) :]
+        results = [x for x in self.made if x not in self.inputs]
         outputs = [results[-1], *(y for y in results[:-1] if self.number(0, 7) == 0)]
         if self.initialised:
             self.b.subgraph()
@@ -221,7 +223,7 @@ def skip(d: Network) -> None:
 def activation(d: Network) -> None:
     x = d.value()
     kinds = {"LOGISTIC": Quantization(1 / 256, -128), "TANH": Quantization(1 / 128, 0), "SOFTMAX": Quantization(1 / 256, -128)}
-    name = d.pick([*kinds])
+    name = d.pick([*kinds] if d.dims(x)[-1] <= TFLM_SOFTMAX else ["LOGISTIC", "TANH"])
     options: dict[str, Any] = {"beta": 1.0} if name == "SOFTMAX" else {}
     d.finish(d.put(name, [x], d.dims(x), kinds[name], **options))
 
@@ -292,9 +294,10 @@ LAYERS: list[Callable[[Network], None]] = [
 
 
 def layers(seed: int) -> bytes:
-    """A network of up to two dozen layers."""
+    """A network of some two dozen layers at most."""
     d = Network(seed)
-    for _ in range(d.number(3, 24)):
+    convolution(d)
+    for _ in range(d.number(2, 24)):
         d.pick(LAYERS)(d)
         if np.prod(d.dims(d.made[-1])) > MOST:
             d.made.append(d.sized(d.made[-1], MOST))

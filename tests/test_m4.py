@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import m4
 import nn_graphs
+import nn_networks
 import numpy as np
 import pytest
 from m4 import Job, Kind
@@ -17,6 +18,7 @@ from test_nn import PUBLIC, WAKE_WORDS, speech_features
 from test_vibration_frontend import front_end, machine_like
 
 from gatewayd.core.microfrontend import encode
+from gatewayd.prepare import prepare
 
 if TYPE_CHECKING:
     import ctypes
@@ -70,6 +72,17 @@ def test_random_graphs_of_one_operator(preset: str) -> None:
     compare(models, preset)
 
 
+def test_random_networks(preset: str) -> None:
+    models = {}
+    for seed in range(200):
+        data = nn_networks.layers(seed)
+        steps = [*some_inputs(data, np.random.default_rng(seed), 3)]
+        models[f"layers {seed}"] = data, steps
+        if seed < 50:
+            models[f"layers {seed}, prepared"] = prepare(data), steps
+    compare(models, preset)
+
+
 def test_the_wake_word_models_on_speech(preset: str, speech_features: Array) -> None:
     models = {}
     for path in WAKE_WORDS:
@@ -86,6 +99,20 @@ def test_other_models(preset: str, path: Path) -> None:
         pytest.skip(f"{path.name} of MLPerf Tiny is not here; TFLITE_MODELS names its folder")
     data = path.read_bytes()
     compare({path.stem: (data, [*some_inputs(data, np.random.default_rng(3), 3)])}, preset)
+
+
+def test_a_build_of_one_operator_runs_that_and_refuses_the_others() -> None:
+    try:
+        m4.program("m4-fc")
+    except m4.Missing as missing:
+        pytest.skip(str(missing))
+    models = {}
+    for seed in range(20):
+        data = nn_graphs.fully_connected(nn_graphs.Draw(seed))
+        models[f"{seed}"] = data, [*some_inputs(data, np.random.default_rng(seed), 3)]
+    compare(models, "m4-fc")
+    others = [Job(Kind.TRACE, draw(nn_graphs.Draw(1))) for draw in nn_graphs.GRAPHS if draw is not nn_graphs.fully_connected]
+    assert {outcome.status for outcome in m4.run(others, "m4-fc")} == {-3}
 
 
 def test_an_arena_that_is_too_small_is_refused_there_as_well(preset: str) -> None:

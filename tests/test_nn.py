@@ -6,12 +6,14 @@ import ctypes
 import importlib.util
 import math
 import os
+import re
 import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nn_campaign
 import nn_graphs
 import numpy as np
 import pytest
@@ -95,6 +97,15 @@ def test_every_layer_of_the_public_models(name: str, *, dsp: bool) -> None:
         compare(oracle, model, inputs)
 
 
+@pytest.mark.parametrize("draw", [nn_graphs.conv, nn_graphs.fully_connected], ids=lambda function: function.__name__)
+def test_the_small_kernels(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
+    for seed in range(30):
+        data = draw(nn_graphs.Draw(seed))
+        oracle, model = Oracle(data), Model(data, small=True)
+        for inputs in some_inputs(data, np.random.default_rng(seed), 3):
+            assert compare(oracle, model, inputs)
+
+
 def test_the_bitmap_of_operators() -> None:
     bitmap = ctypes.create_string_buffer(b"\xff" * 32, 32)
     used = library().nn_operators(bitmap, ctypes.c_size_t(32))
@@ -141,7 +152,7 @@ def test_factors_are_what_double_precision_gives() -> None:
     rng = np.random.default_rng(7)
     for a, b, c in np.exp2(rng.uniform(-12, 4, (20_000, 3))).astype(np.float32):
         check_factor(float(a), float(b), float(c))
-    for c in (3.0, 5.0, 7.0, 2.0**-140, float(np.float32(2**-126)), 3.4e38):
+    for c in (3.0, 5.0, 7.0, float(np.float32(2**-126)), 3.4e38):
         check_factor(1, 1, float(np.float32(c)))
 
 
@@ -380,18 +391,33 @@ def test_an_initialising_subgraph_cannot_call_itself() -> None:
     assert error.value.code == E_SHAPE
 
 
+def unassigned() -> bytes:
+    """Two variables that only nn_reset() writes; TFLM does not take it."""
+    b = Builder()
+    x, handles, states = b.tensor([1, 4], np.int8, 0.5), [b.tensor([], None) for _ in range(2)], []
+    for i, handle in enumerate(handles):
+        states.append(b.tensor([1, 8], np.int8, 0.5, i))
+        b.op("VAR_HANDLE", [], [handle], container="", sharedName=f"state{i}")
+        b.op("READ_VARIABLE", [handle], [states[i]])
+    return b.finish([x], states)
+
+
 @both_kernels
 def test_no_byte_of_a_file_is_trusted(tmp_path: Path, *, dsp: bool) -> None:
-    """Truncations at every length and random changes, under the address and undefined-behaviour sanitizers."""
+    """Truncations at every length, random changes and lies in plans, under the address and undefined-behaviour sanitizers."""
     driver = tmp_path / "mutate"
     tests = FIRMWARE / "tests"
     sanitize = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNN_MAX_WORK=200000", f"-DNN_DSP={int(dsp)}")
-    compile_c(driver, [tests / "fuzz_nn.c", tests / "mutate.c", *SOURCES], *sanitize)
-    files = []
-    for draw in nn_graphs.GRAPHS:
-        for seed in range(3):
-            files.append(tmp_path / f"{draw.__name__}{seed}.tflite")
-            files[-1].write_bytes(draw(nn_graphs.Draw(seed)))
-    for changes, models in ((1000, files), (300, WAKE_WORDS)):
-        done = subprocess.run([driver, "1", str(changes), *models], capture_output=True, text=True, check=False)
+    between = [f"-Wl,--wrap={name}" for name in ("fb_vector", "plan_places", "build_scratch", "plan_check_write")]
+    compile_c(driver, [tests / "fuzz_nn.c", tests / "mutate.c", *SOURCES], *sanitize, *between)
+    nn_campaign.write(tmp_path / "seeds")
+    (tmp_path / "seeds" / "unassigned.tflite").write_bytes(nn_campaign.with_room(unassigned()))
+    plain = [path for path in tmp_path.glob("seeds/*-plain.tflite") if not path.name.startswith("layers")]
+    others = sorted({*tmp_path.glob("seeds/*")} - {*plain})
+    accepted = refused = 0
+    for step, changes, models in ((1, 1000, plain), (50, 500, others), (1, 300, WAKE_WORDS)):
+        done = subprocess.run([driver, str(step), str(changes), *models], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
+        plans = [int(number) for number in re.findall(r"plans accepted: (\d+), refused: (\d+)", done.stderr)[0]]
+        accepted, refused = accepted + plans[0], refused + plans[1]
+    assert min(accepted, refused) > 10_000, "the lies are too bold, or too timid"

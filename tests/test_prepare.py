@@ -144,10 +144,10 @@ class Needed:
         return needed
 
 
-def check_poisoned(data: bytes) -> int:
+def check_poisoned(data: bytes, *, dsp: bool) -> int:
     """How many bytes were spoilt, all without consequence."""
     prepared, rng, spoilt = prepare(data), np.random.default_rng(2), 0
-    plain, model = Model(data), Model(prepared)
+    plain, model = Model(data), Model(prepared, dsp=dsp)
     needed = Needed(prepared, model)
 
     def spoil(op: int) -> None:
@@ -162,13 +162,14 @@ def check_poisoned(data: bytes) -> int:
 
 @graphs
 def test_whatever_else_is_in_memory_does_not_matter_to_small_graphs(draw: Callable[[nn_graphs.Draw], bytes]) -> None:
-    for data in draws(draw, 15):
-        check_poisoned(data)
+    for seed, data in enumerate(draws(draw, 20)):
+        check_poisoned(data, dsp=seed % 2 == 1)
 
 
+@pytest.mark.parametrize("dsp", [False, True])
 @files
-def test_whatever_else_is_in_memory_does_not_matter(path: Path) -> None:
-    assert check_poisoned(path.read_bytes()) > 100
+def test_whatever_else_is_in_memory_does_not_matter(path: Path, dsp: bool) -> None:
+    assert check_poisoned(path.read_bytes(), dsp=dsp) > 100
 
 
 # ---- another plan than the right one
@@ -217,6 +218,40 @@ def test_a_changed_plan_of_a_real_model_is_refused_or_as_good(name: str) -> None
     assert refused > 20 * harmless
 
 
+def moved(blocks: list[memory.Block], places: list[int], size: int, rng: np.random.Generator) -> list[int]:
+    """Other places for some blocks: anywhere, or near those of others."""
+    free = [i for i, block in enumerate(blocks) if block.size and block.place is None]
+    places = list(places)
+    for i in rng.choice(free, rng.integers(1, 4)) if free else []:
+        near = places[rng.choice(free)] + rng.integers(-2, 3) * rng.choice([1, 4, blocks[i].size])
+        place = int(rng.choice([near, rng.integers(0, size)])) // blocks[i].alignment * blocks[i].alignment
+        if 0 <= place <= size - blocks[i].size:
+            places[i] = place
+    return places
+
+
+def test_other_places_are_refused_or_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a plan is consistent: nothing but the rules of places is left to refuse it."""
+    choose, rng = memory.places, np.random.default_rng(4)
+
+    def elsewhere(blocks: list[memory.Block], writes: list[memory.Write]) -> tuple[list[int], int]:
+        places, size = choose(blocks, writes)
+        return moved(blocks, places, size, rng), size
+
+    monkeypatch.setattr(memory, "places", elsewhere)
+    outcomes = {E_PLAN: 0, 0: 0}
+    for data in (data for draw in nn_graphs.GRAPHS for data in draws(draw, 4) for _ in range(10)):
+        try:
+            model = Model(prepare(data))
+        except Status as error:
+            outcomes[error.code] += 1
+            continue
+        outcomes[0] += 1
+        assert model.prepared
+        assert all(same(*traces) for traces in steps(data, Model(data), model))
+    assert min(outcomes.values()) > 200
+
+
 # ---- what it cannot do
 
 
@@ -243,6 +278,8 @@ def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
         (nn_graphs.network, lambda m: m.subgraphs[0].operators.reverse(), "before it is made|wait for each other"),
         (nn_graphs.network, lambda m: m.subgraphs[0].operators.append(m.subgraphs[0].operators[0]), "made twice"),
         (nn_graphs.variables, lambda m: m.subgraphs[0].operators.pop(1), "handle"),
+        (nn_graphs.variables, lambda m: setattr(m.subgraphs[0].operators[0], "builtinOptions", None), "CALL_ONCE"),
+        (nn_graphs.variables, lambda m: m.subgraphs.pop(), "list index"),
     ],
 )
 def test_why_a_model_cannot_be_prepared(draw: Callable[[nn_graphs.Draw], bytes], change: Callable[[Any], None], why: str) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from hostile_images import planned
 from nn_native import Model
 from tflite_builder import Builder, with_metadata
 
 from gatewayd.core.tflite import Plan, needs, plan_of
 from gatewayd.errors import RefusedError
+from gatewayd.prepare import prepare
 
 WHEEL = Path(importlib.util.find_spec("pymicro_wakeword").submodule_search_locations[0]) / "models"
 OKAY_NABU = (WHEEL / "okay_nabu.tflite").read_bytes()
@@ -70,7 +70,7 @@ def test_a_plan_that_is_not_there_is_a_lie_of_the_model():
 
 def test_a_plan_needs_the_memory_that_the_engine_then_uses():
     """To open the small model takes more than to run it; the streaming one is the other way round, and has variables."""
-    small, streaming = (planned(model) for model in (NODE, OKAY_NABU))
+    small, streaming = (prepare(model) for model in (NODE, OKAY_NABU))
     for model in (small, streaming):
         assert plan_of(model).arena_bytes == Model(model).arena_used
     assert plan_of(small).arena_bytes > plan_of(small).data_bytes

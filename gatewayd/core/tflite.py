@@ -38,8 +38,8 @@ class Plan(NamedTuple):
 
     @property
     def arena_bytes(self) -> int:
-        """What a node needs that reads it: to run, or before that to open it, 16 bytes for each variable and tensor of a subgraph."""
-        return max(self.data_bytes, 16 * (self.variables + max(self.main_tensors, self.init_tensors)))
+        """What a node needs that reads it: to run, or before that to open it, 16 bytes for each variable and tensor."""
+        return max(self.data_bytes, 16 * (self.variables + self.main_tensors + self.init_tensors))
 
 
 class Needs(NamedTuple):

@@ -24,7 +24,8 @@ class Variable(NamedTuple):
 
 
 def _name(op: Operator) -> tuple[bytes, bytes]:
-    return bytes(op.options.container or b""), bytes(op.options.sharedName or b"")
+    container, name = (getattr(op.options, field, None) or b"" for field in ("container", "sharedName"))
+    return bytes(container), bytes(name)
 
 
 def variables(main: Subgraph) -> dict[tuple[bytes, bytes], Variable]:
@@ -64,6 +65,7 @@ class Demands:
         self._fixed = bool(states)
         self._made: dict[int, memory.Block] = {}
         self.writes: list[memory.Write] = []
+        self._make(part.inputs, 0)
         scratch = [self._walk(part, time) for time in range(1, len(part.operators) + 1)]
         self._use(part.outputs, len(part.operators) + 1)
         unmade = memory.Block(0, 0, 0)
@@ -74,8 +76,6 @@ class Demands:
 
     def _walk(self, part: Subgraph, time: int) -> memory.Block:
         """Notes what an operator uses, makes and writes; returns its scratch memory."""
-        if time == 1:
-            self._make(part.inputs, 0, ())
         op, record = part.operators[time - 1], part.records[time - 1]
         self._use(op.inputs, time)
         over = tuple(memory.Over(o.input.index, o.distance, o.unit) for o in record.overlaps)
@@ -85,7 +85,7 @@ class Demands:
             self.writes.append(memory.Write(time, self.first_scratch + time - 1, 0, record.scratch))
         return memory.Block(record.scratch or 0, time, time)
 
-    def _make(self, tensors: Sequence[Tensor], time: int, over: tuple[memory.Over, ...], *, written: bool = True) -> None:
+    def _make(self, tensors: Sequence[Tensor], time: int, over: tuple[memory.Over, ...] = (), *, written: bool = True) -> None:
         for tensor in tensors:
             need(tensor.index not in self._made and not tensor.data, f"tensor {tensor.index} is made twice")
             self._made[tensor.index] = memory.Block(tensor.size, time, time, ITEM_BYTES[tensor.type] or 1)

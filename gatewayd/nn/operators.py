@@ -27,6 +27,8 @@ class Kind(NamedTuple):
 
 OPERATORS = (  # in the order of operators.def, which numbers them in a plan
     Kind("FULLY_CONNECTED", 9, conv.fully_connected),
+    Kind("COPY", -1, shape.nothing),  # no operators, but what several of them record
+    Kind("FILL", -2, shape.nothing),
     Kind("ADD", 0, elementwise.add),
     Kind("AVERAGE_POOL_2D", 1, conv.pool),
     Kind("CONCATENATION", 2, shape.concatenation),
@@ -60,8 +62,8 @@ OPERATORS = (  # in the order of operators.def, which numbers them in a plan
     Kind("PADV2", 60, grow.pad),
     Kind("RESIZE_NEAREST_NEIGHBOR", 97, grow.resize),
 )
-COPY, FILL = range(2)  # the first lines are no operators
-KINDS = {kind.code: number for number, kind in enumerate(OPERATORS, 2)}
+KINDS = {kind.code: number for number, kind in enumerate(OPERATORS)}
+COPY, FILL = KINDS[-1], KINDS[-2]
 CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 129, 142, 143, 144
 
 
@@ -85,7 +87,7 @@ def read(model: Any, number: int) -> Subgraph:
 
 def _record(op: Operator, position: int) -> Record:
     need(op.code in KINDS, f"operator {position}: BuiltinOperator {op.code} is none of the node's engine")
-    kind = OPERATORS[KINDS[op.code] - 2]
+    kind = OPERATORS[KINDS[op.code]]
     try:
         return kind.record(op)
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, struct.error) as error:

@@ -38,7 +38,7 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
         return NN_OK;
     }
     t->scale = fb_load_float(fb->data + fb_elements(t->scales));
-    NEED(is_positive(t->scale), NN_E_TYPE);
+    NEED(is_normal(t->scale), NN_E_TYPE);
     const fb_vector_t zero_points = fb_vector(fb, quantization, QUANTIZATION_ZERO_POINT, 8);
     if (fb_count(fb, zero_points) == 0) {
         return NN_OK;
@@ -51,23 +51,13 @@ static nn_status_t load_quantization(fb_t *fb, uint32_t table, tensor_t *t)
     return NN_OK;
 }
 
-static uint32_t table_of(build_t *b, uint32_t index)
-{
-    return fb_table_at(&b->fb, b->tensors, index);
-}
-
-nn_type_t tensor_type(build_t *b, uint32_t index)
-{
-    return (nn_type_t)fb_u8(&b->fb, table_of(b, index), TENSOR_TYPE, NN_FLOAT32);
-}
-
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
 {
     fb_t *const fb = &b->fb;
-    const uint32_t table = table_of(b, index);
+    const uint32_t table = fb_table_at(fb, b->tensors, index);
     memset(t, 0, sizeof *t);
     t->index = (uint16_t)index;
-    t->type = tensor_type(b, index);
+    t->type = (nn_type_t)fb_u8(fb, table, TENSOR_TYPE, NN_FLOAT32);
     NEED(!fb->bad, NN_E_MODEL);
     t->element_bytes = (uint8_t)type_bytes(t->type);
     NEED(t->element_bytes != 0 || t->type == NN_RESOURCE, NN_E_TYPE);
@@ -113,7 +103,7 @@ nn_status_t build_input(build_t *b, uint32_t position, tensor_t *t)
     if (t->data != 0 || b->pass != PASS_MEASURE) {
         return NN_OK;
     }
-    NEED(life->root != LIFE_UNMADE && life->first < b->time, NN_E_MODEL);
+    NEED(life->first != LIFE_UNMADE && life->first < b->time, NN_E_MODEL);
     life->last = b->time;
     b->lives[life->root].last = b->time;
     return NN_OK;
@@ -124,7 +114,7 @@ nn_status_t build_output(build_t *b, uint32_t position, tensor_t *t)
     TRY(load_operand(b, b->outputs, position, t));
     life_t *const life = &b->lives[t->index];
     if (b->pass == PASS_MEASURE) {
-        NEED(t->data == 0 && life->root == LIFE_UNMADE, NN_E_MODEL);
+        NEED(t->data == 0 && life->first == LIFE_UNMADE, NN_E_MODEL);
         life->bytes = t->bytes;
         life->first = life->last = b->time;
         life->root = t->index;
@@ -160,6 +150,15 @@ nn_status_t build_fit(build_t *b)
     return NN_OK;
 }
 
+nn_status_t build_alloc(build_t *b, uint32_t bytes)
+{
+    NEED(bytes <= b->tail, NN_E_ARENA);
+    b->tail -= bytes;
+    TRY(build_fit(b));
+    memset(b->arena + b->tail, 0, bytes);
+    return NN_OK;
+}
+
 nn_status_t build_take(build_t *b, uint32_t bytes)
 {
     b->head += bytes;
@@ -192,7 +191,7 @@ nn_status_t build_end_record(build_t *b)
     }
     const uint32_t words = (b->head - b->record) / 4;
     NEED(words <= UINT16_MAX, NN_E_LIMIT);
-    const op_t op = {.words = (uint16_t)words, .index = (uint16_t)(b->time - 1), .kind = b->kind};
+    const op_t op = {.words = (uint16_t)words, .index = (uint16_t)(b->time - FIRST_TIME), .kind = b->kind};
     TRY(build_set(b, b->record, &op, sizeof op));
     b->record = 0;
     return NN_OK;

@@ -43,13 +43,11 @@ nn_status_t graph_subgraph(build_t *b, uint32_t index)
     return NN_OK;
 }
 
-static bool has_name(const fb_t *fb, fb_vector_t text, const char *name, uint32_t length)
+static bool is_plan(const fb_t *fb, fb_vector_t name)
 {
-    bool same = fb_count(fb, text) == length;
-    for (uint32_t i = 0; same && i < length; i++) {
-        same = fb->data[fb_elements(text) + i] == (uint8_t)name[i];
-    }
-    return same;
+    const uint8_t *const text = fb->data + fb_elements(name), *const plan = (const uint8_t *)PLAN_NAME; /* 7 bytes */
+    return fb_count(fb, name) == sizeof PLAN_NAME - 1 && fb_load32(text) == fb_load32(plan) &&
+           fb_load32(text + 3) == fb_load32(plan + 3);
 }
 
 /* The plan that the file brings, if there is one of this version. */
@@ -59,7 +57,7 @@ static nn_status_t find_plan(build_t *b)
     const fb_vector_t metadata = fb_vector(fb, b->model, MODEL_METADATA, 4);
     for (uint32_t i = 0; i < fb_count(fb, metadata) && i < NN_MAX_METADATA; i++) {
         const uint32_t table = fb_table_at(fb, metadata, i);
-        if (!has_name(fb, fb_vector(fb, table, METADATA_NAME, 1), PLAN_NAME, sizeof PLAN_NAME - 1)) {
+        if (!is_plan(fb, fb_vector(fb, table, METADATA_NAME, 1))) {
             continue;
         }
         const uint32_t buffer = fb_table_at(fb, b->buffers, (uint32_t)fb_i32(fb, table, METADATA_BUFFER, 0));
@@ -86,36 +84,13 @@ size_t nn_planned_bytes(const uint8_t *model, size_t model_size)
     return found ? plan_aligned(b.given->data_bytes) : 0;
 }
 
-/* Zeroed memory for the time of opening, at the arena's end. */
-static nn_status_t alloc_tail(build_t *b, uint32_t bytes)
-{
-    NEED(bytes <= b->tail, NN_E_ARENA);
-    b->tail -= bytes;
-    TRY(build_fit(b));
-    memset(b->arena + b->tail, 0, bytes);
-    return NN_OK;
-}
-
-static uint32_t count_resources(build_t *b)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < b->tensor_count; i++) {
-        count += tensor_type(b, i) == NN_RESOURCE;
-    }
-    return count;
-}
-
 static nn_status_t begin_subgraph(build_t *b, uint32_t index)
 {
     TRY(graph_subgraph(b, index));
-    if (b->main) {
-        TRY(alloc_tail(b, count_resources(b) * (uint32_t)sizeof *b->variables));
-        b->variables = (variable_t *)(void *)(b->arena + b->tail);
-    }
-    TRY(alloc_tail(b, b->tensor_count * (uint32_t)sizeof *b->lives));
+    TRY(build_alloc(b, b->tensor_count * (uint32_t)sizeof *b->lives));
     b->lives = (life_t *)(void *)(b->arena + b->tail);
-    for (uint32_t i = 0; i < b->tensor_count; i++) {
-        b->lives[i].root = LIFE_UNMADE;
+    if (b->main) {
+        b->variables = (variable_t *)(void *)b->lives;
     }
     b->scratch_bytes = 0;
     return NN_OK;
@@ -183,16 +158,16 @@ static nn_status_t walk(build_t *b, pass_t pass)
     const uint32_t count = fb_count(&b->fb, operators);
     NEED(count <= NN_MAX_OPERATORS, NN_E_LIMIT);
     b->pass = pass;
-    begin_operator(b, 0, 0, fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4));
+    begin_operator(b, FIRST_TIME - 1, 0, fb_vector(&b->fb, b->subgraph, SUBGRAPH_INPUTS, 4));
     TRY(walk_edge(b));
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t table = fb_table_at(&b->fb, operators, i);
-        begin_operator(b, i + 1, fb_vector(&b->fb, table, OPERATOR_INPUTS, 4),
+        begin_operator(b, FIRST_TIME + i, fb_vector(&b->fb, table, OPERATOR_INPUTS, 4),
                        fb_vector(&b->fb, table, OPERATOR_OUTPUTS, 4));
         TRY(walk_operator(b, table));
         NEED(!b->fb.bad, NN_E_MODEL);
     }
-    begin_operator(b, count + 1, fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4), 0);
+    begin_operator(b, FIRST_TIME + count, fb_vector(&b->fb, b->subgraph, SUBGRAPH_OUTPUTS, 4), 0);
     TRY(walk_edge(b));
     NEED(!b->fb.bad, NN_E_MODEL);
     return NN_OK;
@@ -228,9 +203,7 @@ nn_status_t graph_prepare(build_t *b, uint32_t index)
         TRY(build_take(b, (uint32_t)sizeof(plan_t) + tensors * (uint32_t)sizeof(place_t)));
     }
     TRY(place_subgraph(b));
-    TRY(walk(b, PASS_RECORD));
-    b->tail += b->tensor_count * (uint32_t)sizeof *b->lives;
-    return NN_OK;
+    return walk(b, PASS_RECORD);
 }
 
 static nn_status_t put_end(build_t *b)

@@ -38,15 +38,16 @@ enum { SUBGRAPH_MAIN, SUBGRAPH_INIT };
 
 /* ---- preparing ---- */
 
-/* Times are operator positions + 1; 0 is before the first, so that graph inputs meet each other. */
+/* Times are operator positions + FIRST_TIME; the one before is that of graph inputs, which meet each other. */
+#define FIRST_TIME  2
+#define LIFE_UNMADE 0 /* by no operator yet */
 typedef struct life {
     uint32_t bytes;  /* 0: no operator makes it, or a RESOURCE */
     uint32_t offset; /* into its root; of a RESOURCE: which variable */
     uint16_t first, last;
-    uint16_t root; /* the tensor in whose memory it lies, usually itself; LIFE_UNMADE: no operator has made it */
+    uint16_t root; /* the tensor in whose memory it lies, usually itself */
     uint16_t next; /* for the planner: the tensor with the next higher place */
 } life_t;
-#define LIFE_UNMADE UINT16_MAX
 
 typedef struct variable {
     uint32_t options; /* model offset of the VarHandleOptions that name it */
@@ -62,7 +63,7 @@ typedef struct tensor {
     int32_t dims[NN_MAX_RANK];
     uint32_t elements, bytes;
     uint32_t data; /* offset into the model, 0: not a constant */
-    float scale;   /* finite and > 0, or 0: not quantised; of channel 0 */
+    float scale;   /* above 0, or 0: not quantised; of channel 0 */
     int32_t zero_point;
     fb_vector_t scales;
     uint32_t scale_count;
@@ -115,7 +116,7 @@ typedef struct build {
     /* Where there are variables: what gives them places, and what nn_reset() does about them. */
     nn_status_t (*place_variables)(struct build *b);
     nn_status_t (*reset)(struct build *b);
-    variable_t *variables;
+    variable_t *variables; /* of which the first is before this place, and so on */
     uint32_t variable_count;
     uint32_t init_index;       /* the subgraph that sets the variables, 0: none */
     uint16_t tensor_counts[2]; /* of both subgraphs, by SUBGRAPH_... */
@@ -171,13 +172,16 @@ static inline int32_t constant_at(const build_t *b, const tensor_t *tensor, uint
 {
     return (int32_t)fb_load32(b->fb.data + tensor->data + 4 * element);
 }
-/* Checks the tensor's table and everything that it leads to. */
 nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *tensor);
-nn_type_t tensor_type(build_t *b, uint32_t index);
+/* Checks the tensor's table and everything that it leads to. */
 bool same_shape(const tensor_t *a, const tensor_t *b);
+static inline bool is_quantized(const tensor_t *t)
+{
+    return t->scale_count != 0;
+}
 static inline bool is_quantized_int8(const tensor_t *t)
 {
-    return t->type == NN_INT8 && t->scale > 0;
+    return t->type == NN_INT8 && is_quantized(t);
 }
 
 nn_status_t graph_open(nn_t *nn);
@@ -187,6 +191,8 @@ nn_status_t graph_subgraph(build_t *b, uint32_t index);
 nn_status_t graph_prepare(build_t *b, uint32_t index);
 /* Finds room in the arena, or in the given plan, after `head` or `tail` has moved. */
 nn_status_t build_fit(build_t *b);
+/* Zeroed memory for the time of opening, where the arena's `tail` then is. */
+nn_status_t build_alloc(build_t *b, uint32_t bytes);
 
 /* Gives every activation of the subgraph its place, behind the variables' states. Returns the end of them, or
  * PLAN_FAILED: more than any arena. */

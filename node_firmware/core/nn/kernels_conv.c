@@ -1,5 +1,6 @@
 /* Convolution and fully connected: where the time goes. The patches of a block of pixels are expanded into scratch
  * once, then every filter passes over them. */
+#ifndef NN_SMALL
 #include "filters.h"
 
 typedef struct layer {
@@ -165,3 +166,4 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
     }
     clamp_all(out, w->batches * pixels * w->out_c, w->low, w->high);
 }
+#endif

@@ -93,7 +93,7 @@ static float scale_at(const build_t *b, const weighted_t *p, uint32_t i)
 static nn_status_t factor_at(build_t *b, const weighted_t *p, uint32_t i, factor_t *factor)
 {
     const float scale = scale_at(b, p, i);
-    NEED(is_positive(scale), NN_E_TYPE);
+    NEED(is_normal(scale), NN_E_TYPE);
     NEED(factor_from_ratio(p->in.scale, scale, p->out.scale, 0, factor), NN_E_TYPE);
     return NN_OK;
 }
@@ -190,8 +190,9 @@ static factors_t factors_behind(const void *parameters, uint32_t parameter_bytes
 }
 
 /* Loads what an operator with weights has, but the bias. */
-static nn_status_t load_weighted(build_t *b, weighted_t *p)
+static nn_status_t load_weighted(build_t *b, weighted_t *p, bool depthwise)
 {
+    p->depthwise = depthwise;
     TRY(build_in_out(b, &p->in, &p->out));
     TRY(build_input(b, 1, &p->filter));
     NEED(is_quantized_int8(&p->in) && is_quantized_int8(&p->filter) && is_quantized_int8(&p->out), NN_E_TYPE);
@@ -254,9 +255,9 @@ static uint32_t reach(const build_t *b, const window_t *w)
 
 static nn_status_t convolution(build_t *b, const fields_t *fields, bool depthwise)
 {
-    weighted_t p = {.depthwise = depthwise};
+    weighted_t p;
     window_t w;
-    TRY(load_weighted(b, &p));
+    TRY(load_weighted(b, &p, depthwise));
     TRY(image(&p.filter, &w.filter_h, &w.filter_w, &w.filter_c));
     TRY(load_window(b, fields, &p.in, &p.out, &w));
     if (depthwise) {
@@ -305,9 +306,9 @@ void depthwise_run(const run_t *run)
 /* The filter is [units, depth]; the input is cut into rows of `depth`, whatever its shape. */
 nn_status_t fully_connected_prepare(build_t *b)
 {
-    weighted_t p = {.depthwise = false};
+    weighted_t p;
     dense_t d;
-    TRY(load_weighted(b, &p));
+    TRY(load_weighted(b, &p, false));
     NEED(fb_u8(&b->fb, b->options, FULLY_CONNECTED_FORMAT, 0) == 0, NN_E_TYPE);
     NEED(p.filter.rank == 2, NN_E_SHAPE);
     TRY(side(p.filter.dims[0], &d.units));

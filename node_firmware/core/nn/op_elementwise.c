@@ -23,14 +23,10 @@ static int32_t steps_to(const tensor_t *t, float real)
 nn_status_t activation_range(build_t *b, unsigned field, const tensor_t *out, int16_t *low, int16_t *high)
 {
     const uint8_t activation = fb_u8(&b->fb, b->options, field, ACTIVATION_NONE);
-    int32_t below = UINT8_MAX, above = UINT8_MAX;
     NEED(activation <= ACTIVATION_RELU6, NN_E_OPERATOR);
-    if (activation != ACTIVATION_NONE) {
-        below = activation == ACTIVATION_RELU_N1_TO_1 ? steps_to(out, 1) : 0;
-    }
-    if (activation > ACTIVATION_RELU) {
-        above = steps_to(out, activation == ACTIVATION_RELU6 ? 6 : 1);
-    }
+    const int32_t above =
+        activation <= ACTIVATION_RELU ? UINT8_MAX : steps_to(out, activation == ACTIVATION_RELU6 ? 6 : 1);
+    const int32_t below = activation == ACTIVATION_RELU_N1_TO_1 ? above : activation == ACTIVATION_NONE ? UINT8_MAX : 0;
     *low = (int16_t)clamp(out->zero_point - below, INT8_MIN, INT8_MAX);
     *high = (int16_t)clamp(out->zero_point + above, INT8_MIN, INT8_MAX);
     return NN_OK;
@@ -98,7 +94,7 @@ static bool factor_from_quotient(float a, float b, int exponent, bool single, fa
         return factor_from_ratio(a, 1, b, exponent, factor);
     }
     const float quotient = a / b;
-    return is_positive(quotient) && factor_from_ratio(quotient, 1, 1, exponent, factor);
+    return is_normal(quotient) && factor_from_ratio(quotient, 1, 1, exponent, factor);
 }
 
 /* Both operands are brought to twice the larger scale, with ADD_HEADROOM more bits, before they are added. */
@@ -252,7 +248,7 @@ nn_status_t softmax_prepare(build_t *b)
     p.rows = in.elements / p.depth;
     NEED(p.depth < 4096, NN_E_LIMIT); /* the sum of exp() fits Q12 */
     const float beta = fb_f32(&b->fb, b->options, SOFTMAX_BETA, 0);
-    NEED(is_positive(beta), NN_E_TYPE);
+    NEED(is_normal(beta), NN_E_TYPE);
     TRY(fixed_point(beta, in.scale, 26, true, &p.scale));
     if (p.scale.multiplier != 0) {
         p.diff_min = -(int32_t)((INT64_C(31) << 26) >> p.scale.shift);
@@ -322,7 +318,7 @@ nn_status_t quantize_prepare(build_t *b)
     tensor_t in, out;
     conversion_t p;
     TRY(load_conversion(b, &in, &out, &p));
-    NEED(out.scale > 0, NN_E_TYPE);
+    NEED(is_quantized(&out), NN_E_TYPE);
     if (in.type == NN_FLOAT32) {
         NEED(out.type == NN_INT8, NN_E_TYPE);
         p.real = (affine_t){.count = in.elements, .scale = out.scale, .zero = out.zero_point};
@@ -330,7 +326,7 @@ nn_status_t quantize_prepare(build_t *b)
         NEED((in.type == NN_INT8 && (out.type == NN_INT8 || out.type == NN_UINT8)) ||
                  (in.type == NN_UINT8 && out.type == NN_INT8),
              NN_E_TYPE);
-        NEED(in.scale > 0, NN_E_TYPE);
+        NEED(is_quantized(&in), NN_E_TYPE);
         p.integer.count = in.elements;
         p.integer.in_zero = (int16_t)in.zero_point;
         p.integer.out_zero = (int16_t)out.zero_point;
@@ -360,7 +356,7 @@ nn_status_t dequantize_prepare(build_t *b)
     conversion_t p;
     TRY(load_conversion(b, &in, &out, &p));
     NEED(in.type == NN_INT8 || in.type == NN_UINT8, NN_E_TYPE);
-    NEED(in.scale > 0 && out.type == NN_FLOAT32, NN_E_TYPE);
+    NEED(is_quantized(&in) && out.type == NN_FLOAT32, NN_E_TYPE);
     p.real = (affine_t){.count = in.elements, .scale = in.scale, .zero = in.zero_point};
     return put_unary(b, &in, &out, &p, sizeof p);
 }

@@ -4,6 +4,11 @@
 #include "graph.h"
 #include "schema.h"
 
+static variable_t *variable_at(const build_t *b, uint32_t index)
+{
+    return b->variables - 1 - index;
+}
+
 /* Where the plan says that the handle is, or, without one, behind the other variables. */
 static nn_status_t place_variable(build_t *b, variable_t *variable, uint32_t handle)
 {
@@ -20,9 +25,9 @@ static nn_status_t place_variables(build_t *b)
 {
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         const life_t *life = &b->lives[i];
-        const bool handle = life->root != LIFE_UNMADE && life->bytes == 0;
-        if (handle && b->variables[life->offset].place == PLACE_NONE) {
-            TRY(place_variable(b, &b->variables[life->offset], i));
+        const bool handle = life->first != LIFE_UNMADE && life->bytes == 0;
+        if (handle && variable_at(b, life->offset)->place == PLACE_NONE) {
+            TRY(place_variable(b, variable_at(b, life->offset), i));
         }
     }
     b->time = UINT16_MAX; /* no tensor is needed then: whether variables meet each other */
@@ -36,9 +41,9 @@ static nn_status_t place_variables(build_t *b)
 static nn_status_t reset(build_t *b)
 {
     for (uint32_t i = 0; i < b->variable_count; i++) {
-        const variable_t *variable = &b->variables[i];
+        const variable_t *variable = variable_at(b, i);
         const fill_t fill = {.to = variable->place, .bytes = variable->bytes, .value = variable->fill};
-        b->time = 1;
+        b->time = FIRST_TIME;
         b->kind = OP_FILL;
         TRY(build_put(b, &fill, sizeof fill));
         TRY(build_end_record(b));
@@ -72,19 +77,20 @@ static bool same_text(build_t *b, uint32_t options, uint32_t other, unsigned fie
            memcmp(b->fb.data + fb_elements(text), b->fb.data + fb_elements(other_text), count) == 0;
 }
 
-/* The number of the variable of that name, which the main subgraph makes where there is none; `variable_count`: there
- * is none. */
-static uint32_t find_variable(build_t *b)
+/* The number of the variable of that name, which the main subgraph makes where there is none. */
+static nn_status_t find_variable(build_t *b, uint32_t *index)
 {
-    uint32_t i = 0;
-    while (i < b->variable_count && (!same_text(b, b->options, b->variables[i].options, VAR_HANDLE_NAME) ||
-                                     !same_text(b, b->options, b->variables[i].options, VAR_HANDLE_CONTAINER))) {
-        i++;
+    for (*index = 0; *index < b->variable_count; ++*index) {
+        const uint32_t options = variable_at(b, *index)->options;
+        if (same_text(b, b->options, options, VAR_HANDLE_NAME) &&
+            same_text(b, b->options, options, VAR_HANDLE_CONTAINER)) {
+            return NN_OK;
+        }
     }
-    if (i == b->variable_count && b->main) { /* as many as RESOURCE tensors at most: their memory is there */
-        b->variables[b->variable_count++] = (variable_t){.options = b->options, .place = PLACE_NONE};
-    }
-    return i;
+    NEED(b->main, NN_E_SHAPE);
+    TRY(build_alloc(b, sizeof(variable_t)));
+    *variable_at(b, b->variable_count++) = (variable_t){.options = b->options, .place = PLACE_NONE};
+    return NN_OK;
 }
 
 nn_status_t var_handle_prepare(build_t *b)
@@ -94,9 +100,9 @@ nn_status_t var_handle_prepare(build_t *b)
     NEED(out.type == NN_RESOURCE, NN_E_TYPE);
     NEED(fb_count(&b->fb, fb_vector(&b->fb, b->options, VAR_HANDLE_NAME, 1)) <= NN_MAX_NAME, NN_E_LIMIT);
     NEED(fb_count(&b->fb, fb_vector(&b->fb, b->options, VAR_HANDLE_CONTAINER, 1)) <= NN_MAX_NAME, NN_E_LIMIT);
-    const uint32_t index = find_variable(b);
-    NEED(index < b->variable_count, NN_E_SHAPE);
-    variable_t *variable = &b->variables[index];
+    uint32_t index;
+    TRY(find_variable(b, &index));
+    variable_t *variable = variable_at(b, index);
     b->lives[out.index].offset = index;
     b->place_variables = place_variables;
     b->reset = reset;
@@ -115,7 +121,7 @@ static nn_status_t bind(build_t *b, const tensor_t *value, tensor_t *handle, var
 {
     TRY(build_input(b, 0, handle));
     NEED(handle->type == NN_RESOURCE && handle->data == 0 && value->bytes != 0, NN_E_TYPE);
-    *variable = &b->variables[b->lives[handle->index].offset];
+    *variable = variable_at(b, b->lives[handle->index].offset);
     if ((*variable)->bytes == 0) {
         NEED(b->main, NN_E_SHAPE); /* its place has been given */
         (*variable)->bytes = value->bytes;

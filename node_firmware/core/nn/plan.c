@@ -113,7 +113,7 @@ nn_status_t plan_check_write(const build_t *b, place_t place, uint32_t bytes, ui
              NN_E_PLAN);
     }
     for (uint32_t i = 0; i < b->variable_count; i++) {
-        const variable_t *variable = &b->variables[i];
+        const variable_t *variable = b->variables - 1 - i;
         NEED(variable == owner || disjoint(place, bytes, variable->place, variable->bytes), NN_E_PLAN);
     }
     return NN_OK;

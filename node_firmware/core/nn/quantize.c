@@ -6,16 +6,8 @@ static uint32_t mantissa_of(float x, int *exponent)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    uint32_t mantissa = bits & ((1U << 23) - 1);
-    *exponent = (int)(bits >> 23 & 0xff) - 150;
-    if (*exponent != -150) {
-        return mantissa | 1U << 23;
-    }
-    *exponent = -149;
-    for (; mantissa != 0 && mantissa < 1U << 23; mantissa <<= 1) { /* subnormal */
-        (*exponent)--;
-    }
-    return mantissa;
+    *exponent = (int)(bits >> 23) - 150;
+    return (bits & ((1U << 23) - 1)) | 1U << 23;
 }
 
 /* One digit of a long division, of `bits` <= 8. */

@@ -14,15 +14,15 @@ typedef struct factor {
     int8_t unused[3];
 } factor_t;
 
-/* Above 0 and finite. */
-static inline bool is_positive(float x)
+/* Above 0, and neither subnormal nor infinite. */
+static inline bool is_normal(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    return bits - 1 < UINT32_C(0x7f7fffff);
+    return bits - UINT32_C(0x800000) < UINT32_C(0x7f000000);
 }
 
-/* The factor of a * b / c * 2^exponent, of positive finite floats: what double precision and rounding to 31 bits give.
+/* The factor of a * b / c * 2^exponent, of normal floats above 0: what double precision and rounding to 31 bits give.
  * Returns its shift, which may be any. */
 int ratio_factor(float a, float b, float c, int exponent, int32_t *multiplier);
 /* The same; false where it is too large. Below 2^-31 it becomes 0. */
