@@ -5,8 +5,6 @@
 #include "dsp.h"
 #include "kernels.h"
 
-typedef enum operation { ADD, SUB, MUL, MINIMUM, MAXIMUM } operation_t;
-
 /* scale() of an |x| < 2^30. */
 static int32_t scale_small(int32_t x, const factor_t *factor)
 {
@@ -57,7 +55,7 @@ static int32_t offset(const uint32_t index[4], const int32_t stride[4])
     return elements;
 }
 
-static void over(operation_t operation, const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+void kernel_arithmetic(operation_t operation, const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
     const uint32_t *dims = p->over.dims, rows[4] = {dims[0], dims[1], dims[2], 1};
     const int32_t *sa = p->over.stride[0], *sb = p->over.stride[1];
@@ -69,31 +67,6 @@ static void over(operation_t operation, const arithmetic_t *p, const int8_t *a, 
             *out++ = (int8_t)(clamp(result, p->low - p->out_zero, p->high - p->out_zero) + p->out_zero);
         }
     } while (advance(index, rows));
-}
-
-void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(ADD, p, a, b, out);
-}
-
-void kernel_sub(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(SUB, p, a, b, out);
-}
-
-void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(MUL, p, a, b, out);
-}
-
-void kernel_minimum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(MINIMUM, p, a, b, out);
-}
-
-void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(MAXIMUM, p, a, b, out);
 }
 
 void kernel_requantize(const requantize_t *p, const uint8_t *in, uint8_t *out, uint8_t in_flip, uint8_t out_flip)
