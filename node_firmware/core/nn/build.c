@@ -78,7 +78,12 @@ nn_status_t tensor_load(build_t *b, uint32_t index, tensor_t *t)
 
 bool same_shape(const tensor_t *a, const tensor_t *b)
 {
-    return a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
+    for (uint32_t i = 0; i < a->rank; i++) {
+        if (a->dims[i] != b->dims[i]) {
+            return false;
+        }
+    }
+    return a->rank == b->rank;
 }
 
 /* ---- lifetimes ---- */

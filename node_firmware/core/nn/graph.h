@@ -227,9 +227,9 @@ static inline void *run_place(const nn_t *nn, place_t place)
 
 typedef struct operator
 {
-    uint8_t code; /* BuiltinOperator */
-    uint8_t inputs_min, inputs_max, outputs_min, outputs_max;
-    uint8_t operands;                    /* of its record */
+    uint32_t code : 8; /* BuiltinOperator */
+    uint32_t inputs_min : 4, inputs_max : 8, outputs_min : 1, outputs_max : 8;
+    uint32_t operands : 3;               /* of its record */
     nn_status_t (*prepare)(build_t * b); /* NULL: not in this build */
     void (*run)(const run_t *run);       /* NULL: its records are OP_COPY or OP_FILL, or it has none */
 }

@@ -43,7 +43,7 @@ static nn_status_t fit(uint8_t padding, uint16_t in, uint16_t out, uint16_t filt
     const int32_t reach = (filter - 1) * dilation + 1; /* a dilated filter's extent */
     NEED(padding == PADDING_SAME || padding == PADDING_VALID, NN_E_SHAPE);
     NEED(out == (padding == PADDING_SAME ? (in + stride - 1) / stride : (in - reach + stride) / stride), NN_E_SHAPE);
-    const int64_t total = (int64_t)(out - 1) * stride + reach - in;
+    const int32_t total = (out - 1) * stride + reach - in; /* (out - 1) * stride < in */
     *pad = (uint16_t)(total > 0 ? total / 2 : 0);
     return NN_OK;
 }
@@ -233,9 +233,8 @@ static nn_status_t put_weighted(build_t *b, const weighted_t *p, uint32_t scratc
  * where the window leaves the left edge, so a few of its pixels tell. */
 static uint32_t reach(const build_t *b, const window_t *w)
 {
-    const int64_t row = (int64_t)w->in_w * w->in_c;
     const int32_t edge = w->pad_left / w->stride_w, told[] = {edge, edge + 1, w->out_w - 1, w->out_w};
-    int64_t most = 0;
+    int32_t most = 0; /* windows begin inside the image, so no offset is larger than it */
     for (int32_t y = 0; y < w->out_h && b->given && b->pass == PASS_RECORD; y++) { /* nobody else asks */
         for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
             const int32_t x = told[i]; /* how many pixels of the row are written */
@@ -243,11 +242,12 @@ static uint32_t reach(const build_t *b, const window_t *w)
             if (x < 1 || x > w->out_w || (wraps && y + 1 == w->out_h)) {
                 continue;
             }
-            const int64_t top = (y + wraps) * w->stride_h - w->pad_top;
-            const int64_t left = wraps ? 0 : x * w->stride_w - w->pad_left;
-            const int64_t read = (top > 0 ? top * row : 0) + (left > 0 ? left * w->in_c : 0);
-            const int64_t written = ((int64_t)y * w->out_w + x) * w->out_c;
-            most = written - read > most ? written - read : most;
+            const int32_t top = (y + wraps) * w->stride_h - w->pad_top;
+            const int32_t left = wraps ? 0 : x * w->stride_w - w->pad_left;
+            const int32_t read = (top > 0 ? top * w->in_w : 0) + (left > 0 ? left : 0);
+            const int32_t written = y * w->out_w + x;
+            const int32_t distance = written * w->out_c - read * w->in_c;
+            most = distance > most ? distance : most;
         }
     }
     return (uint32_t)most;

@@ -62,9 +62,8 @@ static nn_status_t load_broadcast(const tensor_t in[2], const tensor_t *out, bro
 
 static nn_status_t load_arithmetic(build_t *b, tensor_t in[2], tensor_t *out, arithmetic_t *p)
 {
-    TRY(build_input(b, 0, &in[0]));
+    TRY(build_in_out(b, &in[0], out));
     TRY(build_input(b, 1, &in[1]));
-    TRY(build_output(b, 0, out));
     NEED(is_quantized_int8(&in[0]) && is_quantized_int8(&in[1]) && is_quantized_int8(out), NN_E_TYPE);
     memset(p, 0, sizeof *p);
     TRY(load_broadcast(in, out, &p->over));
@@ -200,30 +199,31 @@ static nn_status_t put_unary(build_t *b, const tensor_t *in, const tensor_t *out
     return build_put_in_out(b, in, out, parameters, bytes);
 }
 
+static nn_status_t put_relu(build_t *b, const tensor_t *in, const tensor_t *out, relu_t *p, int32_t zero, int32_t above)
+{
+    p->to.count = in->elements;
+    p->to.in_zero = (int16_t)in->zero_point;
+    p->to.out_zero = p->low = (int16_t)zero;
+    p->high = (int16_t)clamp(zero + above, INT8_MIN, INT8_MAX);
+    return put_unary(b, in, out, p, sizeof *p);
+}
+
 nn_status_t relu_prepare(build_t *b)
 {
     tensor_t in, out;
+    relu_t p = {0};
     TRY(load_int8(b, &in, &out));
-    relu_t p = {.to = {.count = in.elements, .in_zero = (int16_t)in.zero_point, .out_zero = (int16_t)out.zero_point},
-                .low = (int16_t)out.zero_point,
-                .high = INT8_MAX};
     NEED(factor_from_quotient(in.scale, out.scale, 0, true, &p.to.scale), NN_E_TYPE);
-    return put_unary(b, &in, &out, &p, sizeof p);
+    return put_relu(b, &in, &out, &p, out.zero_point, UINT8_MAX);
 }
 
 /* TFLM only clamps, whatever the output's quantisation: the factor is 1. */
 nn_status_t relu6_prepare(build_t *b)
 {
     tensor_t in, out;
+    relu_t p = {.to = {.scale = {INT32_C(1) << 30, 1}}};
     TRY(load_int8(b, &in, &out));
-    const int16_t zero = (int16_t)in.zero_point;
-    const relu_t p = {.to = {.count = in.elements,
-                             .scale = {.multiplier = INT32_C(1) << 30, .shift = 1},
-                             .in_zero = zero,
-                             .out_zero = zero},
-                      .low = zero,
-                      .high = (int16_t)clamp(zero + steps_to(&in, 6), INT8_MIN, INT8_MAX)};
-    return put_unary(b, &in, &out, &p, sizeof p);
+    return put_relu(b, &in, &out, &p, in.zero_point, steps_to(&in, 6));
 }
 
 void relu_run(const run_t *run)
@@ -256,7 +256,7 @@ nn_status_t softmax_prepare(build_t *b)
     NEED(is_normal(beta), NN_E_TYPE);
     TRY(fixed_point(beta, in.scale, 26, true, &p.scale));
     if (p.scale.multiplier != 0) {
-        p.diff_min = -(int32_t)((INT64_C(31) << 26) >> p.scale.shift);
+        p.diff_min = -((INT32_C(31) << 26) >> p.scale.shift);
     }
     return put_unary(b, &in, &out, &p, sizeof p);
 }
@@ -276,7 +276,7 @@ static nn_status_t sigmoid_prepare(build_t *b, float out_scale, int32_t out_zero
     p.in_zero = (int16_t)in.zero_point;
     TRY(fixed_point(in.scale, 1, 27, false, &p.scale));
     if (p.scale.multiplier != 0) {
-        p.radius = (int32_t)((INT64_C(15) << 27) >> p.scale.shift);
+        p.radius = (INT32_C(15) << 27) >> p.scale.shift;
     }
     return put_unary(b, &in, &out, &p, sizeof p);
 }

@@ -37,14 +37,16 @@ static nn_status_t load_padded(build_t *b, const tensor_t *in, const tensor_t *o
     *p = (padded_t){.in = {1, 1, 1, element_bytes}, .out = {1, 1, 1, element_bytes}};
     unsigned axis = 3;
     for (uint32_t i = in->rank; i-- > 0;) {
-        const int32_t before = constant_at(b, &paddings, 2 * i), after = constant_at(b, &paddings, 2 * i + 1);
-        NEED(before >= 0 && after >= 0 && (int64_t)in->dims[i] + before + after == out->dims[i], NN_E_SHAPE);
+        const uint32_t size = (uint32_t)in->dims[i], padded = (uint32_t)out->dims[i];
+        const uint32_t before = (uint32_t)constant_at(b, &paddings, 2 * i);
+        const uint32_t after = (uint32_t)constant_at(b, &paddings, 2 * i + 1);
+        NEED(before <= padded && after <= padded && size + before + after == padded, NN_E_SHAPE);
         if (p->in[axis] != p->out[axis]) {
             NEED(axis-- != 0, NN_E_LIMIT);
         }
-        p->before[axis] = (uint32_t)before * p->in[axis];
-        p->in[axis] *= (uint32_t)in->dims[i];
-        p->out[axis] *= (uint32_t)out->dims[i];
+        p->before[axis] = before * p->in[axis];
+        p->in[axis] *= size;
+        p->out[axis] *= padded;
     }
     return NN_OK;
 }
@@ -61,16 +63,12 @@ nn_status_t pad_prepare(build_t *b)
     const uint64_t images = (uint64_t)p.in[0] * p.in[1];
     NEED(images < UINT16_MAX / (sizeof(piece_t) / 4), NN_E_LIMIT); /* what a record holds */
     TRY(build_fill(b, &out, value));
+    move_t m = {.from = &in, .to = &out, .rows = p.in[2], .bytes = p.in[3], .from_step = p.in[3], .to_step = p.out[3]};
     for (uint32_t i = 0; i < images; i++) {
         const uint32_t y = p.before[0] + i / p.in[1], x = p.before[1] + i % p.in[1];
-        TRY(build_move(b, &(move_t){.from = &in,
-                                    .to = &out,
-                                    .from_offset = i * p.in[2] * p.in[3],
-                                    .to_offset = ((y * p.out[1] + x) * p.out[2] + p.before[2]) * p.out[3] + p.before[3],
-                                    .rows = p.in[2],
-                                    .bytes = p.in[3],
-                                    .from_step = p.in[3],
-                                    .to_step = p.out[3]}));
+        m.from_offset = i * p.in[2] * p.in[3];
+        m.to_offset = ((y * p.out[1] + x) * p.out[2] + p.before[2]) * p.out[3] + p.before[3];
+        TRY(build_move(b, &m));
     }
     return NN_OK;
 }
@@ -107,14 +105,13 @@ nn_status_t resize_prepare(build_t *b)
                         .rows = (uint16_t)out.dims[1],
                         .columns = (uint16_t)out.dims[2]};
     TRY(build_put_in_out(b, &in, &out, &p, sizeof p));
-    for (int32_t i = 0; i < (p.rows + p.columns + 1) / 2 * 2; i++) {
-        const int32_t column = i - p.rows;
-        const uint16_t from = column < 0           ? nearest(i, in.dims[1], out.dims[1], align, half)
-                              : column < p.columns ? nearest(column, in.dims[2], out.dims[2], align, half)
-                                                   : 0;
-        TRY(build_put(b, &from, sizeof from));
+    for (uint32_t axis = 1; axis <= 2; axis++) {
+        for (int32_t i = 0; i < out.dims[axis]; i++) {
+            const uint16_t from = nearest(i, in.dims[axis], out.dims[axis], align, half);
+            TRY(build_put(b, &from, sizeof from));
+        }
     }
-    return NN_OK;
+    return build_put(b, (const uint16_t[]){0}, (p.rows + p.columns) % 2U * 2);
 }
 
 void resize_run(const run_t *run)

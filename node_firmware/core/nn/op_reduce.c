@@ -57,12 +57,12 @@ nn_status_t mean_prepare(build_t *b)
     NEED(is_quantized_int8(&in) && is_quantized_int8(&out), NN_E_TYPE);
     TRY(load_axes(b, in.rank, &axes));
     TRY(group_axes(&in, axes, &p));
-    const uint64_t count = (uint64_t)p.size[1] * p.size[3];
-    NEED(in.elements == count * out.elements, NN_E_SHAPE);
+    const uint32_t count = p.size[1] * p.size[3]; /* no product is larger than in.elements */
+    NEED(p.size[0] * p.size[2] * p.size[4] == out.elements, NN_E_SHAPE);
     NEED(count <= INT32_MAX / 256, NN_E_LIMIT); /* a sum fits an int32 */
     TRY(build_work(b, in.elements));
     NEED(factor_from_ratio(in.scale, 1, out.scale, 0, &p.scale), NN_E_TYPE);
-    divide_factor(&p.scale, (uint32_t)count);
+    divide_factor(&p.scale, count);
     p.in_zero = (int16_t)in.zero_point;
     p.out_zero = (int16_t)out.zero_point;
     build_overlap(b, &in, 0, 1);

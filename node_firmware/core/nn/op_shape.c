@@ -66,44 +66,64 @@ static nn_status_t insert_axis(tensor_t *t, uint8_t axis)
     return NN_OK;
 }
 
-/* Inputs along an axis of the output, which they have themselves or, where `packed`, do not. */
-static nn_status_t join(build_t *b, int32_t axis, bool packed)
+/* How the whole and its pieces belong together: pieces of a pack do not have the axis. */
+typedef enum way { WAY_JOIN, WAY_PACK, WAY_SPLIT } way_t;
+
+static nn_status_t move_pieces(build_t *b, whole_t *w, int32_t axis, way_t way)
+{
+    const uint32_t count = fb_count(&b->fb, way == WAY_SPLIT ? b->outputs : b->inputs);
+    TRY(find_axis(axis, w->tensor.rank, &w->axis));
+    begin_whole(w);
+    for (uint32_t i = 0; i < count; i++) {
+        tensor_t piece;
+        const uint32_t at = w->at;
+        uint32_t row_bytes;
+        TRY(way == WAY_SPLIT ? build_output(b, i, &piece) : build_input(b, i, &piece));
+        if (way == WAY_PACK) {
+            TRY(insert_axis(&piece, w->axis));
+        }
+        TRY(next_piece(w, &piece, &row_bytes));
+        if (way == WAY_SPLIT && w->rows == 1) {
+            TRY(build_view(b, &w->tensor, at, &piece));
+            continue;
+        }
+        move_t m = {.rows = w->rows, .bytes = row_bytes};
+        if (way == WAY_SPLIT) {
+            m.from = &w->tensor;
+            m.to = &piece;
+            m.from_offset = at;
+            m.from_step = w->row_bytes;
+            m.to_step = row_bytes;
+        } else {
+            m.from = &piece;
+            m.to = &w->tensor;
+            m.to_offset = at;
+            m.from_step = row_bytes;
+            m.to_step = w->row_bytes;
+        }
+        TRY(build_move(b, &m));
+    }
+    NEED(w->at == w->row_bytes, NN_E_SHAPE);
+    return NN_OK;
+}
+
+static nn_status_t join(build_t *b, int32_t axis, way_t way)
 {
     whole_t w;
     TRY(build_output(b, 0, &w.tensor));
-    TRY(find_axis(axis, w.tensor.rank, &w.axis));
-    begin_whole(&w);
-    for (uint32_t i = 0; i < fb_count(&b->fb, b->inputs); i++) {
-        tensor_t piece;
-        const uint32_t at = w.at;
-        uint32_t row_bytes;
-        TRY(build_input(b, i, &piece));
-        if (packed) {
-            TRY(insert_axis(&piece, w.axis));
-        }
-        TRY(next_piece(&w, &piece, &row_bytes));
-        TRY(build_move(b, &(move_t){.from = &piece,
-                                    .to = &w.tensor,
-                                    .to_offset = at,
-                                    .rows = w.rows,
-                                    .bytes = row_bytes,
-                                    .from_step = row_bytes,
-                                    .to_step = w.row_bytes}));
-    }
-    NEED(w.at == w.row_bytes, NN_E_SHAPE);
-    return NN_OK;
+    return move_pieces(b, &w, axis, way);
 }
 
 nn_status_t concatenation_prepare(build_t *b)
 {
     NEED(fb_u8(&b->fb, b->options, CONCATENATION_ACTIVATION, ACTIVATION_NONE) == ACTIVATION_NONE, NN_E_OPERATOR);
-    return join(b, fb_i32(&b->fb, b->options, CONCATENATION_AXIS, 0), false);
+    return join(b, fb_i32(&b->fb, b->options, CONCATENATION_AXIS, 0), WAY_JOIN);
 }
 
 nn_status_t pack_prepare(build_t *b)
 {
     NEED(fb_i32(&b->fb, b->options, PACK_COUNT, 0) == (int32_t)fb_count(&b->fb, b->inputs), NN_E_SHAPE);
-    return join(b, fb_i32(&b->fb, b->options, PACK_AXIS, 0), true);
+    return join(b, fb_i32(&b->fb, b->options, PACK_AXIS, 0), WAY_PACK);
 }
 
 /* Inputs: the tensor, the sizes of the pieces (the outputs' shapes say the same), the axis. */
@@ -114,28 +134,7 @@ nn_status_t split_v_prepare(build_t *b)
     TRY(build_input(b, 0, &w.tensor));
     TRY(build_input(b, 2, &axis));
     NEED(is_constant_int32(&axis, 1), NN_E_TYPE);
-    TRY(find_axis(constant_at(b, &axis, 0), w.tensor.rank, &w.axis));
-    begin_whole(&w);
-    for (uint32_t i = 0; i < fb_count(&b->fb, b->outputs); i++) {
-        tensor_t piece;
-        const uint32_t at = w.at;
-        uint32_t row_bytes;
-        TRY(build_output(b, i, &piece));
-        TRY(next_piece(&w, &piece, &row_bytes));
-        if (w.rows == 1) {
-            TRY(build_view(b, &w.tensor, at, &piece));
-            continue;
-        }
-        TRY(build_move(b, &(move_t){.from = &w.tensor,
-                                    .to = &piece,
-                                    .from_offset = at,
-                                    .rows = w.rows,
-                                    .bytes = row_bytes,
-                                    .from_step = w.row_bytes,
-                                    .to_step = row_bytes}));
-    }
-    NEED(w.at == w.row_bytes, NN_E_SHAPE);
-    return NN_OK;
+    return move_pieces(b, &w, constant_at(b, &axis, 0), WAY_SPLIT);
 }
 
 enum { BEGIN, END, STRIDES };
@@ -189,12 +188,12 @@ static nn_status_t axis_range(const build_t *b, const slice_options_t *o, int ax
 /* Whether what the slice takes is one run. Axes outside the outermost that has more than one element do not matter. */
 static bool is_run(const slice_t *p)
 {
-    int64_t step = 1;
+    int32_t step = 1;
     for (int i = 3; i >= 0; i--) {
         if (p->count[i] > 1 && p->stride[i] != step) {
             return false;
         }
-        step *= p->count[i];
+        step *= (int32_t)p->count[i];
     }
     return true;
 }
@@ -241,24 +240,21 @@ nn_status_t strided_slice_prepare(build_t *b)
 nn_status_t transpose_prepare(build_t *b)
 {
     tensor_t in, out, axes;
-    slice_t p = {.count = {1, 1, 1, 1}, .stride = {1, 1, 1, 1}};
-    TRY(build_input(b, 0, &in));
+    TRY(build_in_out(b, &in, &out));
     TRY(build_input(b, 1, &axes));
-    TRY(build_output(b, 0, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank <= 4, NN_E_LIMIT);
     NEED(is_constant_int32(&axes, in.rank) && out.rank == in.rank, NN_E_SHAPE);
-    p.element_bytes = in.element_bytes;
+    slice_t p = {.element_bytes = in.element_bytes, .count = {1, 1, 1, 1}, .stride = {1, 1, 1, 1}};
     unsigned seen = 0; /* bit n: axis n of the input */
-    for (uint8_t i = 0; i < in.rank; i++) {
+    for (uint32_t i = 0; i < in.rank; i++) {
         uint8_t axis;
         TRY(find_axis(constant_at(b, &axes, i), in.rank, &axis));
         NEED(!(seen >> axis & 1) && out.dims[i] == in.dims[axis], NN_E_SHAPE);
         seen |= 1U << axis;
         p.count[4 - in.rank + i] = (uint32_t)out.dims[i];
-        int32_t *const stride = &p.stride[4 - in.rank + i];
-        for (uint8_t inner = (uint8_t)(axis + 1); inner < in.rank; inner++) {
-            *stride *= in.dims[inner];
+        for (uint32_t inner = axis; ++inner < in.rank;) {
+            p.stride[4 - in.rank + i] *= in.dims[inner];
         }
     }
     return put_slice(b, &p, &in, &out);

@@ -72,9 +72,17 @@ nn_status_t call_once_prepare(build_t *b)
 static bool same_text(build_t *b, uint32_t options, uint32_t other, unsigned field)
 {
     const fb_vector_t text = fb_vector(&b->fb, options, field, 1), other_text = fb_vector(&b->fb, other, field, 1);
+    if (fb_count(&b->fb, text) != fb_count(&b->fb, other_text)) {
+        return false;
+    }
+    const uint8_t *const data = b->fb.data + fb_elements(0);
     const uint32_t count = fb_count(&b->fb, text);
-    return count == fb_count(&b->fb, other_text) &&
-           memcmp(b->fb.data + fb_elements(text), b->fb.data + fb_elements(other_text), count) == 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (data[text + i] != data[other_text + i]) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The number of the variable of that name, which the main subgraph makes where there is none. */
