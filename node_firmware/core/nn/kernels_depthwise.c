@@ -19,6 +19,8 @@ typedef struct range {
     uint16_t begin, end;
 } range_t;
 
+/* Of `count` rows or columns of a filter those that lie over the image, which has `size`; `first`: where the first one
+ * lies. */
 __attribute__((noinline)) static range_t visible(int32_t first, int32_t count, int32_t dilation, int32_t size)
 {
     range_t r = {0, (uint16_t)count};
@@ -45,8 +47,8 @@ static patch_t patch_at(const window_t *w, const int8_t *in, const int8_t *filte
         .filter_down = w->filter_w * w->out_c,
         .filter_across = w->out_c,
     };
-    p.in = in + (top * w->in_w + left) * w->in_c + rows.begin * p.in_down + columns.begin * p.in_across;
-    p.filter = filter + rows.begin * p.filter_down + columns.begin * p.filter_across;
+    p.in = in + ((top + rows.begin * w->dilation_h) * w->in_w + left + columns.begin * w->dilation_w) * w->in_c;
+    p.filter = filter + (rows.begin * w->filter_w + columns.begin) * w->out_c;
     if (p.width == w->filter_w && p.in_down == w->filter_w * p.in_across) {
         p.width *= p.height; /* rows without a gap between them are one */
         p.height = 1;
@@ -54,7 +56,8 @@ static patch_t patch_at(const window_t *w, const int8_t *in, const int8_t *filte
     return p;
 }
 
-static int8_t one(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, uint32_t channel)
+__attribute__((noinline)) static int8_t one(const window_t *w, const factors_t *f, const patch_t *p,
+                                            const int32_t *bias, uint32_t channel)
 {
     const int8_t *in = p->in + channel * w->in_c / w->out_c, *filter = p->filter + channel;
     int32_t sum = 0;
@@ -70,12 +73,13 @@ static int8_t one(const window_t *w, const factors_t *f, const patch_t *p, const
 
 #if NN_DSP
 
-/* The file is built for size, which costs the innermost loops a fifth. */
-#ifdef __clang__
-#define FAST __attribute__((noinline))
-#else
+/* GCC spills registers of the innermost loops where it optimises for size. */
+#if defined __OPTIMIZE_SIZE__ && !defined __clang__
 #define FAST __attribute__((noinline, optimize("O2")))
+#else
+#define FAST __attribute__((noinline))
 #endif
+
 /* What the forms below ask of a layer; others are done by one(). */
 static bool is_simple(const window_t *w, const int32_t *bias)
 {
@@ -83,22 +87,20 @@ static bool is_simple(const window_t *w, const int32_t *bias)
            bias != NULL;
 }
 
-/* Four channels of a pixel after the other; returns how many channels that are. */
+/* A pixel, four channels at a time; returns how many channels that are. */
 FAST static uint32_t fours(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, int8_t *out)
 {
-    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero), step = f->step;
-    const int32_t tap = w->out_c, size = p->width * tap;
-    const int8_t *in_end = p->in + size, *filter_end = p->filter + size, *shift = f->shift;
-    const int32_t *multiplier = f->multiplier;
-    uint32_t at = 0;
-    const int32_t zero = w->out_zero;
-    int8_t *const end = out + tap / 4 * 4;
+    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero);
+    const int32_t pixel = w->out_c, row = p->width * pixel, zero = w->out_zero;
+    const int8_t *in_end = p->in + row, *filter_end = p->filter + row;
+    int8_t *const end = out + pixel / 4 * 4;
+    uint32_t factor = 0;
     for (; out < end; in_end += 4, filter_end += 4, bias += 4) {
         int32_t a = bias[0], b = bias[1], c = bias[2], d = bias[3];
         const int8_t *in = in_end, *filter = filter_end;
         for (int32_t y = p->height; y > 0; y--, in += p->in_down, filter += p->filter_down) {
-            for (int32_t k = -size; k < 0; k += tap) {
-                const uint32_t x = load32(in + k), weights = load32(filter + k);
+            for (int32_t tap = -row; tap < 0; tap += pixel) {
+                const uint32_t x = load32(in + tap), weights = load32(filter + tap);
                 const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
                 const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
                 a = smlabb(x02, w02, a);
@@ -109,16 +111,12 @@ FAST static uint32_t fours(const window_t *w, const factors_t *f, const patch_t 
         }
         const int32_t sums[] = {a, b, c, d};
         for (uint32_t i = 0; i < 4; i++) {
-            *out++ = (int8_t)requantize_fast(sums[i], multiplier[at], -shift[at], zero);
-            at += step;
+            *out++ = (int8_t)requantize_fast(sums[i], f->multiplier[factor], -f->shift[factor], zero);
+            factor += f->step;
         }
     }
-    return (uint32_t)tap / 4 * 4;
+    return (uint32_t)pixel / 4 * 4;
 }
-
-#endif
-
-#if NN_DSP
 
 /* Words that are needed two by two: LDRD. */
 typedef struct doubles {
