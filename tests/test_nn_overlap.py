@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import functools
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,11 +29,11 @@ UNARY = {
     "logistic": struct.pack("<Iib3xii", COUNT, 1_503_238_553, 22, 480, 3),
     "tanh": struct.pack("<Iib3xii", COUNT, 1_503_238_553, 22, 480, 3),
     "softmax": struct.pack("<IIib3xi", COUNT // 10, 10, 1_503_238_553, 22, -(31 << 4)),
-    "int8_to_int8": struct.pack("<Iib3xhh", COUNT, *FACTOR, -7, 9),
+    "requantize": struct.pack("<Iib3xhh", COUNT, *FACTOR, -7, 9),
     "relu": struct.pack("<Iib3xhhhh", COUNT, *FACTOR, -7, 9, 9, 100),
 }
 OVER = struct.pack("<12I", *(1, 1, 1, COUNT), *(0, 0, 0, 1), *(0, 0, 0, 1))
-BINARY = {
+BINARY = {  # in the order of operation_t
     "add": OVER + struct.pack("<ib3xib3xib3x6h", 1 << 30, 0, *FACTOR, 1_610_612_736, -18, -128, 3, -5, -128, 120, 0),
     "sub": OVER + struct.pack("<ib3xib3xib3x6h", 1 << 30, 0, *FACTOR, 1_610_612_736, -18, -128, 3, -5, -128, 120, 0),
     "mul": OVER + struct.pack("<ib3xib3xib3x6h", 0, 0, 0, 0, 1_610_612_736, -7, -128, 3, -5, -128, 120, 0),
@@ -196,16 +197,17 @@ def test_unary_in_place(name: str, dsp: bool) -> None:
     run = library(dsp=dsp)[f"kernel_{name}"]
     values = np.random.default_rng(1).integers(-128, 128, COUNT, np.int8)
     expected = np.zeros(COUNT, np.int8)
-    run(UNARY[name], address(values), address(expected))
+    flips = (0, 0) if name == "requantize" else ()
+    run(UNARY[name], address(values), address(expected), *flips)
     assert len(set(expected.tolist())) > 2
-    run(UNARY[name], address(values), address(values))
+    run(UNARY[name], address(values), address(values), *flips)
     assert np.array_equal(values, expected)
 
 
 @BUILDS
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_in_place_of_either_operand(name: str, dsp: bool) -> None:
-    run = library(dsp=dsp)[f"kernel_{name}"]
+    run = functools.partial(library(dsp=dsp).kernel_arithmetic, list(BINARY).index(name))
     operands = np.random.default_rng(1).integers(-128, 128, (2, COUNT), np.int8)
     expected = np.zeros(COUNT, np.int8)
     run(BINARY[name], address(operands[0]), address(operands[1]), address(expected))

@@ -71,10 +71,11 @@ def _window(op: Operator, filter_h: int, filter_w: int, filter_c: int) -> _Windo
 
 def _reach(w: _Window) -> int:
     """How far the output must begin before the input so that none is written over what a later one reads: reach() of op_conv.c."""
-    row, edge, most = w.in_w * w.in_c, w.pad_left // w.stride_w, 0
-    for y, x in itertools.product(range(w.out_h), (edge, edge + 1, w.out_w - 1, w.out_w)):
+    row, left_edge, top_edge, most = w.in_w * w.in_c, w.pad_left // w.stride_w, w.pad_top // w.stride_h, 0
+    rows, columns = (top_edge - 1, top_edge, top_edge + 1, w.out_h - 2, w.out_h - 1), (left_edge, left_edge + 1, w.out_w - 1, w.out_w)
+    for y, x in itertools.product(rows, columns):
         wraps = x == w.out_w
-        if not 1 <= x <= w.out_w or (wraps and y + 1 == w.out_h):
+        if y < 0 or not 1 <= x <= w.out_w or y + wraps >= w.out_h:
             continue
         top = (y + wraps) * w.stride_h - w.pad_top
         left = 0 if wraps else x * w.stride_w - w.pad_left

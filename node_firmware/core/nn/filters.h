@@ -26,7 +26,7 @@ typedef struct pass {
     int32_t unit;
     uint32_t rest; /* weights in the first four */
     uint32_t skip; /* bytes of unrolled code that are jumped over at first */
-    const patch_t *patches;
+    patch_t *patches;
     const patch_t *quads; /* where the part ends that is done in fours */
     int32_t bias_mask;
     const int32_t *bias;

@@ -60,11 +60,13 @@ typedef struct factors {
 /* Two operands laid over the output; a stride of 0 repeats. */
 typedef struct broadcast {
     uint32_t dims[4];
-    uint32_t stride[2][4];
+    int32_t stride[2][4];
 } broadcast_t;
 
-#define UINT8_FLIP 0x80
+#define UINT8_FLIP   0x80
 #define ADD_HEADROOM 20 /* bits that both operands of ADD and SUB are shifted left before they are scaled */
+
+typedef enum operation { ADD, SUB, MUL, MINIMUM, MAXIMUM } operation_t;
 
 typedef struct arithmetic {
     broadcast_t over;
@@ -131,11 +133,7 @@ void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, 
                   const int32_t *bias, int8_t *out, void *scratch);
 void kernel_average_pool(const window_t *w, const int8_t *in, int8_t *out);
 void kernel_max_pool(const window_t *w, const int8_t *in, int8_t *out);
-void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
-void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
-void kernel_sub(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
-void kernel_minimum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
-void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
+void kernel_arithmetic(operation_t operation, const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out);
 void kernel_relu(const relu_t *p, const int8_t *in, int8_t *out);
 void kernel_mean(const mean_t *p, const int8_t *in, int8_t *out);
 void kernel_softmax(const softmax_t *p, const int8_t *in, int8_t *out);

@@ -87,7 +87,7 @@ void kernel_tanh(const sigmoid_t *p, const int8_t *in, int8_t *out)
     sigmoid(p, in, out, 1);
 }
 
-static int32_t softmax_exp(const softmax_t *p, int32_t diff)
+__attribute__((noinline)) static int32_t softmax_exp(const softmax_t *p, int32_t diff)
 {
     if (diff < p->diff_min) {
         return 0;

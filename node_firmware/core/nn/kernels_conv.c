@@ -5,20 +5,19 @@
 
 typedef struct layer {
     pass_t pass;
-    patch_t *patches;
     int32_t in_zero;
     bool fast;
     uint32_t held, block; /* patches that are there, and that make a block */
     uint32_t pixels;      /* left, with the block */
 } layer_t;
 
-__attribute__((noinline)) static void layer_init(layer_t *l, const factors_t *factors, const int8_t *filter, const int32_t *bias, uint32_t units)
+__attribute__((noinline)) static void layer_init(layer_t *l, const factors_t *factors, const int8_t *filter,
+                                                 const int32_t *bias, uint32_t units)
 {
     static const int32_t no_bias[2] = {0, 0};
     const uint32_t factor_count = units * factors->step;
     l->pass.filter = filter;
     l->pass.unit = -(int32_t)units;
-    l->pass.patches = l->patches;
     l->pass.bias_mask = bias ? -1 : 0;
     l->pass.bias = bias ? bias + units : no_bias;
     l->pass.factor_mask = factors->step ? -1 : 0;
@@ -26,7 +25,7 @@ __attribute__((noinline)) static void layer_init(layer_t *l, const factors_t *fa
     l->pass.shift = factors->shift + factor_count;
 }
 
-static void start(layer_t *l, uint32_t pixels, int8_t *out)
+__attribute__((noinline)) static void start(layer_t *l, uint32_t pixels, int8_t *out)
 {
     l->held = 0;
     l->pixels = pixels;
@@ -50,7 +49,7 @@ __attribute__((noinline)) static void filter_pixel(layer_t *l)
 /* Takes the bytes of the next pixel's patch. */
 static void take(layer_t *l, const int8_t *bytes)
 {
-    expand(l->patches + l->held, l->block, bytes, l->pass.depth, l->in_zero);
+    expand(l->pass.patches + l->held, l->block, bytes, l->pass.depth, l->in_zero);
     l->held++;
     if (l->held < l->block) {
         return;
@@ -80,29 +79,32 @@ static void copy(int8_t *to, const int8_t *from, uint32_t count)
     store32(to - (from - last), load32(last)); /* overlaps what is there */
 }
 
-/* Collects the bytes under a filter whose first element is at (x0, y0) of the input: of a row those of all elements at
- * once, if they lie together. */
-static void gather(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
+/* Collects the bytes under a filter whose first element is at (x0, y0) of the input, rows of the filter at once. */
+static void gather_rows(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
 {
-    const int32_t row = w->filter_w * w->filter_c, dx = w->dilation_w, dy = w->dilation_h;
-    const int32_t x_end = x0 + (w->filter_w - 1) * dx + 1, y_end = y0 + (w->filter_h - 1) * dy + 1;
-    const bool together = dx == 1 && w->filter_c == w->in_c;
-    const int32_t left = x0 < 0 ? -x0 : 0, width = (x_end < w->in_w ? x_end : w->in_w) - x0 - left;
-    if (x0 < 0 || y0 < 0 || x_end > w->in_w || y_end > w->in_h) {
+    const int32_t c = w->in_c, row = w->filter_w * c, pitch = w->in_w * c;
+    const int32_t left = x0 < 0 ? -x0 : 0, top = y0 < 0 ? -y0 : 0;
+    const int32_t width = (x0 + w->filter_w < w->in_w ? w->filter_w : w->in_w - x0) - left;
+    int32_t height = (y0 + w->filter_h < w->in_h ? w->filter_h : w->in_h - y0) - top;
+    if (width < w->filter_w || height < w->filter_h) {
         memset(to, w->in_zero, (size_t)(w->filter_h * row));
+        to += top * row + left * c;
     }
-    for (int32_t y = y0; y < y_end; y += dy, to += row) {
-        const int8_t *from = in + (y * w->in_w + x0) * w->in_c;
-        if (y < 0 || y >= w->in_h) {
-            continue;
-        }
-        if (together) {
-            copy(to + left * w->in_c, from + left * w->in_c, (uint32_t)(width * w->in_c));
-            continue;
-        }
-        for (int32_t k = 0; k < w->filter_w; k++) {
-            if (x0 + k * dx >= 0 && x0 + k * dx < w->in_w) {
-                copy(to + k * w->filter_c, from + k * dx * w->in_c, w->filter_c);
+    in += (y0 + top) * pitch + (x0 + left) * c;
+    for (; height > 0; height--, to += row, in += pitch) {
+        copy(to, in, (uint32_t)(width * c));
+    }
+}
+
+/* The same for one element of the filter after another. */
+static void gather_each(const window_t *w, const int8_t *in, int32_t x0, int32_t y0, int8_t *to)
+{
+    for (int32_t ky = 0, y = y0; ky < w->filter_h; ky++, y += w->dilation_h) {
+        for (int32_t kx = 0, x = x0; kx < w->filter_w; kx++, x += w->dilation_w, to += w->filter_c) {
+            if (y < 0 || y >= w->in_h || x < 0 || x >= w->in_w) {
+                memset(to, w->in_zero, w->filter_c);
+            } else {
+                memmove(to, in + (y * w->in_w + x) * w->in_c, w->filter_c);
             }
         }
     }
@@ -113,10 +115,10 @@ void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, 
 {
     layer_t l = {
         .pass = {.zero = d->out_zero, .pitch = d->units, .depth = d->depth},
-        .patches = scratch,
         .in_zero = d->in_zero,
         .fast = d->fast,
     };
+    l.pass.patches = scratch;
     layer_init(&l, factors, filter, bias, d->units);
     start(&l, d->rows, out + d->units);
     for (uint32_t row = 0; row < d->rows; row++, in += d->depth) {
@@ -129,12 +131,17 @@ void kernel_dense(const dense_t *d, const factors_t *factors, const int8_t *in, 
 static void conv(layer_t *l, const window_t *w, const int8_t *in, int8_t *out)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w;
-    int8_t *bytes = (int8_t *)l->patches + patch_scratch(pixels, l->pass.depth) - padded_depth(l->pass.depth);
+    int8_t *bytes = (int8_t *)l->pass.patches + patch_scratch(pixels, l->pass.depth) - padded_depth(l->pass.depth);
+    const bool rows = (w->dilation_h | w->dilation_w) == 1 && w->filter_c == w->in_c;
+    const bool in_place = rows && (w->filter_h | w->filter_w | w->stride_h | w->stride_w) == 1; /* a patch is a pixel */
     start(l, pixels, out);
     for (int32_t y = 0; y < w->out_h; y++) {
-        for (int32_t x = 0; x < w->out_w; x++) {
-            gather(w, in, x * w->stride_w - w->pad_left, y * w->stride_h - w->pad_top, bytes);
-            take(l, bytes);
+        for (int32_t x = 0; x < w->out_w; x++, in += in_place ? w->in_c : 0) {
+            if (!in_place) {
+                (rows ? gather_rows : gather_each)(w, in, x * w->stride_w - w->pad_left, y * w->stride_h - w->pad_top,
+                                                   bytes);
+            }
+            take(l, in_place ? in : bytes);
         }
     }
 }
@@ -143,26 +150,18 @@ void kernel_conv(const window_t *w, const factors_t *factors, const int8_t *in, 
                  const int32_t *bias, int8_t *out, void *scratch)
 {
     const uint32_t pixels = (uint32_t)w->out_h * w->out_w, groups = w->in_c / w->filter_c, units = w->out_c / groups;
-    if (groups == 1 && (w->filter_h | w->filter_w | w->stride_h | w->stride_w) == 1) {
-        const dense_t rows = {w->batches * pixels, w->in_c, w->out_c, w->in_zero, w->out_zero, w->low, w->high, w->fast,
-                              w->factors};
-        kernel_dense(&rows, factors, in, filter, bias, out, scratch);
-        return;
-    }
     layer_t l = {
         .pass = {.zero = w->out_zero, .pitch = w->out_c, .depth = (uint32_t)w->filter_h * w->filter_w * w->filter_c},
-        .patches = scratch,
         .in_zero = w->in_zero,
         .fast = w->fast,
     };
-    for (uint32_t group = 0; group < groups; group++) {
-        const uint32_t first = group * units;
+    l.pass.patches = scratch;
+    for (uint32_t first = 0; first < w->out_c; first += units, in += w->filter_c) {
         const factors_t own = {factors->multiplier + first * factors->step, factors->shift + first * factors->step,
                                factors->step};
         layer_init(&l, &own, filter + first * l.pass.depth, bias ? bias + first : NULL, units);
         for (uint32_t n = 0; n < w->batches; n++) {
-            conv(&l, w, in + n * w->in_h * w->in_w * w->in_c + group * w->filter_c,
-                 out + n * pixels * w->out_c + first + units);
+            conv(&l, w, in + n * w->in_h * w->in_w * w->in_c, out + n * pixels * w->out_c + first + units);
         }
     }
     clamp_all(out, w->batches * pixels * w->out_c, w->low, w->high);

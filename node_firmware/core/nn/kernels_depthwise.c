@@ -8,79 +8,99 @@
 #include "dsp.h"
 #include "kernels_common.h"
 
-/* The filter rows and columns that lie over the image from one output, the fewer of them outside. Steps are bytes; the
- * outer ones go from behind the inner ones' last to the next one's first. */
+/* The filter's rows and columns that lie over the image from one output. Steps are bytes. */
 typedef struct patch {
     const int8_t *in, *filter; /* of channel 0 */
-    uint32_t outer, inner;
-    int32_t in_step, in_next, filter_step, filter_next;
+    int32_t height, width;
+    int32_t in_down, in_across, filter_down, filter_across;
 } patch_t;
 
 typedef struct range {
-    int32_t begin, end;
+    uint16_t begin, end;
 } range_t;
 
-static range_t visible(int32_t origin, int32_t filter, int32_t dilation, int32_t size)
+/* Of `count` rows or columns of a filter those that lie over the image, which has `size`; `first`: where the first one
+ * lies. */
+__attribute__((noinline)) static range_t visible(int32_t first, int32_t count, int32_t dilation, int32_t size)
 {
-    const int32_t end = (size - origin + dilation - 1) / dilation;
-    return (range_t){origin < 0 ? (dilation - 1 - origin) / dilation : 0, end < filter ? end : filter};
+    range_t r = {0, (uint16_t)count};
+    int32_t last = first + (count - 1) * dilation;
+    for (; first < 0; first += dilation) {
+        r.begin++;
+    }
+    for (; last >= size; last -= dilation) {
+        r.end--;
+    }
+    return r;
 }
 
-static patch_t patch_at(const window_t *w, const int8_t *in, const int8_t *filter, uint16_t y, uint16_t x)
+static patch_t patch_at(const window_t *w, const int8_t *in, const int8_t *filter, int32_t y, int32_t x)
 {
     const int32_t top = y * w->stride_h - w->pad_top, left = x * w->stride_w - w->pad_left;
     const range_t rows = visible(top, w->filter_h, w->dilation_h, w->in_h);
     const range_t columns = visible(left, w->filter_w, w->dilation_w, w->in_w);
-    const int32_t height = rows.end - rows.begin, width = columns.end - columns.begin;
-    const int32_t in_down = w->dilation_h * w->in_w * w->in_c, in_across = w->dilation_w * w->in_c;
-    const int32_t filter_down = w->filter_w * w->out_c, filter_across = w->out_c;
-    const bool tall = height > width;
     patch_t p = {
-        .in = in + (top * w->in_w + left) * w->in_c + rows.begin * in_down + columns.begin * in_across,
-        .filter = filter + rows.begin * filter_down + columns.begin * filter_across,
-        .outer = (uint32_t)(tall ? width : height),
-        .inner = (uint32_t)(tall ? height : width),
-        .in_step = tall ? in_down : in_across,
-        .filter_step = tall ? filter_down : filter_across,
+        .height = rows.end - rows.begin,
+        .width = columns.end - columns.begin,
+        .in_down = w->dilation_h * w->in_w * w->in_c,
+        .in_across = w->dilation_w * w->in_c,
+        .filter_down = w->filter_w * w->out_c,
+        .filter_across = w->out_c,
     };
-    p.in_next = (tall ? in_across : in_down) - (int32_t)p.inner * p.in_step;
-    p.filter_next = (tall ? filter_across : filter_down) - (int32_t)p.inner * p.filter_step;
+    p.in = in + ((top + rows.begin * w->dilation_h) * w->in_w + left + columns.begin * w->dilation_w) * w->in_c;
+    p.filter = filter + (rows.begin * w->filter_w + columns.begin) * w->out_c;
+    if (p.width == w->filter_w && p.in_down == w->filter_w * p.in_across) {
+        p.width *= p.height; /* rows without a gap between them are one */
+        p.height = 1;
+    }
     return p;
 }
 
-static int32_t sum_one(const patch_t *p, uint32_t in_channel, uint32_t channel, int32_t zero)
+__attribute__((noinline)) static int8_t one(const window_t *w, const factors_t *f, const patch_t *p,
+                                            const int32_t *bias, uint32_t channel)
 {
-    const int8_t *in = p->in + in_channel, *filter = p->filter + channel;
+    const int8_t *in = p->in + channel * w->in_c / w->out_c, *filter = p->filter + channel;
     int32_t sum = 0;
-    for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
-        for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
-            sum += (*in - zero) * *filter;
+    for (int32_t y = 0; y < p->height; y++) {
+        for (int32_t x = 0; x < p->width; x++) {
+            sum += (in[x * p->in_across] - w->in_zero) * filter[x * p->filter_across];
         }
+        in += p->in_down;
+        filter += p->filter_down;
     }
-    return sum;
+    return requantize(add_wrap(sum, bias ? bias[channel] : 0), f, channel, w->out_zero, w->low, w->high);
 }
 
 #if NN_DSP
 
-/* Whether every output is requantize_fast()'s, and sees an input channel of its own. */
-static bool is_simple(const window_t *w)
+/* GCC spills registers of the innermost loops where it optimises for size. */
+#if defined __OPTIMIZE_SIZE__ && !defined __clang__
+#define FAST __attribute__((noinline, optimize("O2")))
+#else
+#define FAST __attribute__((noinline))
+#endif
+
+/* What the forms below ask of a layer; others are done by one(). */
+static bool is_simple(const window_t *w, const int32_t *bias)
 {
-    return w->fast && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c;
+    return w->fast && w->low == INT8_MIN && w->high == INT8_MAX && w->out_c == w->in_c && w->dilation_w == 1 &&
+           bias != NULL;
 }
 
-/* Channels 4 * n to 4 * n + 3; as many as there are is returned. */
-__attribute__((noinline)) static uint32_t fours(const window_t *w, const factors_t *f, const patch_t *p,
-                                                const int32_t *bias, int8_t *out)
+/* A pixel, four channels at a time; returns how many channels that are. */
+FAST static uint32_t fours(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, int8_t *out)
 {
-    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero), step = f->step;
-    const int32_t zero = w->out_zero;
-    uint32_t channel = 0;
-    for (; channel + 4 <= w->out_c; channel += 4) {
-        const int8_t *in = p->in + channel, *filter = p->filter + channel;
-        int32_t a = 0, b = 0, c = 0, d = 0;
-        for (uint32_t i = p->outer; i > 0; i--, in += p->in_next, filter += p->filter_next) {
-            for (uint32_t k = p->inner; k > 0; k--, in += p->in_step, filter += p->filter_step) {
-                const uint32_t x = load32(in), weights = load32(filter);
+    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero);
+    const int32_t pixel = w->out_c, row = p->width * pixel, zero = w->out_zero;
+    const int8_t *in_end = p->in + row, *filter_end = p->filter + row;
+    int8_t *const end = out + pixel / 4 * 4;
+    uint32_t factor = 0;
+    for (; out < end; in_end += 4, filter_end += 4, bias += 4) {
+        int32_t a = bias[0], b = bias[1], c = bias[2], d = bias[3];
+        const int8_t *in = in_end, *filter = filter_end;
+        for (int32_t y = p->height; y > 0; y--, in += p->in_down, filter += p->filter_down) {
+            for (int32_t tap = -row; tap < 0; tap += pixel) {
+                const uint32_t x = load32(in + tap), weights = load32(filter + tap);
                 const uint32_t x02 = sxtab16(minus_zero, x), w02 = sxtb16(weights);
                 const uint32_t x13 = sxtab16_ror8(minus_zero, x), w13 = sxtb16_ror8(weights);
                 a = smlabb(x02, w02, a);
@@ -90,40 +110,13 @@ __attribute__((noinline)) static uint32_t fours(const window_t *w, const factors
             }
         }
         const int32_t sums[] = {a, b, c, d};
-        const int32_t *multiplier = f->multiplier + channel * step;
-        const int8_t *shift = f->shift + channel * step;
-        for (const int32_t *sum = sums; sum < sums + 4; sum++, multiplier += step, shift += step) {
-            *out++ = (int8_t)requantize_fast(*sum + *bias++, *multiplier, -*shift, zero);
+        for (uint32_t i = 0; i < 4; i++) {
+            *out++ = (int8_t)requantize_fast(sums[i], f->multiplier[factor], -f->shift[factor], zero);
+            factor += f->step;
         }
     }
-    return channel;
+    return (uint32_t)pixel / 4 * 4;
 }
-
-#endif
-
-static void pixel(const window_t *w, const factors_t *f, const patch_t *p, const int32_t *bias, int8_t *out)
-{
-    const uint32_t depth_multiplier = w->out_c / w->in_c;
-    uint32_t c = 0;
-#if NN_DSP
-    if (is_simple(w) && bias != NULL) {
-        c = fours(w, f, p, bias, out);
-    }
-#endif
-    for (; c < w->out_c; c++) {
-        const int32_t sum = sum_one(p, c / depth_multiplier, c, w->in_zero);
-        out[c] = requantize(add_wrap(sum, bias ? bias[c] : 0), f, c, w->out_zero, w->low, w->high);
-    }
-}
-
-#if NN_DSP
-
-/* Rows of outputs for which the same rows of a 3x3 filter lie over the image. */
-typedef struct band {
-    uint32_t rows;
-    uint32_t in;      /* offset of the first row's input, bytes */
-    uint32_t weights; /* index of the first row's among `plane_t.weights` */
-} band_t;
 
 /* Words that are needed two by two: LDRD. */
 typedef struct doubles {
@@ -136,13 +129,10 @@ typedef struct doubles {
 typedef struct plane {
     doubles_t k;
     uint32_t lower, last;
-    int32_t left, right;            /* what a column of padding adds to a sum: the bias too, at the left */
-    uint32_t pixel, row, next_row;  /* bytes; the latter from one output's row to the next one's */
-    uint32_t columns;               /* that end an output */
-    bool pad_left, pad_right, skip; /* skip: of two columns only one ends an output */
-    uint32_t zeros, minuses;        /* the zero point and its negative, as pairs */
-    int16_t weights[3][5];          /* by columns; 0 above and below */
-    band_t bands[3];
+    uint32_t row;          /* of the input, bytes */
+    int32_t columns;       /* that end an output */
+    int32_t left, right;   /* what a column of padding adds to a sum: the bias too, at the left */
+    int16_t weights[3][5]; /* by columns; 0 above and below */
 } plane_t;
 
 /* The first column's weights begin a sum. */
@@ -172,7 +162,7 @@ typedef struct cursor {
     const uint32_t pixel, row, lower, last;
 } cursor_t;
 
-static inline column_t take(cursor_t *at)
+__attribute__((always_inline)) static inline column_t take(cursor_t *at)
 {
     const column_t column = load_column(at->in, at->row);
     at->in += at->pixel;
@@ -186,7 +176,7 @@ static inline void put(cursor_t *at, const doubles_t *d, int32_t sum)
 }
 
 /* Of a row in which every column ends an output, all columns but padding. */
-static inline void go_by_one(cursor_t *at, const doubles_t *d, uint32_t count)
+static inline void go_by_one(cursor_t *at, const doubles_t *d, int32_t count)
 {
     column_t column = take(at);
     at->sum = add(ldrd(&d->second_third).low, at->lower, column, at->sum);
@@ -202,7 +192,7 @@ static inline void go_by_one(cursor_t *at, const doubles_t *d, uint32_t count)
 }
 
 /* The same of a row in which every other column does; before padding there is one more. */
-static inline void go_by_two(cursor_t *at, const doubles_t *d, uint32_t count, bool padding)
+static inline void go_by_two(cursor_t *at, const doubles_t *d, int32_t count, bool padding)
 {
     for (; count > 0; count--) {
         at->sum = add(ldrd(&d->second_third).low, at->lower, take(at), at->sum);
@@ -216,23 +206,25 @@ static inline void go_by_two(cursor_t *at, const doubles_t *d, uint32_t count, b
     }
 }
 
-/* Returns where the next band's outputs begin. */
-__attribute__((noinline)) static int8_t *band_3x3(const plane_t *p, const int8_t *in, int8_t *out, uint32_t rows)
+/* Rows of outputs for which the same rows of the filter lie over the image. Returns where the next row's begin. */
+FAST static int8_t *band_3x3(const window_t *w, const plane_t *p, const int8_t *in, int8_t *out, int32_t rows)
 {
     const doubles_t d = p->k; /* on the stack, where any word is in reach */
-    cursor_t at = {in, out, 0, p->pixel, p->row, p->lower, p->last};
-    for (; rows > 0; rows--, in += p->next_row) {
+    const uint32_t row = p->row;
+    const int32_t columns = p->columns;
+    cursor_t at = {in, out, 0, w->in_c, row, p->lower, p->last};
+    for (; rows > 0; rows--, in += w->stride_h * row) {
         at.in = in;
         at.sum = p->left;
-        if (!p->pad_left) {
+        if (w->pad_left == 0) {
             at.sum = begin(&d, at.lower, take(&at));
         }
-        if (p->skip) {
-            go_by_two(&at, &d, p->columns, p->pad_right);
+        if (w->stride_w == 2) {
+            go_by_two(&at, &d, columns, columns < w->out_w);
         } else {
-            go_by_one(&at, &d, p->columns);
+            go_by_one(&at, &d, columns);
         }
-        if (p->pad_right) {
+        if (columns < w->out_w) {
             put(&at, &d, at.sum + p->right);
         }
     }
@@ -240,96 +232,86 @@ __attribute__((noinline)) static int8_t *band_3x3(const plane_t *p, const int8_t
 }
 
 /* Sets all that depends on the rows of the filter that see the image. */
-static inline void weigh(plane_t *p, uint32_t row, int32_t bias, uint32_t right)
+static void weigh(plane_t *p, int32_t row, uint32_t minus_zero, int32_t bias, uint32_t right)
 {
     const int16_t *weights = p->weights[0] + row;
     const uint32_t first = load32(weights), second = load32(weights + 5), third = load32(weights + 10);
-    const uint32_t zeros = p->zeros, minuses = p->minuses;
     const uint32_t lower = pkhbt((uint32_t)weights[2], (uint32_t)weights[7]),
                    last = pkhbt(right, (uint32_t)weights[12]);
-    bias = smlad(minuses, second, smlad(minuses, first, bias));
-    bias = smlad(minuses, third, bias);
-    bias = smlabt(minuses, last, smlad(minuses, lower, bias));
+    const int32_t third_zero = smlad(minus_zero, third, smlabt(minus_zero, last, 0));
+    p->right = -third_zero;
+    p->left = smlad(minus_zero, second, smlabt(minus_zero, lower, bias + third_zero));
+    bias = smlad(minus_zero, first, smlabb(minus_zero, lower, p->left));
     p->lower = lower;
     p->last = last;
     p->k.bias_first = (uint32_t)bias | (uint64_t)first << 32;
     p->k.second_third = second | (uint64_t)third << 32;
-    p->left = smlabb(zeros, lower, smlad(zeros, first, bias));
-    p->right = smlabt(zeros, last, smlad(zeros, third, 0));
 }
 
-static void plane_3x3(plane_t *p, const int8_t *in, const int8_t *filter, int32_t bias, uint32_t right, int8_t *out)
+static void plane_3x3(const window_t *w, plane_t *p, const int8_t *in, const int8_t *filter, int32_t bias,
+                      uint32_t right, int8_t *out)
 {
-    for (uint32_t i = 1; i < 4; i++, filter += 3 * p->pixel) {
+    for (uint32_t i = 1; i < 4; i++, filter += 3 * w->in_c) {
         p->weights[0][i] = (int16_t)(2 * filter[0]);
-        p->weights[1][i] = (int16_t)(2 * filter[p->pixel]);
-        p->weights[2][i] = (int16_t)(2 * filter[2 * p->pixel]);
+        p->weights[1][i] = (int16_t)(2 * filter[w->in_c]);
+        p->weights[2][i] = (int16_t)(2 * filter[2 * w->in_c]);
     }
-    for (const band_t *b = p->bands; b < p->bands + 3; b++) {
-        if (b->rows > 0) {
-            weigh(p, b->weights, bias, right);
-            out = band_3x3(p, in + b->in, out, b->rows);
-        }
+    const uint32_t minus_zero = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero);
+    const int32_t bottom = w->in_h - 3;
+    for (int32_t y = 0, rows; y < w->out_h; y += rows) {
+        const int32_t top = y * w->stride_h - w->pad_top, first = clamp(top, 0, bottom);
+        weigh(p, 1 + first - top, minus_zero, bias, right);
+        rows = first == top ? (bottom - top) / w->stride_h + 1 : 1; /* at most one is beyond each edge */
+        out = band_3x3(w, p, in + first * (int32_t)p->row, out, rows);
     }
 }
 
 static bool fits_3x3(const window_t *w)
 {
-    return is_simple(w) && w->filter_h == 3 && w->filter_w == 3 && w->stride_w <= 2 && w->dilation_h == 1 &&
-           w->dilation_w == 1 && w->in_h >= 3 && w->in_w >= 3;
+    return w->batches == 1 && w->filter_h == 3 && w->filter_w == 3 && w->stride_w <= 2 && w->dilation_h == 1 &&
+           w->in_h >= 3 && w->in_w >= 3;
 }
 
 static void image_3x3(const window_t *w, const factors_t *f, const int8_t *in, const int8_t *filter,
                       const int32_t *bias, int8_t *out)
 {
-    const bool pad_right = (w->out_w - 1) * w->stride_w - w->pad_left + 3 > w->in_w;
-    const bool pad_bottom = (w->out_h - 1) * w->stride_h - w->pad_top + 3 > w->in_h;
-    const uint32_t row = (uint32_t)w->in_w * w->in_c;
     plane_t p = {
-        .pixel = w->in_c,
-        .row = row,
-        .next_row = row * w->stride_h,
-        .columns = (uint32_t)(w->out_w - pad_right),
-        .pad_left = w->pad_left > 0,
-        .pad_right = pad_right,
-        .skip = w->stride_w == 2,
-        .zeros = pkhbt((uint32_t)w->in_zero, (uint32_t)w->in_zero),
-        .minuses = pkhbt((uint32_t)-w->in_zero, (uint32_t)-w->in_zero),
-        .bands = {{w->pad_top, 0, 2},
-                  {(uint32_t)(w->out_h - w->pad_top - pad_bottom), row * (uint32_t)(w->pad_top * (w->stride_h - 1)), 1},
-                  {pad_bottom, row * (uint32_t)(w->in_h - 3), 0}}};
+        .row = (uint32_t)w->in_w * w->in_c,
+        .columns = (w->in_w + w->pad_left - 3) / w->stride_w + 1,
+    };
     for (uint32_t c = 0; c < w->in_c; c++) {
         const uint32_t i = c * f->step;
         p.k.multiplier_zero = (uint32_t)f->multiplier[i] | (uint64_t)(uint32_t)w->out_zero << 32;
-        plane_3x3(&p, in + c, filter + c, bias ? doubled(bias[c]) : 0, (uint32_t)-f->shift[i], out + c);
+        plane_3x3(w, &p, in + c, filter + c, doubled(bias[c]), (uint32_t)-f->shift[i], out + c);
     }
 }
 
 #endif
-
-static void image(const window_t *w, const factors_t *f, const int8_t *in, const int8_t *filter, const int32_t *bias,
-                  int8_t *out)
-{
-    for (uint16_t y = 0; y < w->out_h; y++) {
-        for (uint16_t x = 0; x < w->out_w; x++, out += w->out_c) {
-            const patch_t patch = patch_at(w, in, filter, y, x);
-            pixel(w, f, &patch, bias, out);
-        }
-    }
-}
 
 void kernel_depthwise(const window_t *w, const factors_t *factors, const int8_t *in, const int8_t *filter,
                       const int32_t *bias, int8_t *out)
 {
-    const uint32_t in_size = (uint32_t)(w->in_h * w->in_w) * w->in_c,
-                   out_size = (uint32_t)(w->out_h * w->out_w) * w->out_c;
-    for (uint16_t n = 0; n < w->batches; n++, in += in_size, out += out_size) {
 #if NN_DSP
-        if (fits_3x3(w)) {
-            image_3x3(w, factors, in, filter, bias, out);
-            continue;
-        }
+    const bool simple = is_simple(w, bias);
+    if (simple && fits_3x3(w)) {
+        image_3x3(w, factors, in, filter, bias, out);
+        return;
+    }
 #endif
-        image(w, factors, in, filter, bias, out);
+    for (int32_t n = 0; n < w->batches; n++, in += w->in_h * w->in_w * w->in_c) {
+        for (int32_t y = 0; y < w->out_h; y++) {
+            for (int32_t x = 0; x < w->out_w; x++, out += w->out_c) {
+                const patch_t p = patch_at(w, in, filter, y, x);
+                uint32_t channel = 0;
+#if NN_DSP
+                if (simple) {
+                    channel = fours(w, factors, &p, bias, out);
+                }
+#endif
+                for (; channel < w->out_c; channel++) {
+                    out[channel] = one(w, factors, &p, bias, channel);
+                }
+            }
+        }
     }
 }

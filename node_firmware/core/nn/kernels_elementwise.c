@@ -1,10 +1,9 @@
 /* Addition and multiplication with broadcasting, changes of type and scale, strided copies. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "dsp.h"
 #include "kernels.h"
-
-typedef enum operation { ADD, SUB, MUL, MINIMUM, MAXIMUM } operation_t;
 
 /* scale() of an |x| < 2^30. */
 static int32_t scale_small(int32_t x, const factor_t *factor)
@@ -35,48 +34,39 @@ static int32_t combine(operation_t operation, const arithmetic_t *p, int32_t a, 
     }
 }
 
-static void over(operation_t operation, const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+/* The next index in raster order, or false. */
+static bool advance(uint32_t index[4], const uint32_t count[4])
 {
-    const uint32_t *dims = p->over.dims, *sa = p->over.stride[0], *sb = p->over.stride[1];
-    const int32_t low = p->low - p->out_zero, high = p->high - p->out_zero;
-    uint32_t i[4];
-    for (i[0] = 0; i[0] < dims[0]; i[0]++) {
-        for (i[1] = 0; i[1] < dims[1]; i[1]++) {
-            for (i[2] = 0; i[2] < dims[2]; i[2]++) {
-                const int8_t *pa = a + i[0] * sa[0] + i[1] * sa[1] + i[2] * sa[2];
-                const int8_t *pb = b + i[0] * sb[0] + i[1] * sb[1] + i[2] * sb[2];
-                for (i[3] = 0; i[3] < dims[3]; i[3]++, pa += sa[3], pb += sb[3]) {
-                    const int32_t result = combine(operation, p, *pa - p->in_zero[0], *pb - p->in_zero[1]);
-                    *out++ = (int8_t)(clamp(result, low, high) + p->out_zero);
-                }
-            }
+    for (int k = 3; k >= 0; k--) {
+        if (++index[k] < count[k]) {
+            return true;
         }
+        index[k] = 0;
     }
+    return false;
 }
 
-void kernel_add(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+static int32_t offset(const uint32_t index[4], const int32_t stride[4])
 {
-    over(ADD, p, a, b, out);
+    int32_t elements = 0;
+    for (int k = 0; k < 4; k++) {
+        elements += (int32_t)index[k] * stride[k];
+    }
+    return elements;
 }
 
-void kernel_sub(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
+void kernel_arithmetic(operation_t operation, const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    over(SUB, p, a, b, out);
-}
-
-void kernel_mul(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(MUL, p, a, b, out);
-}
-
-void kernel_minimum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(MINIMUM, p, a, b, out);
-}
-
-void kernel_maximum(const arithmetic_t *p, const int8_t *a, const int8_t *b, int8_t *out)
-{
-    over(MAXIMUM, p, a, b, out);
+    const uint32_t *dims = p->over.dims, rows[4] = {dims[0], dims[1], dims[2], 1};
+    const int32_t *sa = p->over.stride[0], *sb = p->over.stride[1];
+    uint32_t index[4] = {0};
+    do {
+        const int8_t *pa = a + offset(index, sa), *pb = b + offset(index, sb);
+        for (uint32_t i = dims[3]; i > 0; i--, pa += sa[3], pb += sb[3]) {
+            const int32_t result = combine(operation, p, *pa - p->in_zero[0], *pb - p->in_zero[1]);
+            *out++ = (int8_t)(clamp(result, p->low - p->out_zero, p->high - p->out_zero) + p->out_zero);
+        }
+    } while (advance(index, rows));
 }
 
 void kernel_requantize(const requantize_t *p, const uint8_t *in, uint8_t *out, uint8_t in_flip, uint8_t out_flip)
@@ -110,24 +100,15 @@ void kernel_to_float(const affine_t *p, const uint8_t *in, float *out, uint8_t f
 void kernel_slice(const slice_t *p, const uint8_t *in, uint8_t *out)
 {
     const int32_t bytes = (int32_t)p->element_bytes;
-    uint32_t run = p->element_bytes, count[4], i[4];
+    uint32_t run = p->element_bytes, count[4], index[4] = {0};
     memcpy(count, p->count, sizeof count);
     for (int k = 3; k >= 0 && (count[k] == 1 || p->stride[k] * bytes == (int32_t)run); k--) {
         run *= count[k]; /* what lies together is copied at once */
         count[k] = 1;
     }
     in += p->first * p->element_bytes;
-    for (i[0] = 0; i[0] < count[0]; i[0]++) {
-        for (i[1] = 0; i[1] < count[1]; i[1]++) {
-            for (i[2] = 0; i[2] < count[2]; i[2]++) {
-                for (i[3] = 0; i[3] < count[3]; i[3]++, out += run) {
-                    int32_t from = 0;
-                    for (int k = 0; k < 4; k++) {
-                        from += (int32_t)i[k] * p->stride[k];
-                    }
-                    memmove(out, in + from * bytes, run);
-                }
-            }
-        }
-    }
+    do {
+        memmove(out, in + offset(index, p->stride) * bytes, run);
+        out += run;
+    } while (advance(index, count));
 }

@@ -229,26 +229,25 @@ static nn_status_t put_weighted(build_t *b, const weighted_t *p, uint32_t scratc
 }
 
 /* How far the output must begin before the input so that none is written over what a later one reads, in bytes: pixels
- * come in raster order, and a pixel's inputs are read before it is written. Along a row the distance changes evenly but
- * where the window leaves the left edge, so a few of its pixels tell. */
+ * come in raster order, and a pixel's inputs are read before it is written. Along a row and from row to row the
+ * distance changes evenly but where the window leaves the image's edge, so a few pixels tell. */
 static uint32_t reach(const build_t *b, const window_t *w)
 {
-    const int32_t edge = w->pad_left / w->stride_w, told[] = {edge, edge + 1, w->out_w - 1, w->out_w};
+    const int32_t left_edge = w->pad_left / w->stride_w, top_edge = w->pad_top / w->stride_h;
+    const int32_t columns[] = {left_edge, left_edge + 1, w->out_w - 1, w->out_w}; /* how many of a row are written */
+    const int32_t rows[] = {top_edge - 1, top_edge, top_edge + 1, w->out_h - 2, w->out_h - 1};
     int32_t most = 0; /* windows begin inside the image, so no offset is larger than it */
-    for (int32_t y = 0; y < w->out_h && b->given && b->pass == PASS_RECORD; y++) { /* nobody else asks */
-        for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
-            const int32_t x = told[i]; /* how many pixels of the row are written */
-            const bool wraps = x == w->out_w;
-            if (x < 1 || x > w->out_w || (wraps && y + 1 == w->out_h)) {
-                continue;
-            }
-            const int32_t top = (y + wraps) * w->stride_h - w->pad_top;
-            const int32_t left = wraps ? 0 : x * w->stride_w - w->pad_left;
-            const int32_t read = (top > 0 ? top * w->in_w : 0) + (left > 0 ? left : 0);
-            const int32_t written = y * w->out_w + x;
-            const int32_t distance = written * w->out_c - read * w->in_c;
-            most = distance > most ? distance : most;
+    for (unsigned i = 0; i < 20 && b->given && b->pass == PASS_RECORD; i++) { /* nobody else asks */
+        const int32_t y = rows[i / 4], x = columns[i % 4];
+        const bool wraps = x == w->out_w;
+        if (y < 0 || x < 1 || x > w->out_w || y + wraps >= w->out_h) {
+            continue;
         }
+        const int32_t top = (y + wraps) * w->stride_h - w->pad_top;
+        const int32_t left = wraps ? 0 : x * w->stride_w - w->pad_left;
+        const int32_t read = (top > 0 ? top * w->in_w : 0) + (left > 0 ? left : 0);
+        const int32_t distance = (y * w->out_w + x) * w->out_c - read * w->in_c;
+        most = distance > most ? distance : most;
     }
     return (uint32_t)most;
 }

@@ -53,7 +53,7 @@ static nn_status_t load_broadcast(const tensor_t in[2], const tensor_t *out, bro
         NEED(over->dims[i] == aligned_dim(out, i), NN_E_SHAPE);
         for (int k = 0; k < 2; k++) {
             NEED(dims[k] == 1 || dims[k] == over->dims[i], NN_E_SHAPE);
-            over->stride[k][i] = dims[k] == 1 ? 0 : step[k];
+            over->stride[k][i] = dims[k] == 1 ? 0 : (int32_t)step[k];
             step[k] *= dims[k];
         }
     }
@@ -96,6 +96,11 @@ static bool factor_from_quotient(float a, float b, int exponent, bool single, fa
     return is_normal(quotient) && factor_from_ratio(quotient, 1, 1, exponent, factor);
 }
 
+static void arithmetic_run(const run_t *run, operation_t operation)
+{
+    kernel_arithmetic(operation, run->parameters, run->operands[0], run->operands[1], run->operands[2]);
+}
+
 /* Both operands are brought to twice the larger scale, with ADD_HEADROOM more bits, before they are added. */
 static nn_status_t sum_prepare(build_t *b, bool single)
 {
@@ -123,12 +128,12 @@ nn_status_t sub_prepare(build_t *b)
 
 void add_run(const run_t *run)
 {
-    kernel_add(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
+    arithmetic_run(run, ADD);
 }
 
 void sub_run(const run_t *run)
 {
-    kernel_sub(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
+    arithmetic_run(run, SUB);
 }
 
 nn_status_t mul_prepare(build_t *b)
@@ -142,7 +147,7 @@ nn_status_t mul_prepare(build_t *b)
 
 void mul_run(const run_t *run)
 {
-    kernel_mul(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
+    arithmetic_run(run, MUL);
 }
 
 /* MINIMUM and MAXIMUM compare what is there, whatever it stands for. */
@@ -159,12 +164,12 @@ nn_status_t extremum_prepare(build_t *b)
 
 void minimum_run(const run_t *run)
 {
-    kernel_minimum(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
+    arithmetic_run(run, MINIMUM);
 }
 
 void maximum_run(const run_t *run)
 {
-    kernel_maximum(run->parameters, run->operands[0], run->operands[1], run->operands[2]);
+    arithmetic_run(run, MAXIMUM);
 }
 
 /* An int8 operator of one input and one output of the same shape. */
