@@ -18,13 +18,13 @@ _PIECES = 0xFFFF // 6  # what a record holds
 
 
 def _value(op: Operator) -> int:
-    """What is written to each byte around the input: PAD's real zero, or a constant whose bytes are equal."""
+    """What is written to each byte around the input: PAD's real zero, or a constant of one."""
     out = op.outputs[0]
     if len(op.inputs) < 3:  # noqa: PLR2004
         return out.zero_point if out.type == INT8 else 0
     given = op.input(2)
     same = (given.type, given.scale, given.zero_point) == (out.type, out.scale, out.zero_point)
-    need(same and given.elements == 1 and len(set(given.data)) == 1, "the value is not supported")
+    need(same and len(given.data) == 1, "the value is not supported")
     return given.data[0]
 
 
@@ -57,10 +57,10 @@ def _nearest(i: int, size: int, out: int, *, align_corners: bool, half_pixel_cen
 
 
 def resize(op: Operator) -> Record:
-    source, out, sides = op.input(0), op.outputs[0], op.input(1).ints()
+    source, out = op.input(0), op.outputs[0]
     need(source.type == out.type != RESOURCE, "output unlike input")
     (batches, height, width, channels), (_, new_height, new_width, _) = source.shape, out.shape
-    need(out.shape == (batches, *sides, channels), "shapes do not fit")
+    need(out.shape == (batches, new_height, new_width, channels), "shapes do not fit")
     align, half = (bool(op.option(name)) for name in ("alignCorners", "halfPixelCenters"))
     pixel = ITEM_BYTES[source.type] * channels
     numbers = (batches, pixel * width * height, pixel * width, pixel, new_height, new_width)

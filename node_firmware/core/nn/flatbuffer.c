@@ -84,12 +84,6 @@ int32_t fb_i32(fb_t *fb, uint32_t table, unsigned field, int32_t absent)
     return at ? (int32_t)fb_load32(fb->data + at) : absent;
 }
 
-float fb_f32(fb_t *fb, uint32_t table, unsigned field, float absent)
-{
-    const uint32_t at = locate(fb, table, field, 4);
-    return at ? fb_load_float(fb->data + at) : absent;
-}
-
 uint32_t fb_table(fb_t *fb, uint32_t table, unsigned field)
 {
     const uint32_t at = locate(fb, table, field, 4);

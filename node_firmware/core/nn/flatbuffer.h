@@ -39,7 +39,13 @@ uint32_t fb_root(fb_t *fb, const char identifier[4]);
 /* Scalar fields of a table; `absent` where the field (or the table) is not there. */
 uint8_t fb_u8(fb_t *fb, uint32_t table, unsigned field, uint8_t absent);
 int32_t fb_i32(fb_t *fb, uint32_t table, unsigned field, int32_t absent);
-float fb_f32(fb_t *fb, uint32_t table, unsigned field, float absent);
+static inline float fb_f32(fb_t *fb, uint32_t table, unsigned field) /* 0 where it is absent */
+{
+    const int32_t bits = fb_i32(fb, table, field, 0);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 uint32_t fb_table(fb_t *fb, uint32_t table, unsigned field);
 /* A vector (or a string) of scalars of `element_bytes`. */

@@ -56,7 +56,7 @@ static const op_t *main_records(const plan_t *plan)
 
 nn_status_t nn_open(nn_t *nn, const uint8_t *model, size_t model_size, uint8_t *arena, size_t arena_size)
 {
-    memset(nn, 0, sizeof *nn);
+    nn->plan = NULL; /* not open */
     NEED(model != NULL && (uintptr_t)model % NN_ALIGNMENT == 0, NN_E_MODEL);
     NEED(arena != NULL && (uintptr_t)arena % NN_ALIGNMENT == 0, NN_E_ARENA);
     nn->model = model;

@@ -344,10 +344,10 @@ nn_status_t pool_prepare(build_t *b)
     TRY(load_window(b, &fields, &in, &out, &w));
     NEED(w.in_c == w.out_c, NN_E_SHAPE);
     NEED(in.scale == out.scale && in.zero_point == out.zero_point, NN_E_TYPE);
-    const uint64_t area =
-        (uint64_t)(w.filter_h < w.in_h ? w.filter_h : w.in_h) * (uint64_t)(w.filter_w < w.in_w ? w.filter_w : w.in_w);
-    NEED(area <= INT32_MAX / 256, NN_E_LIMIT); /* a sum fits an int32 */
-    TRY(build_work(b, out.elements * area));
+    const uint32_t height = w.filter_h < w.in_h ? w.filter_h : w.in_h,
+                   width = w.filter_w < w.in_w ? w.filter_w : w.in_w;
+    NEED(height * width <= INT32_MAX / 256, NN_E_LIMIT); /* a sum fits an int32 */
+    TRY(build_work(b, (uint64_t)out.elements * (height * width)));
     if (w.batches == 1) {
         build_overlap(b, &in, reach(b, &w), 1);
     }

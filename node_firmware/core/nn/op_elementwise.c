@@ -20,15 +20,21 @@ static int32_t steps_to(const tensor_t *t, float real)
     return whole + (steps - (float)whole >= 0.5F);
 }
 
+/* Of ReLU -1..1, ReLU6, ReLU or none, in a tensor's quantisation. */
+static void limits(const tensor_t *t, uint8_t activation, int16_t *low, int16_t *high)
+{
+    const int32_t above =
+        activation <= ACTIVATION_RELU ? UINT8_MAX : steps_to(t, activation == ACTIVATION_RELU6 ? 6 : 1);
+    const int32_t below = activation == ACTIVATION_RELU_N1_TO_1 ? above : activation == ACTIVATION_NONE ? UINT8_MAX : 0;
+    *low = (int16_t)clamp(t->zero_point - below, INT8_MIN, INT8_MAX);
+    *high = (int16_t)clamp(t->zero_point + above, INT8_MIN, INT8_MAX);
+}
+
 nn_status_t activation_range(build_t *b, unsigned field, const tensor_t *out, int16_t *low, int16_t *high)
 {
     const uint8_t activation = fb_u8(&b->fb, b->options, field, ACTIVATION_NONE);
     NEED(activation <= ACTIVATION_RELU6, NN_E_OPERATOR);
-    const int32_t above =
-        activation <= ACTIVATION_RELU ? UINT8_MAX : steps_to(out, activation == ACTIVATION_RELU6 ? 6 : 1);
-    const int32_t below = activation == ACTIVATION_RELU_N1_TO_1 ? above : activation == ACTIVATION_NONE ? UINT8_MAX : 0;
-    *low = (int16_t)clamp(out->zero_point - below, INT8_MIN, INT8_MAX);
-    *high = (int16_t)clamp(out->zero_point + above, INT8_MIN, INT8_MAX);
+    limits(out, activation, low, high);
     return NN_OK;
 }
 
@@ -199,31 +205,34 @@ static nn_status_t put_unary(build_t *b, const tensor_t *in, const tensor_t *out
     return build_put_in_out(b, in, out, parameters, bytes);
 }
 
-static nn_status_t put_relu(build_t *b, const tensor_t *in, const tensor_t *out, relu_t *p, int32_t zero, int32_t above)
+/* `as` has the quantisation that the output is computed in. */
+static nn_status_t put_relu(build_t *b, const tensor_t *in, const tensor_t *out, const tensor_t *as, uint8_t activation,
+                            const factor_t *scale)
 {
-    p->to.count = in->elements;
-    p->to.in_zero = (int16_t)in->zero_point;
-    p->to.out_zero = p->low = (int16_t)zero;
-    p->high = (int16_t)clamp(zero + above, INT8_MIN, INT8_MAX);
-    return put_unary(b, in, out, p, sizeof *p);
+    relu_t p = {.to = {.count = in->elements,
+                       .scale = *scale,
+                       .in_zero = (int16_t)in->zero_point,
+                       .out_zero = (int16_t)as->zero_point}};
+    limits(as, activation, &p.low, &p.high);
+    return put_unary(b, in, out, &p, sizeof p);
 }
 
 nn_status_t relu_prepare(build_t *b)
 {
     tensor_t in, out;
-    relu_t p = {0};
+    factor_t scale = {0};
     TRY(load_int8(b, &in, &out));
-    NEED(factor_from_quotient(in.scale, out.scale, 0, true, &p.to.scale), NN_E_TYPE);
-    return put_relu(b, &in, &out, &p, out.zero_point, UINT8_MAX);
+    NEED(factor_from_quotient(in.scale, out.scale, 0, true, &scale), NN_E_TYPE);
+    return put_relu(b, &in, &out, &out, ACTIVATION_RELU, &scale);
 }
 
-/* TFLM only clamps, whatever the output's quantisation: the factor is 1. */
+/* TFLM only clamps, whatever the output's quantisation. */
 nn_status_t relu6_prepare(build_t *b)
 {
+    static const factor_t one = {INT32_C(1) << 30, 1, {0}};
     tensor_t in, out;
-    relu_t p = {.to = {.scale = {INT32_C(1) << 30, 1}}};
     TRY(load_int8(b, &in, &out));
-    return put_relu(b, &in, &out, &p, in.zero_point, steps_to(&in, 6));
+    return put_relu(b, &in, &out, &in, ACTIVATION_RELU6, &one);
 }
 
 void relu_run(const run_t *run)
@@ -252,7 +261,7 @@ nn_status_t softmax_prepare(build_t *b)
     p.depth = (uint32_t)in.dims[in.rank - 1];
     p.rows = in.elements / p.depth;
     NEED(p.depth < 4096, NN_E_LIMIT); /* the sum of exp() fits Q12 */
-    const float beta = fb_f32(&b->fb, b->options, SOFTMAX_BETA, 0);
+    const float beta = fb_f32(&b->fb, b->options, SOFTMAX_BETA);
     NEED(is_normal(beta), NN_E_TYPE);
     TRY(fixed_point(beta, in.scale, 26, true, &p.scale));
     if (p.scale.multiplier != 0) {

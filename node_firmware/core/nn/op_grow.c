@@ -4,7 +4,7 @@
 #include "op_common.h"
 #include "schema.h"
 
-/* What is written to each byte around the input: PAD's real zero, or a constant whose bytes are equal. */
+/* What is written to each byte around the input: PAD's real zero, or a constant of one. */
 static nn_status_t pad_value(build_t *b, const tensor_t *out, int32_t *value)
 {
     tensor_t given;
@@ -14,12 +14,8 @@ static nn_status_t pad_value(build_t *b, const tensor_t *out, int32_t *value)
     }
     TRY(build_input(b, 2, &given));
     NEED(movable(&given, out) && given.scale == out->scale && given.zero_point == out->zero_point, NN_E_TYPE);
-    NEED(given.elements == 1 && given.data != 0, NN_E_SHAPE);
-    const uint8_t *bytes = b->fb.data + given.data;
-    for (uint32_t i = 1; i < given.bytes; i++) {
-        NEED(bytes[i] == bytes[0], NN_E_TYPE);
-    }
-    *value = bytes[0];
+    NEED(given.bytes == 1 && given.data != 0, NN_E_TYPE);
+    *value = b->fb.data[given.data];
     return NN_OK;
 }
 
@@ -60,7 +56,7 @@ nn_status_t pad_prepare(build_t *b)
     NEED(movable(&in, &out), NN_E_TYPE);
     TRY(pad_value(b, &out, &value));
     TRY(load_padded(b, &in, &out, &p));
-    const uint64_t images = (uint64_t)p.in[0] * p.in[1];
+    const uint32_t images = p.in[0] * p.in[1];
     NEED(images < UINT16_MAX / (sizeof(piece_t) / 4), NN_E_LIMIT); /* what a record holds */
     TRY(build_fill(b, &out, value));
     move_t m = {.from = &in, .to = &out, .rows = p.in[2], .bytes = p.in[3], .from_step = p.in[3], .to_step = p.out[3]};
@@ -83,19 +79,15 @@ static uint16_t nearest(int32_t i, int32_t in, int32_t out, bool align_corners, 
     return (uint16_t)(found < in ? found : in - 1);
 }
 
+/* The size is the output's own; the input that repeats it is not read. */
 nn_status_t resize_prepare(build_t *b)
 {
-    tensor_t in, out, size;
-    TRY(build_input(b, 0, &in));
-    TRY(build_input(b, 1, &size));
-    TRY(build_output(b, 0, &out));
+    tensor_t in, out;
+    TRY(build_in_out(b, &in, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
     NEED(in.rank == 4 && out.rank == 4 && in.dims[0] == out.dims[0] && in.dims[3] == out.dims[3], NN_E_SHAPE);
-    NEED(is_constant_int32(&size, 2), NN_E_TYPE);
-    for (uint32_t i = 0; i < 2; i++) {
-        NEED(constant_at(b, &size, i) == out.dims[i + 1], NN_E_SHAPE);
-        NEED(in.dims[i + 1] <= NN_MAX_SIDE && out.dims[i + 1] <= NN_MAX_SIDE, NN_E_LIMIT);
-    }
+    NEED(in.dims[1] <= NN_MAX_SIDE && in.dims[2] <= NN_MAX_SIDE, NN_E_LIMIT);
+    NEED(out.dims[1] <= NN_MAX_SIDE && out.dims[2] <= NN_MAX_SIDE, NN_E_LIMIT);
     const bool align = fb_u8(&b->fb, b->options, RESIZE_ALIGN_CORNERS, 0);
     const bool half = fb_u8(&b->fb, b->options, RESIZE_HALF_PIXEL_CENTERS, 0);
     const uint32_t pixel_bytes = in.element_bytes * (uint32_t)in.dims[3];
