@@ -55,9 +55,10 @@ nn_status_t pad_prepare(build_t *b)
 /* The row or column of the input that number `i` of the output repeats: TFLM's, in single precision. */
 static uint16_t nearest(int32_t i, int32_t in, int32_t out, bool align_corners, bool half_pixel_centers)
 {
-    const float step = align_corners && out > 1 ? (float)(in - 1) / (float)(out - 1) : (float)in / (float)out;
+    const int32_t less = align_corners && out > 1;
+    const float step = (float)(in - less) / (float)(out - less);
     const float position = ((float)i + (half_pixel_centers ? 0.5F : 0)) * step;
-    const int32_t found = align_corners ? round_saturate(position) : (int32_t)position;
+    const int32_t whole = (int32_t)position, found = whole + (align_corners && position - (float)whole >= 0.5F);
     return (uint16_t)(found < in ? found : in - 1);
 }
 

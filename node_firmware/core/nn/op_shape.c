@@ -140,25 +140,23 @@ nn_status_t split_v_prepare(build_t *b)
 enum { BEGIN, END, STRIDES };
 
 typedef struct slice_options {
-    uint32_t vectors[3];                       /* where the elements of BEGIN, END, STRIDES are in the model */
-    int32_t begin_mask, end_mask, shrink_mask; /* bit n: axis n */
+    uint32_t vectors[3];                  /* where the elements of BEGIN, END, STRIDES are in the model */
+    int32_t masks[SLICE_SHRINK_MASK + 1]; /* by their fields; bit n: axis n */
 } slice_options_t;
 
 static nn_status_t load_slice_options(build_t *b, uint8_t rank, slice_options_t *o)
 {
-    fb_t *const fb = &b->fb;
     for (uint32_t i = 0; i < 3; i++) {
         tensor_t t;
         TRY(build_input(b, i + 1, &t));
         NEED(is_constant_int32(&t, rank), NN_E_TYPE);
         o->vectors[i] = t.data;
     }
-    const int32_t others = fb_i32(fb, b->options, SLICE_ELLIPSIS_MASK, 0) |
-                           fb_i32(fb, b->options, SLICE_NEW_AXIS_MASK, 0) | fb_u8(fb, b->options, SLICE_OFFSET, 0);
-    NEED(others == 0, NN_E_OPERATOR);
-    o->begin_mask = fb_i32(fb, b->options, SLICE_BEGIN_MASK, 0);
-    o->end_mask = fb_i32(fb, b->options, SLICE_END_MASK, 0);
-    o->shrink_mask = fb_i32(fb, b->options, SLICE_SHRINK_MASK, 0);
+    for (unsigned field = 0; field <= SLICE_SHRINK_MASK; field++) {
+        o->masks[field] = fb_i32(&b->fb, b->options, field, 0);
+    }
+    NEED((o->masks[SLICE_ELLIPSIS_MASK] | o->masks[SLICE_NEW_AXIS_MASK]) == 0, NN_E_OPERATOR);
+    NEED(fb_u8(&b->fb, b->options, SLICE_OFFSET, 0) == 0, NN_E_OPERATOR);
     return NN_OK;
 }
 
@@ -167,20 +165,21 @@ static int32_t option_at(const build_t *b, const slice_options_t *o, int vector,
     return (int32_t)fb_load32(b->fb.data + o->vectors[vector] + 4 * (uint32_t)axis);
 }
 
-/* Which indices of an axis are taken, as Python's slices but for `shrink`, which takes the one at `begin`. */
+/* Which indices of an axis are taken, as Python's slices but for `shrink`, which takes the one at BEGIN. */
 static nn_status_t axis_range(const build_t *b, const slice_options_t *o, int axis, int32_t size, int32_t *first,
                               int32_t *count)
 {
     const int32_t stride = option_at(b, o, STRIDES, axis), low = stride < 0 ? -1 : 0, high = size + low;
-    const int32_t begin = option_at(b, o, BEGIN, axis), end = option_at(b, o, END, axis);
-    const bool from_edge = o->begin_mask >> axis & 1, to_edge = o->end_mask >> axis & 1;
-    const bool shrink = o->shrink_mask >> axis & 1;
-    NEED(stride != 0 && stride != INT32_MIN && !(shrink && (stride < 0 || from_edge)), NN_E_SHAPE);
-    const int32_t start = from_edge ? (stride < 0 ? high : low) : clamp(begin < 0 ? begin + size : begin, low, high);
-    const int32_t stop = to_edge ? (stride < 0 ? low : high) : clamp(end < 0 ? end + size : end, low, high);
-    const int32_t distance = shrink ? 1 : stride < 0 ? start - stop : stop - start;
-    NEED(start >= 0 && start < size && distance > 0, NN_E_SHAPE);
-    *first = start;
+    const bool shrink = o->masks[SLICE_SHRINK_MASK] >> axis & 1;
+    int32_t ends[2];
+    for (int k = BEGIN; k <= END; k++) {
+        const int32_t index = option_at(b, o, k, axis), edge = (k == BEGIN) == (stride < 0) ? high : low;
+        ends[k] = o->masks[k] >> axis & 1 ? edge : clamp(index < 0 ? index + size : index, low, high);
+    }
+    const int32_t distance = shrink ? 1 : stride < 0 ? ends[BEGIN] - ends[END] : ends[END] - ends[BEGIN];
+    NEED(stride != 0 && stride != INT32_MIN && ends[BEGIN] >= 0 && ends[BEGIN] < size && distance > 0, NN_E_SHAPE);
+    NEED(!shrink || (stride > 0 && !(o->masks[BEGIN] >> axis & 1)), NN_E_SHAPE);
+    *first = ends[BEGIN];
     *count = (distance - 1) / (stride < 0 ? -stride : stride) + 1;
     return NN_OK;
 }
@@ -226,7 +225,8 @@ nn_status_t strided_slice_prepare(build_t *b)
         }
         int32_t first = 0, count = 0;
         TRY(axis_range(b, &options, axis, in.dims[axis], &first, &count));
-        NEED(options.shrink_mask >> axis & 1 || (out_rank-- > 0 && out.dims[out_rank] == count), NN_E_SHAPE);
+        NEED(options.masks[SLICE_SHRINK_MASK] >> axis & 1 || (out_rank-- > 0 && out.dims[out_rank] == count),
+             NN_E_SHAPE);
         p.first += (uint32_t)(first * step);
         p.count[i] = (uint32_t)count;
         p.stride[i] = count > 1 ? option_at(b, &options, STRIDES, axis) * step : 1;
