@@ -89,7 +89,7 @@ def write(folder: Path) -> None:
     """Some of each kind: as they are, with room for a plan, with a plan."""
     folder.mkdir(parents=True)
     for name, draw in DRAWS.items():
-        for seed in range(20 if name == "layers" else 2):
+        for seed in range(20 if name in {"layers", "tower"} else 2):
             model = draw(seed)
             for form, data in (("plain", model), ("room", with_room(model)), ("prepared", prepare(model))):
                 (folder / f"{name}-{seed}-{form}.tflite").write_bytes(data)

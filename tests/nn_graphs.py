@@ -320,20 +320,13 @@ def pack(d: Draw) -> bytes:
     return d.finish(y)
 
 
-def pad(d: Draw, *, constant: bool = False) -> bytes:
+def pad(d: Draw) -> bytes:
     (dtype, q), shape = d.movable(np.float32, np.int16, np.int32), d.shape(d.number(1, 4))
-    if constant:
-        dtype, q = np.int8, d.quantization()
     paddings = np.array([[d.pick([0, 0, 1, 3]), d.pick([0, 0, 1, 2])] for _ in shape])
     x = d.input(shape, q, dtype)
-    value = [d.constant(d.pick([[], [1]]), q)] if constant else []
     y = d.b.tensor(np.add(shape, paddings.sum(axis=1)).tolist(), dtype, *q)
-    d.b.op("PADV2" if constant else "PAD", [x, d.b.tensor(paddings.shape, np.int32, data=paddings), *value], [y])
+    d.b.op("PAD", [x, d.b.tensor(paddings.shape, np.int32, data=paddings)], [y])
     return d.finish(y)
-
-
-def pad_v2(d: Draw) -> bytes:
-    return pad(d, constant=True)
 
 
 def resize_nearest_neighbor(d: Draw) -> bytes:
@@ -507,6 +500,6 @@ def stream(d: Draw) -> bytes:
 GRAPHS: list[Callable[[Draw], bytes]] = [
     conv, depthwise_conv, fully_connected, average_pool, max_pool, add, mul, softmax, logistic, tanh, quantize, dequantize,
     reshape, concatenation, split_v, strided_slice, variables, unset_variables, network,
-    sub, minimum, maximum, relu, relu6, mean, expand_dims, squeeze, transpose, pack, pad, pad_v2, resize_nearest_neighbor,
+    sub, minimum, maximum, relu, relu6, mean, expand_dims, squeeze, transpose, pack, pad, resize_nearest_neighbor,
     tower, stream,
 ]  # fmt: skip

@@ -14,11 +14,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from nn_native import FIRMWARE, Model, Status
-from tflite_builder import Builder
 
 from gatewayd.core import tflite
-from gatewayd.errors import CascadeError
-from gatewayd.minify import minify
 from gatewayd.nn import memory
 from gatewayd.nn.operators import OPERATORS
 from gatewayd.prepare import prepare

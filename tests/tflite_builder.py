@@ -31,7 +31,6 @@ _OPTIONS = {
     "MUL": "MulOptions",
     "PACK": "PackOptions",
     "PAD": "PadOptions",
-    "PADV2": "PadV2Options",
     "QUANTIZE": "QuantizeOptions",
     "RESHAPE": "ReshapeOptions",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",

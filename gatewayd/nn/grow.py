@@ -1,4 +1,4 @@
-"""PAD, PADV2 and RESIZE_NEAREST_NEIGHBOR: op_grow.c of the node's engine."""
+"""PAD and RESIZE_NEAREST_NEIGHBOR: op_grow.c of the node's engine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
 _RESIZE = struct.Struct("<4I2H")  # resize_t of kernels.h
 _PIECES = 0xFFFF // 6  # what a record holds
-
-
-def _value(op: Operator) -> int:
-    """What is written to each byte around the input: PAD's real zero, or a constant of one."""
-    out = op.outputs[0]
-    if len(op.inputs) < 3:  # noqa: PLR2004
-        return out.zero_point if out.type == INT8 else 0
-    given = op.input(2)
-    same = (given.type, given.scale, given.zero_point) == (out.type, out.scale, out.zero_point)
-    need(same and len(given.data) == 1, "the value is not supported")
-    return given.data[0]
 
 
 def pad(op: Operator) -> Record:
@@ -47,7 +36,7 @@ def pad(op: Operator) -> Record:
         image = (y + images[1][1]) * images[0][2] + x + images[0][1]
         to = (image * out_rows + top) * out_row + left
         moves.append(Move(source, out, i * rows * row, to, rows, row, row, out_row))
-    return Record(moves=tuple(moves), fill=_value(op))
+    return Record(moves=tuple(moves), fill=out.zero_point if out.type == INT8 else 0)
 
 
 def _nearest(i: int, size: int, out: int, *, align_corners: bool, half_pixel_centers: bool) -> int:

@@ -59,7 +59,6 @@ OPERATORS = (  # in the order of operators.def, which numbers them in a plan
     Kind("PACK", 83, shape.pack),
     Kind("TRANSPOSE", 39, shape.transpose),
     Kind("PAD", 34, grow.pad),
-    Kind("PADV2", 60, grow.pad),
     Kind("RESIZE_NEAREST_NEIGHBOR", 97, grow.resize),
 )
 KINDS = {kind.code: number for number, kind in enumerate(OPERATORS)}

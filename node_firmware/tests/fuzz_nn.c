@@ -87,6 +87,22 @@ static place_t some_place(const build_t *b, place_t usual, uint32_t end)
     }
 }
 
+/* Behind all others: a tensor, and little further the one that dies where it is made. Returns the end of them. */
+static uint32_t overlap(const build_t *b, uint32_t end)
+{
+    const uint32_t out = random_below(b->tensor_count), start = random_below(b->tensor_count);
+    for (uint32_t i = 0; i < b->tensor_count; i++) {
+        const uint32_t in = (start + i) % b->tensor_count, bytes = b->lives[in].bytes;
+        if (in != out && bytes != 0 && b->lives[out].bytes != 0 && b->lives[in].last == b->lives[out].first) {
+            const uint32_t distance = random_below(2) ? random_below(bytes + 1) : random_below(8);
+            b->own_places[out] = end;
+            b->own_places[in] = end + distance;
+            return plan_aligned(end + distance + (bytes > b->lives[out].bytes ? bytes : b->lives[out].bytes));
+        }
+    }
+    return end;
+}
+
 /* Starts from the places of the plan that the file has, or from those that the node would choose. */
 uint32_t __wrap_plan_places(build_t *b)
 {
@@ -97,6 +113,9 @@ uint32_t __wrap_plan_places(build_t *b)
     }
     if (first + b->tensor_count <= old_count) {
         memcpy(b->own_places, old_places + first * sizeof(place_t), b->tensor_count * sizeof(place_t));
+    }
+    if (random_below(2)) {
+        return overlap(b, end);
     }
     for (uint32_t changes = random_below(4); changes > 0; changes--) {
         place_t *place = &b->own_places[random_below(b->tensor_count)];

@@ -1,23 +1,8 @@
-/* PAD, PADV2 and RESIZE_NEAREST_NEIGHBOR: operators that make a tensor larger, of any type, or smaller. */
+/* PAD and RESIZE_NEAREST_NEIGHBOR: operators that make a tensor larger, of any type, or smaller. */
 #include "graph.h"
 #include "kernels.h"
 #include "op_common.h"
 #include "schema.h"
-
-/* What is written to each byte around the input: PAD's real zero, or a constant of one. */
-static nn_status_t pad_value(build_t *b, const tensor_t *out, int32_t *value)
-{
-    tensor_t given;
-    *value = out->type == NN_INT8 ? out->zero_point : 0;
-    if (!build_has_input(b, 2)) {
-        return NN_OK;
-    }
-    TRY(build_input(b, 2, &given));
-    NEED(movable(&given, out) && given.scale == out->scale && given.zero_point == out->zero_point, NN_E_TYPE);
-    NEED(given.bytes == 1 && given.data != 0, NN_E_TYPE);
-    *value = b->fb.data[given.data];
-    return NN_OK;
-}
 
 /* Input and output as four axes: those that are not padded are one with the axis outside them. */
 typedef struct padded {
@@ -50,15 +35,13 @@ static nn_status_t load_padded(build_t *b, const tensor_t *in, const tensor_t *o
 nn_status_t pad_prepare(build_t *b)
 {
     tensor_t in, out;
-    int32_t value;
     padded_t p;
     TRY(build_in_out(b, &in, &out));
     NEED(movable(&in, &out), NN_E_TYPE);
-    TRY(pad_value(b, &out, &value));
     TRY(load_padded(b, &in, &out, &p));
     const uint32_t images = p.in[0] * p.in[1];
     NEED(images < UINT16_MAX / (sizeof(piece_t) / 4), NN_E_LIMIT); /* what a record holds */
-    TRY(build_fill(b, &out, value));
+    TRY(build_fill(b, &out, out.type == NN_INT8 ? out.zero_point : 0));
     move_t m = {.from = &in, .to = &out, .rows = p.in[2], .bytes = p.in[3], .from_step = p.in[3], .to_step = p.out[3]};
     for (uint32_t i = 0; i < images; i++) {
         const uint32_t y = p.before[0] + i / p.in[1], x = p.before[1] + i % p.in[1];
