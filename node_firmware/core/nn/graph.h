@@ -225,15 +225,14 @@ static inline void *run_place(const nn_t *nn, place_t place)
                                   : nn->data + place;
 }
 
-typedef struct operator
-{
+/* A line of operators.def. */
+typedef struct operator_line {
     uint32_t code : 8; /* BuiltinOperator */
     uint32_t inputs_min : 4, inputs_max : 8, outputs_min : 1, outputs_max : 8;
-    uint32_t operands : 3;               /* of its record */
-    nn_status_t (*prepare)(build_t * b); /* NULL: not in this build */
-    void (*run)(const run_t *run);       /* NULL: its records are OP_COPY or OP_FILL, or it has none */
-}
-operator_t;
+    uint32_t operands : 3;              /* of its record */
+    nn_status_t (*prepare)(build_t *b); /* NULL: not in this build */
+    void (*run)(const run_t *run);      /* NULL: its records are OP_COPY or OP_FILL, or it has none */
+} operator_t;
 
 enum {
 #define RECORD(name, run)   OP_##name,

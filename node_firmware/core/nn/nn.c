@@ -26,14 +26,14 @@ void fill_run(const run_t *run)
 
 static void run_record(const nn_t *nn, const op_t *op)
 {
-    const operator_t *const operator= & nn_operator_table[op->kind];
+    const operator_t *const line = &nn_operator_table[op->kind];
     const place_t *place = (const place_t *)(op + 1);
     run_t run = {.nn = nn, .op = op};
-    for (uint32_t i = 0; i < operator->operands; i++, place++) {
+    for (uint32_t i = 0; i < line->operands; i++, place++) {
         run.operands[i] = *place == PLACE_NONE ? NULL : run_place(nn, *place);
     }
     run.parameters = place;
-    operator->run(&run);
+    line->run(&run);
 }
 
 static const op_t *next_record(const op_t *op)
