@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import nn_networks
 import numpy as np
 import pytest
 from m4 import Job, Kind
-from nn_native import Model
+from nn_native import FIRMWARE, SOURCES, Model
 from nn_tflm import some_inputs
 from test_frontend import OTHERS, STEP, FrontEnd, reference_signal, signal
 from test_nn import PUBLIC, WAKE_WORDS, speech_features
@@ -172,3 +174,15 @@ def test_what_is_counted_is_an_opening_and_the_invocations(preset: str) -> None:
 def test_a_model_that_hangs_the_machine_does_not_hang_the_test(preset: str) -> None:
     with pytest.raises(m4.subprocess.TimeoutExpired):
         m4.run([Job(Kind.SPIN, inputs=[b""], arena_bytes=0)], preset, timeout_s=1)  # 2^32 turns
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0plus", "cortex-m7", "cortex-m33"])
+def test_the_engine_is_compiled_for_other_cores(cpu: str, tmp_path: Path) -> None:
+    """With DSP instructions and without; only the M4 runs here."""
+    if not shutil.which("arm-none-eabi-gcc"):
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    flags = [f"-mcpu={cpu}", "-mthumb", "-std=c99", "-Os", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{FIRMWARE / 'include'}"]
+    command = ["arm-none-eabi-gcc", *flags, "-c", *map(str, SOURCES)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([*tmp_path.glob("*.o")]) == len(SOURCES)
