@@ -28,7 +28,9 @@ static void run_record(const nn_t *nn, const op_t *op)
 {
     const operator_t *const line = &nn_operator_table[op->kind];
     const place_t *place = (const place_t *)(op + 1);
-    run_t run = {.nn = nn, .op = op};
+    run_t run; /* not zeroed: that would be a call for each record */
+    run.nn = nn;
+    run.op = op;
     for (uint32_t i = 0; i < line->operands; i++, place++) {
         run.operands[i] = *place == PLACE_NONE ? NULL : run_place(nn, *place);
     }
