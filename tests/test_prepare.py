@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from nn_native import FIRMWARE, Model, Status
+from tflite_builder import Builder
 
 from gatewayd.core import tflite
 from gatewayd.nn import memory
@@ -247,6 +248,28 @@ def test_other_places_are_refused_or_as_good(monkeypatch: pytest.MonkeyPatch) ->
         assert model.prepared
         assert all(same(*traces) for traces in steps(data, Model(data), model))
     assert min(outcomes.values()) > 200
+
+
+def test_two_variables_that_nobody_assigns_cannot_share_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No operator writes there, so only nn_reset() would destroy one with the other."""
+    b = Builder()
+    x, handles = b.tensor([1, 4], np.int8, 0.5), [b.tensor([], None) for _ in range(2)]
+    states = [b.tensor([1, 8], np.int8, 0.5, zero_point) for zero_point in range(2)]
+    for i in range(2):
+        b.op("VAR_HANDLE", [], [handles[i]], container="", sharedName=f"state{i}")
+        b.op("READ_VARIABLE", [handles[i]], [states[i]])
+    data, choose = b.finish([x], states), memory.places
+    assert Model(prepare(data)).prepared
+
+    def together(blocks: list[memory.Block], writes: list[memory.Write]) -> tuple[list[int], int]:
+        places, size = choose(blocks, writes)
+        one, other = (i for i, block in enumerate(blocks) if block.size == 8 and block.first == 0)
+        return [places[one] if i == other else place for i, place in enumerate(places)], size
+
+    monkeypatch.setattr(memory, "places", together)
+    with pytest.raises(Status) as error:
+        Model(prepare(data))
+    assert error.value.code == E_PLAN
 
 
 # ---- what it cannot do

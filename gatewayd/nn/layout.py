@@ -72,6 +72,7 @@ class Demands:
         self.blocks = [self._made.get(tensor.index, unmade) for tensor in part.tensors]
         for number, variable in enumerate(known.values()):
             self.blocks.append(memory.Block(variable.size, 0, len(part.operators) + 1, place=states[number] if states else None))
+            self.writes.append(memory.Write(0, self.first_state + number, 0, variable.size))  # a reset
         self.blocks += scratch
 
     def _walk(self, part: Subgraph, time: int) -> memory.Block:

@@ -31,7 +31,8 @@ static nn_status_t place_variables(build_t *b)
         }
     }
     b->time = UINT16_MAX; /* no tensor is needed then: whether variables meet each other */
-    for (const variable_t *v = b->variables; v < b->variables + b->variable_count; v++) {
+    for (uint32_t i = 0; i < b->variable_count; i++) {
+        const variable_t *v = variable_at(b, i);
         TRY(plan_check_write(b, v->place, v->bytes, NO_TENSOR, v));
     }
     return NN_OK;
