@@ -83,8 +83,10 @@ image_fault_t sense_check(const image_t *image, uint32_t ring_bytes)
 static bool tensors_fit(const nn_t *nn, const image_t *image)
 {
     nn_tensor_t in, out, another;
-    if (nn_input(nn, 0, &in) != NN_OK || nn_output(nn, 0, &out) != NN_OK || nn_input(nn, 1, &another) == NN_OK ||
-        in.type != NN_INT8 || in.size == 0 || in.size > SENSE_INPUT_BYTES || in.size % image->front_end.channels != 0) {
+    const uint32_t channels = image->front_end.channels;
+    if (channels == 0 || nn_input(nn, 0, &in) != NN_OK || nn_output(nn, 0, &out) != NN_OK ||
+        nn_input(nn, 1, &another) == NN_OK || in.type != NN_INT8 || in.size == 0 || in.size > SENSE_INPUT_BYTES ||
+        in.size % channels != 0) {
         return false;
     }
     if (image->decision.detect.rule == DETECT_ERROR) {
