@@ -32,14 +32,29 @@ typedef struct node_flash {
     void *context;
 } node_flash_t;
 
+/* What only the board can know of itself; each is NODE_UNKNOWN unless it says so. */
+typedef struct node_health {
+    int32_t battery_percent, rssi_dbm, heap_free_bytes, stack_free_bytes; /* stack_free: never used since boot */
+} node_health_t;
+#define NODE_UNKNOWN INT32_MIN
+
+/* How the firmware's last life ended, where that was not by intention: what its fault handler left in memory that a
+ * reset does not clear. */
+typedef struct node_crash {
+    uint32_t pc, lr;      /* where it was, and who had called */
+    uint32_t status;      /* of the processor, for example Armv7-M's CFSR; 0 for a watchdog */
+    uint32_t stack_bytes; /* the most that was used until then */
+} node_crash_t;
+
 typedef struct node_port {
     node_flash_t flash;
-    uint32_t (*random)(void *context);            /* unpredictable; node ids and audit samples hang on it */
+    uint32_t (*random)(void *context);            /* unpredictable, also for who tries: TLS keys hang on it */
     uint32_t (*micros)(void *context);            /* for measuring inference; may wrap */
     void (*log)(void *context, const char *line); /* may be NULL */
     void (*action)(void *context, const char *cascade, const char *action,
-                   const char *label); /* a verdict is carried out */
-    void (*reset)(void *context);      /* restarts the node, does not return; may be NULL */
+                   const char *label);                    /* a verdict is carried out */
+    void (*reset)(void *context);                         /* restarts the node, does not return; may be NULL */
+    void (*health)(void *context, node_health_t *health); /* fills in what the board knows; may be NULL */
     void *context;
 } node_port_t;
 

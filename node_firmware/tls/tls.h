@@ -1,0 +1,53 @@
+/* tls: a TLS 1.2 client without I/O (RFC 5246), on mbedTLS: bytes in, bytes out, like the node that speaks through it.
+ *
+ *   tls_open()                      once, with what this node proves itself by
+ *   the socket is connected      -> tls_start()
+ *   bytes came                   -> tls_receive(), which calls back with what they say
+ *   tls_transmit() has bytes     -> send them, tls_transmitted()
+ *   tls_ready()                  -> tls_write() takes what is to be said
+ *   the socket closed            -> nothing: the next tls_start() begins anew
+ *
+ * Calls return 0 (or a count) or a negative error of mbedTLS; after one drop the link. */
+#ifndef NODE_TLS_H
+#define NODE_TLS_H
+
+#include <mbedtls/ssl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Lent for as long as the tls_t is used. Either a pre-shared key (RFC 4279) or, where the build has it (NODE_TLS=x509),
+ * certificates in DER. */
+typedef struct tls_credentials {
+    const char *identity; /* of the pre-shared key */
+    const uint8_t *psk;
+    size_t psk_size;
+    const char *host; /* whom the broker's certificate must name */
+    const uint8_t *ca, *certificate, *key;
+    size_t ca_size, certificate_size, key_size;
+    uint32_t (*random)(void *context); /* of cryptographic quality */
+    void *context;
+} tls_credentials_t;
+
+typedef struct tls {
+    const tls_credentials_t *credentials;
+    mbedtls_ssl_config config;
+    mbedtls_ssl_context ssl;
+} tls_t; /* more fields are tls.c's business */
+
+#define TLS_MUST_USE __attribute__((warn_unused_result))
+
+TLS_MUST_USE int tls_open(tls_t *t, const tls_credentials_t *credentials);
+void tls_close(tls_t *t); /* gives back what tls_open() allocated */
+TLS_MUST_USE int tls_start(tls_t *t);
+/* Takes all of `data`; `received` is called with plain bytes, any number of times. */
+TLS_MUST_USE int tls_receive(tls_t *t, const uint8_t *data, size_t size,
+                             int (*received)(void *context, const uint8_t *data, size_t size), void *context);
+/* The next bytes for the socket; 0 where there are none. Valid until the next call. */
+size_t tls_transmit(tls_t *t, const uint8_t **data);
+void tls_transmitted(tls_t *t, size_t size);
+bool tls_ready(const tls_t *t); /* the handshake is over */
+/* How many plain bytes it took: 0 where the record before is not out yet. */
+TLS_MUST_USE int tls_write(tls_t *t, const uint8_t *data, size_t size);
+
+#endif
