@@ -5,7 +5,10 @@ import shutil
 
 import m4
 import machine
+import place
 import pytest
+
+PACKAGES = {"mosquitto_pub": "mosquitto-clients"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,4 +23,13 @@ def firmware():
         pytest.skip(str(missing))
 
 
-PACKAGES = {"mosquitto_pub": "mosquitto-clients"}
+@pytest.fixture(scope="session")
+def models(firmware, tmp_path_factory):
+    """What place.models() makes."""
+    return place.models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def site(tmp_path, models):
+    """Function from the names of nodes to their place."""
+    return lambda *names: place.Place(tmp_path, models, names)

@@ -5,7 +5,6 @@ The defects are real: a debugger writes them over the program, and the reset loa
 
 import machine
 import pytest
-from place import Place
 
 from gatewayd.core import image as images
 from gatewayd.core.types import Info, SlotState
@@ -17,9 +16,9 @@ CODE = range(1 << 20)
 
 
 @pytest.mark.parametrize(("defect", "reason"), [(machine.HANG, "watchdog"), (machine.FAULT, "fault")])
-async def test_how_a_life_ended(tmp_path, defect, reason):
-    place = Place(tmp_path, ["kitchen"])
-    async with place.broker(), place.hearing(), place.machine("kitchen") as board:
+async def test_how_a_life_ended(site, defect, reason):
+    place = site("kitchen")
+    async with place.broker(), place.hearing(), place.board("kitchen") as board:
         assert (await place.ready("kitchen", 1)).crash is None
         async with board.resets():
             await board.patch(LOOP, defect)
@@ -34,13 +33,13 @@ async def test_how_a_life_ended(tmp_path, defect, reason):
         assert (info.reset_reason, info.crash) == ("pin", None)
 
 
-async def test_a_hang_ends_a_trial(tmp_path):
-    place = Place(tmp_path, ["kitchen"])
-    old, new = (images.parse(data).sha256 for data in (place.image.read_bytes(), place.bundle_image()))
-    async with place.broker(), place.hearing(), place.machine("kitchen") as board:
+async def test_a_hang_ends_a_trial(site):
+    place = site("kitchen")
+    old, new = (images.parse(data).sha256 for data in (place.models.old, place.models.new))
+    async with place.broker(), place.hearing(), place.board("kitchen") as board:
         await place.ready("kitchen", 1)
         async with conversation(place.links, "kitchen", lambda _: None) as courier:
-            async for _ in courier.upload(place.bundle_image(), 1):
+            async for _ in courier.upload(place.models.new, 1):
                 pass
             assert await courier.test(new)
         await place.hears("kitchen", Info, lambda info: (SlotState.TEST, new) in [(slot.state, slot.sha256) for slot in info.slots])

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 from live import until
-from place import Place
 
 from cascades.wakeword import speech
 from gatewayd.core.update import State
@@ -24,11 +23,11 @@ def spoken(voice):
     return np.concatenate([np.pad(word, (speech.RATE_HZ, speech.RATE_HZ // 2)), np.pad(command, (0, speech.RATE_HZ))])
 
 
-async def test_five_boards_and_two_hundred_hosts(tmp_path, host_build):
+async def test_five_boards_and_two_hundred_hosts(site, host_build):
     hosts = [f"host-{number}" for number in range(HOSTS)]
-    place = Place(tmp_path, [*BOARDS, *hosts, STRANGER])
-    async with place.broker() as broker, place.gateway(), place.hosts(HOSTS), contextlib.AsyncExitStack() as power:
-        boards = {name: await power.enter_async_context(place.machine(name, preset)) for name, preset in BOARDS.items()}
+    place = site(*BOARDS, *hosts, STRANGER)
+    async with place.broker() as broker, place.gateway(), place.hosts(HOSTS, "host-"), contextlib.AsyncExitStack() as power:
+        boards = {name: await power.enter_async_context(place.board(name, preset)) for name, preset in BOARDS.items()}
         await until(lambda: set(place.known()) == {*BOARDS, *hosts}, place.said)
         await speak(place, boards)
         await roll_out(place)
@@ -52,14 +51,16 @@ async def speak(place, boards):
 
 
 async def roll_out(place):
-    place.rollout("start", place.bundle, "--yes", "--no-gate", "--soak", "0s", "--groups", "5,50%,100%", "--concurrent", "16")
+    rules = ("--no-gate", "--soak", "0s", "--groups", "5,50%,100%", "--concurrent", "16")
+    status, said = await place.ctl("rollout", "start", place.models.bundle, "--yes", *rules, "-c", place.config)
+    assert status == 0, said
     await until(lambda: place._rows("SELECT closed FROM rollouts") == [(1,)], place.said, 240)
     assert place._rows("SELECT state, count(*) FROM updates GROUP BY state") == [(State.CONFIRMED, len(BOARDS) + HOSTS)]
 
 
 async def keep_out(place, broker):
     """A board with a wrong key, and a node that speaks for another."""
-    async with place.machine(STRANGER, key="0" * 32) as board:
+    async with place.board(STRANGER, key="0" * 32) as board:
         await board.until_said("TLS")
         await board.until_said("TLS")
     assert STRANGER not in place.known()

@@ -12,23 +12,20 @@ import time
 from collections import Counter
 
 import pytest
-from live import until
-from place import Place
 
 from gatewayd.core import image as images
-from gatewayd.core.types import SlotState
+from gatewayd.core.types import Info, SlotState, Vitals
 from gatewayd.errors import GatewaydError
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("QEMU_KILLS", "20"))
 SEED = int(os.environ.get("QEMU_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-RUNS = SlotState.CONFIRMED, SlotState.TEST
 
 
-async def test_the_power_fails_at_random_moments_of_updates(tmp_path):
-    place = Place(tmp_path, ["kitchen"])
+async def test_the_power_fails_at_random_moments_of_updates(site):
+    place = site("kitchen")
     print(f"{KILLS} kills, QEMU_SEED={SEED}")
-    async with place.broker(), place.hearing(), place.machine("kitchen") as board:
+    async with place.broker(), place.hearing(), place.board("kitchen") as board:
         print(await Campaign(place, board, random.Random(SEED)).run(KILLS))
 
 
@@ -37,7 +34,7 @@ class Campaign:
 
     def __init__(self, place, board, rng):
         self.place, self.board, self.rng = place, board, rng
-        self.files = {images.parse(data).sha256: data for data in (place.image.read_bytes(), place.bundle_image())}
+        self.files = {images.parse(data).sha256: data for data in (place.models.old, place.models.new)}
         self.runs, self.comes = self.files
         self.session, self.seen = 1, Counter()
 
@@ -84,11 +81,11 @@ class Campaign:
         return [slot.sha256 for slot in info.slots if slot.state is SlotState.CONFIRMED]
 
 
-async def test_a_reset_takes_less_than_a_second(tmp_path):
+async def test_a_reset_takes_less_than_a_second(site):
     """By the board's own clock, from its start to its birth at the broker; a busy machine makes some slow, and none fast."""
-    place = Place(tmp_path, ["kitchen"])
+    place = site("kitchen")
     times_ms = []
-    async with place.broker(), place.hearing(), place.machine("kitchen") as board:
+    async with place.broker(), place.hearing(), place.board("kitchen") as board:
         await board.until_said("] online")
         for session in range(2, 12):
             began = time.monotonic()
