@@ -53,7 +53,7 @@ def flash_image(request: Request, output: Path, *, force: bool) -> None:
         typer.echo("This line, the broker's half of the key, belongs in mosquitto's psk_file; then: systemctl reload mosquitto", err=True)
         return
     try:
-        _set_psk(request.psk_file, made.id, made.psk)
+        set_psk(request.psk_file, made.id, made.psk)
     except OSError as error:
         output.unlink()  # a key that no broker has
         raise ConfigError(f"psk_file: {error}") from error
@@ -125,7 +125,7 @@ def _image(found: Provisioning, data: bytes) -> str:
     return f"{parsed.cascade} {parsed.version}"
 
 
-def _set_psk(path: Path, node: str, psk: bytes) -> None:
+def set_psk(path: Path, node: str, psk: bytes) -> None:
     """Give `node` this key in mosquitto's psk_file. Other lines stay as they are; a reader sees the file before or after."""
     path = path.resolve(strict=True)
     temporary = path.with_name(f"{path.name}.new")
