@@ -220,30 +220,6 @@ size_t event_encode_head(uint8_t *out, size_t capacity, const event_stamp_t *sta
     return cbor_written(&w);
 }
 
-/* Which of the words; fails where it is none of them. */
-static unsigned word(cbor_reader_t *r, const char *const *words, unsigned count)
-{
-    const span_t text = cbor_text(r);
-    for (unsigned i = 0; i < count && !r->failed; i++) {
-        if (text.size == strlen(words[i]) && memcmp(text.data, words[i], text.size) == 0) {
-            return i;
-        }
-    }
-    r->failed = true;
-    return 0;
-}
-
-/* The next key of a map; fails where it came before. `seen` collects them. */
-static unsigned key(cbor_reader_t *r, uint32_t *seen)
-{
-    const unsigned k = (unsigned)cbor_uint(r, 31);
-    if (*seen & UINT32_C(1) << k) {
-        r->failed = true;
-    }
-    *seen |= UINT32_C(1) << k;
-    return k;
-}
-
 static int finish(const cbor_reader_t *r, uint32_t seen, uint32_t required)
 {
     return cbor_ended(r) && (seen & required) == required ? NODE_OK : NODE_E_FORMAT;
@@ -254,7 +230,7 @@ int verdict_decode(verdict_t *verdict, const uint8_t *data, size_t size)
     cbor_reader_t r = cbor_reader(data, size);
     uint32_t seen = 0;
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        switch (key(&r, &seen)) {
+        switch (cbor_key(&r, &seen)) {
         case 0:
             verdict->seq = (uint32_t)cbor_uint(&r, UINT32_MAX);
             break;
@@ -277,7 +253,7 @@ int verdict_decode(verdict_t *verdict, const uint8_t *data, size_t size)
             verdict->ttl_ms = cbor_uint(&r, UINT64_MAX);
             break;
         case 7:
-            verdict->basis = (basis_t)word(&r, bases, COUNT(bases));
+            verdict->basis = (basis_t)cbor_word(&r, bases, COUNT(bases));
             break;
         default:
             r.failed = true;
@@ -291,9 +267,9 @@ int gateway_state_decode(bool *online, const uint8_t *data, size_t size)
     cbor_reader_t r = cbor_reader(data, size);
     uint32_t seen = 0;
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        switch (key(&r, &seen)) {
+        switch (cbor_key(&r, &seen)) {
         case 0:
-            *online = word(&r, gateway_states, COUNT(gateway_states)) == 1;
+            *online = cbor_word(&r, gateway_states, COUNT(gateway_states)) == 1;
             break;
         case 1:
             (void)cbor_uint(&r, UINT64_MAX);
@@ -318,9 +294,9 @@ int front_end_decode(front_end_t *front_end, span_t cbor)
                                  &front_end->high_hz};
     front_end->parameters = (span_t){NULL, 0};
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        const unsigned k = key(&r, &seen);
+        const unsigned k = cbor_key(&r, &seen);
         if (k == 0) {
-            front_end->kind = (front_end_kind_t)word(&r, front_end_kinds, COUNT(front_end_kinds));
+            front_end->kind = (front_end_kind_t)cbor_word(&r, front_end_kinds, COUNT(front_end_kinds));
         } else if (k < COUNT(numbers)) {
             *numbers[k] = (uint32_t)cbor_uint(&r, UINT32_MAX);
         } else if (k == COUNT(numbers)) {
@@ -348,9 +324,9 @@ int decision_decode(decision_t *decision, span_t cbor)
     cbor_reader_t r = cbor_reader(cbor.data, cbor.size);
     uint32_t seen = 0;
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        switch (key(&r, &seen)) {
+        switch (cbor_key(&r, &seen)) {
         case 0:
-            decision->detect.rule = (detect_rule_t)word(&r, rules, COUNT(rules));
+            decision->detect.rule = (detect_rule_t)cbor_word(&r, rules, COUNT(rules));
             break;
         case 1:
             decision->detect.cutoff = cbor_float(&r);
