@@ -117,6 +117,15 @@ class Limits(NamedTuple):
     plan_version: U32  # of the plans in models that it reads
 
 
+class Crash(NamedTuple):
+    """Where a fault or the watchdog ended a node's session before this one."""
+
+    pc: U32
+    lr: U32
+    status: U32  # of the processor; 0 for a watchdog
+    stack_bytes: U32  # used at most
+
+
 class Info(NamedTuple):
     """What a node is, and what is installed on it."""
 
@@ -131,6 +140,7 @@ class Info(NamedTuple):
     vitals_interval_s: Annotated[int, Field(ge=1, le=7 * 86_400)]
     slots: Annotated[tuple[Slot, ...], Field(max_length=32)]
     limits: Limits | None = None
+    crash: Crash | None = None
 
 
 class CascadeVitals(NamedTuple):

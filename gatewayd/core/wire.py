@@ -12,7 +12,21 @@ from typing import Any, NoReturn, cast
 import cbor2
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gatewayd.core.types import CascadeVitals, Event, GatewayState, Info, Limits, Message, NodeId, Slot, State, Verdict, Vitals, Window
+from gatewayd.core.types import (
+    CascadeVitals,
+    Crash,
+    Event,
+    GatewayState,
+    Info,
+    Limits,
+    Message,
+    NodeId,
+    Slot,
+    State,
+    Verdict,
+    Vitals,
+    Window,
+)
 from gatewayd.errors import DecodeError
 
 MAX_PAYLOAD_BYTES = 98_304
@@ -26,6 +40,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
     Info: Info._fields,
     Slot: Slot._fields,
     Limits: Limits._fields,
+    Crash: Crash._fields,
     Vitals: (
         *("session", "uptime_s", "t_ms", "battery", "rssi_dbm", "heap_free_bytes", "stack_free_bytes"),
         *("queued", "dropped", "cascades"),
@@ -82,11 +97,11 @@ def _named(kind: type, raw: Any) -> dict[str, Any]:
 _NESTED: dict[type, tuple[tuple[str, type | None], ...]] = {
     Event: (("window", Window),),
     Window: (("shape", None),),
-    Info: (("front_ends", None), ("slots", Slot), ("limits", Limits)),
+    Info: (("front_ends", None), ("slots", Slot), ("limits", Limits), ("crash", Crash)),
     Vitals: (("cascades", CascadeVitals),),
     CascadeVitals: (("histogram", None),),
 }
-_SINGLE = {Window, Limits}  # maps; other nested ones come in lists
+_SINGLE = {Window, Limits, Crash}  # maps; other nested ones come in lists
 
 
 def _validator(kind: type) -> Callable[[Any], Any]:

@@ -87,10 +87,19 @@ static void put_limits(cbor_writer_t *w, const limits_t *limits)
     put_uint(w, 4, limits->plan_version);
 }
 
+static void put_crash(cbor_writer_t *w, const node_crash_t *crash)
+{
+    cbor_put_map(w, 4);
+    put_uint(w, 0, crash->pc);
+    put_uint(w, 1, crash->lr);
+    put_uint(w, 2, crash->status);
+    put_uint(w, 3, crash->stack_bytes);
+}
+
 size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
-    cbor_put_map(&w, 11);
+    cbor_put_map(&w, 11 + (info->crash != NULL ? 1U : 0U));
     put_uint(&w, 0, info->session);
     put_text(&w, 1, info->hardware);
     put_text(&w, 2, info->board);
@@ -109,6 +118,10 @@ size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
     }
     cbor_put_uint(&w, 10);
     put_limits(&w, &info->limits);
+    if (info->crash != NULL) {
+        cbor_put_uint(&w, 11);
+        put_crash(&w, info->crash);
+    }
     return cbor_written(&w);
 }
 
@@ -133,13 +146,34 @@ static void put_cascade_vitals(cbor_writer_t *w, const cascade_vitals_t *cascade
     }
 }
 
+static bool within(int32_t value, int32_t low, int32_t high)
+{
+    return value >= low && value <= high;
+}
+
 size_t vitals_encode(uint8_t *out, size_t capacity, const vitals_t *vitals)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
-    cbor_put_map(&w, 6);
+    const node_health_t *const health = &vitals->health;
+    const bool battery = within(health->battery_percent, 0, 100), rssi = within(health->rssi_dbm, INT8_MIN, INT8_MAX);
+    const bool heap = health->heap_free_bytes >= 0, stack = health->stack_free_bytes >= 0;
+    cbor_put_map(&w, 6U + battery + rssi + heap + stack);
     put_uint(&w, 0, vitals->session);
     put_uint(&w, 1, vitals->uptime_s);
     put_uint(&w, 2, vitals->t_ms);
+    if (battery) {
+        put_float(&w, 3, (float)health->battery_percent / 100);
+    }
+    if (rssi) {
+        cbor_put_uint(&w, 4);
+        cbor_put_int(&w, health->rssi_dbm);
+    }
+    if (heap) {
+        put_uint(&w, 5, (uint32_t)health->heap_free_bytes);
+    }
+    if (stack) {
+        put_uint(&w, 6, (uint32_t)health->stack_free_bytes);
+    }
     put_uint(&w, 7, vitals->queued);
     put_uint(&w, 8, vitals->dropped);
     put_array(&w, 9, vitals->cascade_count);

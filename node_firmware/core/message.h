@@ -5,6 +5,7 @@
 
 #include "cbor.h"
 #include "node/detect.h"
+#include "node/port.h"
 #include "node/types.h"
 
 typedef struct slot_info {
@@ -33,6 +34,7 @@ typedef struct info {
     const slot_info_t *slots;
     uint32_t slot_count;
     limits_t limits;
+    const node_crash_t *crash; /* or NULL */
 } info_t;
 
 typedef struct cascade_vitals {
@@ -46,6 +48,7 @@ typedef struct cascade_vitals {
 typedef struct vitals {
     uint32_t session, queued, dropped;
     uint64_t uptime_s, t_ms;
+    node_health_t health; /* what is out of the schema's range is unknown, and not sent */
     const cascade_vitals_t *cascades;
     uint32_t cascade_count;
 } vitals_t;

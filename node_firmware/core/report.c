@@ -81,7 +81,8 @@ void node_publish_info(node_t *n)
                                     .operators = NN_MAX_OPERATORS,
                                     .rank = NN_MAX_RANK,
                                     .work = NN_MAX_WORK,
-                                    .plan_version = NN_PLAN_VERSION}};
+                                    .plan_version = NN_PLAN_VERSION},
+                         .crash = config->crash};
     publish_own(n, "info", info_encode(n->message, sizeof n->message, &info), 1);
 }
 
@@ -105,12 +106,16 @@ void node_publish_vitals(node_t *n)
     for (unsigned i = 0; i < n->cascade_count; i++) {
         describe_cascade(&n->cascades[i], &cascades[i]);
     }
-    const vitals_t vitals = {.session = n->session,
-                             .uptime_s = n->clock_ms / 1000,
-                             .t_ms = n->clock_ms,
-                             .queued = n->queue.waiting,
-                             .dropped = n->queue.dropped + n->counts.lost,
-                             .cascades = cascades,
-                             .cascade_count = n->cascade_count};
+    vitals_t vitals = {.session = n->session,
+                       .uptime_s = n->clock_ms / 1000,
+                       .t_ms = n->clock_ms,
+                       .queued = n->queue.waiting,
+                       .dropped = n->queue.dropped + n->counts.lost,
+                       .health = {NODE_UNKNOWN, NODE_UNKNOWN, NODE_UNKNOWN, NODE_UNKNOWN},
+                       .cascades = cascades,
+                       .cascade_count = n->cascade_count};
+    if (n->port->health != NULL) {
+        n->port->health(n->port->context, &vitals.health);
+    }
     publish_own(n, "vitals", vitals_encode(n->message, sizeof n->message, &vitals), 0);
 }

@@ -7,7 +7,9 @@
  *   tls_ready()                  -> tls_write() takes what is to be said
  *   the socket closed            -> nothing: the next tls_start() begins anew
  *
- * Calls return 0 (or a count) or a negative error of mbedTLS; after one drop the link. */
+ * Calls return 0 (or a count) or a negative error of mbedTLS. After one drop the link; what tls_transmit() has then is
+ * an alert for the broker's log. On a microcontroller memory comes from mbedtls_memory_buffer_alloc_init(), called
+ * before. */
 #ifndef NODE_TLS_H
 #define NODE_TLS_H
 
@@ -16,16 +18,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Lent for as long as the tls_t is used. Either a pre-shared key (RFC 4279) or, where the build has it (NODE_TLS=x509),
- * certificates in DER. */
+/* Lent for as long as the tls_t is used. Either a pre-shared key of up to 32 bytes (RFC 4279) or, where the build has
+ * it (NODE_TLS=x509), certificates and key of P-256, in DER. There is no clock: a certificate is valid at any time. */
 typedef struct tls_credentials {
     const char *identity; /* of the pre-shared key */
-    const uint8_t *psk;
+    const uint8_t *psk;   /* NULL: certificates */
     size_t psk_size;
     const char *host; /* whom the broker's certificate must name */
     const uint8_t *ca, *certificate, *key;
     size_t ca_size, certificate_size, key_size;
-    uint32_t (*random)(void *context); /* of cryptographic quality */
+    uint32_t (*random)(void *context); /* of cryptographic quality: it is used as it is */
     void *context;
 } tls_credentials_t;
 
@@ -33,19 +35,27 @@ typedef struct tls {
     const tls_credentials_t *credentials;
     mbedtls_ssl_config config;
     mbedtls_ssl_context ssl;
-} tls_t; /* more fields are tls.c's business */
+#ifdef NODE_TLS_X509
+    mbedtls_x509_crt ca, certificate;
+    mbedtls_pk_context key;
+#endif
+    const uint8_t *in; /* what tls_receive() has and mbedTLS did not take yet */
+    size_t in_size;
+    size_t sent; /* of what tls_transmit() shows, and mbedTLS does not know yet */
+} tls_t;
 
 #define TLS_MUST_USE __attribute__((warn_unused_result))
 
 TLS_MUST_USE int tls_open(tls_t *t, const tls_credentials_t *credentials);
-void tls_close(tls_t *t); /* gives back what tls_open() allocated */
+void tls_close(tls_t *t); /* wipes and gives back what tls_open() allocated */
 TLS_MUST_USE int tls_start(tls_t *t);
-/* Takes all of `data`; `received` is called with plain bytes, any number of times. */
+/* Takes all of `data`. `received` is called with plain bytes, any number of times; a negative status of it is returned.
+ */
 TLS_MUST_USE int tls_receive(tls_t *t, const uint8_t *data, size_t size,
                              int (*received)(void *context, const uint8_t *data, size_t size), void *context);
 /* The next bytes for the socket; 0 where there are none. Valid until the next call. */
-size_t tls_transmit(tls_t *t, const uint8_t **data);
-void tls_transmitted(tls_t *t, size_t size);
+size_t tls_transmit(const tls_t *t, const uint8_t **data);
+TLS_MUST_USE int tls_transmitted(tls_t *t, size_t size);
 bool tls_ready(const tls_t *t); /* the handshake is over */
 /* How many plain bytes it took: 0 where the record before is not out yet. */
 TLS_MUST_USE int tls_write(tls_t *t, const uint8_t *data, size_t size);

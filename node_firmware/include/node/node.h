@@ -18,8 +18,9 @@
 typedef struct node_config {
     const char *id;              /* [a-z0-9][a-z0-9-]{1,30} */
     const char *user, *password; /* for the broker, or NULL */
-    const char *hardware, *board, *firmware, *reset_reason;
-    const node_crash_t *crash; /* or NULL */
+    const char *hardware, *board, *firmware;
+    const char *reset_reason;               /* a word of docs/nodelink.md, "Reset reasons" */
+    const node_crash_t *crash;              /* of the last life, or NULL */
     const uint8_t (*keys)[IMAGE_KEY_BYTES]; /* who may sign images; without any no image runs */
     unsigned key_count;
     uint32_t images, image_bytes; /* image_bytes: a multiple of the sector size */

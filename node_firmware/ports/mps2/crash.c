@@ -1,6 +1,7 @@
 /* See crash.h. */
 #include "crash.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "board.h"
