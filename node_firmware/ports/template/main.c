@@ -9,6 +9,7 @@
 
 #define ARENA_BYTES (32U * 1024U) /* the model's memory: at least what the image's plan says */
 #define RING_BYTES  (32U * 1024U) /* the clip's: four seconds of ADPCM */
+#define HEAP_BYTES  (16U * 1024U) /* mbedTLS's, for a pre-shared key; `make size` tells what it took */
 #define TRIAL_S     3600
 #define KEEPALIVE_S 60
 #define VITALS_S    60
@@ -28,7 +29,7 @@ static uint8_t arena[ARENA_BYTES] __attribute__((aligned(NN_ALIGNMENT)));
 static uint8_t ring[RING_BYTES];
 static tls_t tls;
 static tls_credentials_t credentials;
-static uint8_t tls_heap[TLS_HEAP_BYTES] __attribute__((aligned(8)));
+static uint8_t tls_heap[HEAP_BYTES] __attribute__((aligned(8)));
 static link_t link;
 static uint32_t link_ms;  /* LINK_DOWN: when the next attempt is due; otherwise when this one began */
 static uint32_t retry_ms; /* 0: the last attempt brought the node online */
@@ -175,7 +176,9 @@ static int transmit(void)
         int taken;
         if (size != 0) {
             taken = board_send(data, size);
-            tls_transmitted(&tls, taken > 0 ? (size_t)taken : 0);
+            if (taken > 0 && tls_transmitted(&tls, (size_t)taken) < 0) {
+                return -1;
+            }
         } else if (link == LINK_UP && (size = node_transmit(&node, &data)) != 0) {
             taken = secure() ? tls_write(&tls, data, size) : board_send(data, size);
             node_transmitted(&node, taken > 0 ? (size_t)taken : 0, board_ms());
