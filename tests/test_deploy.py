@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd import config
+from gatewayd.cli.node import set_psk
 from gatewayd.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +148,9 @@ async def site(folder, keys=KEYS):
         text = re.sub(r"^listener 8883\b.*", f"listener {tls_port} 127.0.0.1", text, flags=re.MULTILINE)
         (conf_d / file.name).write_text(text)
     shutil.copy(MOSQUITTO / "site" / "acl", secrets)
-    (secrets / "psk").write_text("".join(f"{node}:{key}\n" for node, key in keys.items()))
+    (secrets / "psk").touch()
+    for name, key in keys.items():
+        set_psk(secrets / "psk", name, bytes.fromhex(key))
     hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", secrets / "passwords", "gatewayd", "secret")
     assert await hashing.wait() == 0
     debian = f"persistence true\npersistence_location {folder}/data/\nlog_dest stderr\ninclude_dir {conf_d}\n"
