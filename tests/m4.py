@@ -210,6 +210,18 @@ def _count(text: str, path: Path) -> Count:
     return Count({int(address, 16): int(count, 16) for address, count in pairs}, path)
 
 
+def returns(path: Path, function: str) -> list[int]:
+    """Where the calls of `function` come back to."""
+    code = _run("arm-none-eabi-objdump", "-d", path)
+    return [int(address, 16) + 4 for address in re.findall(rf"([0-9a-f]+):\t.*\tbl\t.*<{function}>", code)]
+
+
+def symbols(path: Path) -> dict[str, int]:
+    """Where things are in a program."""
+    lines = (line.split() for line in _run("arm-none-eabi-nm", path).splitlines())
+    return {words[2]: int(words[0], 16) for words in lines if len(words) == 3}
+
+
 @functools.cache
 def functions(path: Path) -> dict[int, str]:
     """Addresses, in their order, of all symbols in the program's code."""

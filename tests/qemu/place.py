@@ -72,9 +72,13 @@ class Place(Live):
     async def broker(self):
         async with test_deploy.site(self.folder, self.keys) as broker:
             self.mqtt_port, self.tls_port = broker.port, broker.tls_port
-            settings = f'[cascades]\nfolders = ["{self.models.folder}"]\nkeys = ["{self.models.key}.pub"]\n[escalation]\nworkers = 2\n'
-            self.config = site.write_config(self.folder, self.mqtt_port, self.http_port, settings)
+            self.write_config()
             yield broker
+
+    def write_config(self):
+        """The gateway's."""
+        settings = f'[cascades]\nfolders = ["{self.models.folder}"]\nkeys = ["{self.models.key}.pub"]\n[escalation]\nworkers = 2\n'
+        self.config = site.write_config(self.folder, self.mqtt_port, self.http_port, settings)
 
     @contextlib.asynccontextmanager
     async def hosts(self, count, prefix):
