@@ -20,6 +20,7 @@ from gatewayd.core.types import (
     Info,
     Limits,
     NodeState,
+    Provisioning,
     Reason,
     Slot,
     State,
@@ -33,7 +34,15 @@ from gatewayd.errors import DecodeError
 VECTORS = Path(__file__).parent / "vectors"
 INDEX = json.loads((VECTORS / "index.json").read_text())
 NODE_E_FORMAT = -8
-PYTHON = {"node-state": State, "gateway-state": GatewayState, "info": Info, "vitals": Vitals, "event": Event, "verdict": Verdict}
+PYTHON = {
+    "node-state": State,
+    "gateway-state": GatewayState,
+    "info": Info,
+    "vitals": Vitals,
+    "event": Event,
+    "verdict": Verdict,
+    "provisioning": Provisioning,
+}
 
 u32 = st.integers(0, 2**32 - 1)
 u63 = st.integers(0, 2**63 - 1)
