@@ -40,7 +40,8 @@ class Campaign:
 
     async def run(self, kills):
         await self.back()
-        seconds = max([await self.whole() for _ in self.files])
+        seconds = min([await self.whole() for _ in range(4)])
+        print(f"an update takes {seconds:.3f} s")
         for _ in range(kills):
             update = asyncio.create_task(self.place.update("kitchen", self.files[self.comes]))
             await asyncio.wait((update,), timeout=self.rng.uniform(0, seconds))
@@ -51,6 +52,7 @@ class Campaign:
                 await update
             self.session += 1
             await self.back()
+            self.seen[self.state] += 1
         await self.whole()
         return dict(self.seen)
 
@@ -58,9 +60,10 @@ class Campaign:
         """An update that nothing disturbs; the seconds that it takes."""
         began = time.monotonic()
         await self.place.update("kitchen", self.files[self.comes])
+        seconds = time.monotonic() - began
         await self.place.hears("kitchen", Info, lambda info: self.confirmed(info) == [self.comes])
         self.runs, self.comes = self.comes, self.runs
-        return time.monotonic() - began
+        return seconds
 
     async def back(self):
         """It is online, what it runs is whole in its flash, and it says so."""
