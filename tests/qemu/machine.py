@@ -75,7 +75,7 @@ class Machine:
         return [
             *("qemu-system-arm", "-M", f"{board},memory-backend=nor", "-display", "none", "-kernel", str(firmware(self.preset))),
             *("-object", f"memory-backend-file,id=nor,size={FLASH_BYTES},mem-path={self.flash},share=on"),
-            *("-nic", f"{self.network},model=lan9118,id=net"),
+            *("-nic", f"{self.network},model=lan9118,id=net", "-chardev", "null,id=nowhere"),
             *("-chardev", f"file,id=uart,path={self.console},append=on", "-serial", "chardev:uart", "-qmp", "stdio"),
             *("-gdb", "unix:gdb,server=on,wait=off"),
             *("-semihosting-config", "enable=on,target=native"),
@@ -113,9 +113,16 @@ class Machine:
 
     # ---- what is plugged in
 
-    async def link(self, *, up: bool) -> None:
-        """Plug the network cable in, or pull it."""
-        await self._qmp("set_link", name="net", up=up)
+    async def cable(self, *, plugged: bool) -> None:
+        """Of the network, at the board."""
+        await self._qmp("set_link", name="net", up=plugged)
+
+    async def switch(self, *, works: bool) -> None:
+        """Of the network, behind the cable, where the board cannot see what becomes of its frames."""
+        if works:
+            await self._qmp("object-del", id="broken")
+        else:
+            await self._qmp("object-add", id="broken", **{"qom-type": "filter-redirector", "netdev": "net", "queue": "all", "outdev": "nowhere"})
 
     def say(self, samples: npt.NDArray[np.int16]) -> None:
         """Into its microphone."""
@@ -133,9 +140,9 @@ class Machine:
     def _log(self) -> str:
         return self.console.read_bytes()[self._powered :].decode(errors="replace")
 
-    async def until_said(self, words: str, timeout_s: float = _PATIENCE_S) -> None:
-        """Raises AssertionError with the log."""
-        await until(lambda: words in self.said(), self.console.read_text, timeout_s)
+    async def until_said(self, words: str, times: int = 1) -> None:
+        """In this life. Raises AssertionError with the log."""
+        await until(lambda: self.said().count(words) >= times, self.console.read_text)
 
     # ---- the debugger
 

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from live import until
 from machine import Machine
 from place import HOST
 
@@ -28,7 +27,7 @@ async def test_a_board_that_is_not_provisioned_says_so_and_waits(tmp_path, firmw
     damaged = whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
     async with Machine(tmp_path / "none", b"") as none, Machine(tmp_path / "erased", b"\xff" * 4096) as erased, Machine(tmp_path / "damaged", damaged) as bad:
         for board in (none, erased, bad):
-            await until(lambda: board.said().count("not provisioned") == 2, board.console.read_text)
+            await board.until_said("not provisioned", 2)
             first, second = map(int, re.findall(r"\[(\d+)\] not provisioned", board.said()))
             assert first < second
             assert board.lives() == 0
@@ -106,7 +105,7 @@ async def test_a_board_with_a_certificate(tmp_path, firmware):
         async with board("kitchen", site, site) as kitchen, board("hall", other, site) as hall, board("attic", site, other) as attic:
             await kitchen.until_said("online")
             for stranger in (hall, attic):
-                await until(lambda: stranger.said().count("offline: ") >= 2, stranger.console.read_text)
+                await stranger.until_said("offline: TLS: ", 2)
                 assert "online" not in stranger.said()
     log = (tmp_path / "log").read_text()
     assert "as kitchen (" in log

@@ -61,8 +61,8 @@ async def roll_out(place):
 async def keep_out(place, broker):
     """A board with a wrong key, and a node that speaks for another."""
     async with place.board(STRANGER, key="0" * 32) as board:
-        await board.until_said("TLS")
-        await board.until_said("TLS")
+        await board.until_said("offline: ", 2)
+        assert "online" not in board.said()
     assert STRANGER not in place.known()
 
     async def forge():
