@@ -32,6 +32,6 @@ powercut: setup-dev node
 	@build/host/tests/test_update_powercut $(or $(TEARS),16)
 
 size: setup-dev
-	@scripts/size.sh
+	@$(BIN)/python scripts/size.py
 
 clean: ; rm -rf build .venv

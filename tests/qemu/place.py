@@ -91,12 +91,14 @@ class Place(Live):
             await until(lambda: f"{count} online" in log.read_text(), log.read_text)
             yield
 
+    def identity(self, name, key=None):
+        """What makes a board node `name`."""
+        trusted = (signing.raw(signing.load_private(self.models.key).public_key()),)
+        return Provisioning(name, HOST, self.tls_port, Security.PSK, trusted, psk=bytes.fromhex(key or self.keys[name]))
+
     def board(self, name, preset="qemu-m4", key=None):
         """A microcontroller that is provisioned as node `name`."""
-        trusted = (signing.raw(signing.load_private(self.models.key).public_key()),)
-        psk = bytes.fromhex(key or self.keys[name])
-        node = Provisioning(name, HOST, self.tls_port, Security.PSK, trusted, psk=psk)
-        return Machine(self.folder / name, provisioning.flash_image(node, self.models.old), preset)
+        return Machine(self.folder / name, provisioning.flash_image(self.identity(name, key), self.models.old), preset)
 
     # ---- what a gateway does, done by hand
 
