@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 MOSQUITTO = ROOT / "deploy" / "mosquitto"
 UNIT = ROOT / "systemd" / "gatewayd.service"
 KITCHEN, CELLAR = "0123456789abcdef0123456789abcdef", "f" * 32
+KEYS = {"kitchen": KITCHEN, "cellar": CELLAR}
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
@@ -134,7 +135,7 @@ async def running(folder, text, port, tls_port=0):
 
 
 @asynccontextmanager
-async def site(folder):
+async def site(folder, keys=KEYS):
     """The production configuration as its header says to install it, on free ports and with its files in `folder`."""
     conf_d, secrets = folder / "conf.d", folder / "secrets"
     conf_d.mkdir()
@@ -146,7 +147,7 @@ async def site(folder):
         text = re.sub(r"^listener 8883\b.*", f"listener {tls_port} 127.0.0.1", text, flags=re.MULTILINE)
         (conf_d / file.name).write_text(text)
     shutil.copy(MOSQUITTO / "site" / "acl", secrets)
-    (secrets / "psk").write_text(f"kitchen:{KITCHEN}\ncellar:{CELLAR}\n")
+    (secrets / "psk").write_text("".join(f"{node}:{key}\n" for node, key in keys.items()))
     hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", secrets / "passwords", "gatewayd", "secret")
     assert await hashing.wait() == 0
     debian = f"persistence true\npersistence_location {folder}/data/\nlog_dest stderr\ninclude_dir {conf_d}\n"

@@ -19,12 +19,13 @@
 #include <stdint.h>
 
 /* Lent for as long as the tls_t is used. Either a pre-shared key of up to 32 bytes (RFC 4279) or, where the build has
- * it (NODE_TLS=x509), certificates and key of P-256, in DER. There is no clock: a certificate is valid at any time. */
+ * it (NODE_TLS=x509), P-256 in DER: the CA, and a certificate with its key unless the broker knows the node by a
+ * password. There is no clock: a certificate is valid at any time. */
 typedef struct tls_credentials {
     const char *identity; /* of the pre-shared key */
     const uint8_t *psk;   /* NULL: certificates */
     size_t psk_size;
-    const char *host; /* whom the broker's certificate must name */
+    const char *host; /* the name that the broker's certificate must have */
     const uint8_t *ca, *certificate, *key;
     size_t ca_size, certificate_size, key_size;
     uint32_t (*random)(void *context); /* of cryptographic quality: it is used as it is */
