@@ -14,11 +14,13 @@ from gatewayd.core.cascade import NodeDecision, encode_decision
 from gatewayd.core.types import (
     Basis,
     CascadeVitals,
+    Crash,
     Event,
     GatewayState,
     Info,
     Limits,
     NodeState,
+    Provisioning,
     Reason,
     Slot,
     State,
@@ -32,10 +34,19 @@ from gatewayd.errors import DecodeError
 VECTORS = Path(__file__).parent / "vectors"
 INDEX = json.loads((VECTORS / "index.json").read_text())
 NODE_E_FORMAT = -8
-PYTHON = {"node-state": State, "gateway-state": GatewayState, "info": Info, "vitals": Vitals, "event": Event, "verdict": Verdict}
+PYTHON = {
+    "node-state": State,
+    "gateway-state": GatewayState,
+    "info": Info,
+    "vitals": Vitals,
+    "event": Event,
+    "verdict": Verdict,
+    "provisioning": Provisioning,
+}
 
 u32 = st.integers(0, 2**32 - 1)
 u63 = st.integers(0, 2**63 - 1)
+i32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-129, 128)  # around what is possible
 u64 = st.integers(0, 2**64 - 1)
 unit = st.floats(0, 1, width=32)
 f32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -62,6 +73,10 @@ class SlotInfo(c.Structure):
     )
 
 
+class CrashC(c.Structure):
+    _fields_ = tuple((key, c.c_uint32) for key in Crash._fields)
+
+
 class InfoC(c.Structure):
     _fields_ = (
         ("session", c.c_uint32),
@@ -69,9 +84,9 @@ class InfoC(c.Structure):
         *((key, c.c_uint32) for key in ("operators_bytes", "arena_bytes", "vitals_interval_s")),
         ("front_ends", c.POINTER(c.c_char_p)),
         ("front_end_count", c.c_uint32),
-        ("slots", c.POINTER(SlotInfo)),
         ("slot_count", c.c_uint32),
         ("limits", c.c_uint32 * 5),
+        ("crash", c.POINTER(CrashC)),
     )
 
 
@@ -95,6 +110,7 @@ class VitalsC(c.Structure):
     _fields_ = (
         *((key, c.c_uint32) for key in ("session", "queued", "dropped")),
         *((key, c.c_uint64) for key in ("uptime_s", "t_ms")),
+        ("health", c.c_int32 * 4),
         ("cascades", c.POINTER(CascadeVitalsC)),
         ("cascade_count", c.c_uint32),
     )
@@ -159,7 +175,7 @@ class DecisionC(c.Structure):
 
 @pytest.fixture(scope="session")
 def node(libnode):
-    for encoder in (libnode.state_encode, libnode.info_encode, libnode.vitals_encode, libnode.event_encode_head):
+    for encoder in (libnode.state_encode, libnode.info_encode_head, libnode.slot_encode, libnode.vitals_encode, libnode.event_encode_head):
         encoder.restype = c.c_size_t
     return libnode
 
@@ -291,8 +307,9 @@ def to_slot(slot):
     st.lists(text, max_size=3),
     st.lists(slots | bare_slots, max_size=4),
     st.builds(Limits, u32, u32, u32, u32, u32),
+    st.none() | st.builds(Crash, u32, u32, u32, u32),
 )
-def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_list, limits):
+def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_list, limits, crash):
     info = InfoC(
         session,
         *(word.encode() for word in texts),
@@ -302,12 +319,14 @@ def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_lis
         60,
         (c.c_char_p * len(front_ends))(*(word.encode() for word in front_ends)),
         len(front_ends),
-        (SlotInfo * len(slot_list))(*map(to_slot, slot_list)),
         len(slot_list),
         limits,
+        c.pointer(CrashC(*crash)) if crash else None,
     )
-    expected = Info(session, *texts, operators, arena_bytes, tuple(front_ends), 60, tuple(slot_list), limits)
-    assert wire.decode("info", encode(node.info_encode, c.byref(info))) == expected
+    expected = Info(session, *texts, operators, arena_bytes, tuple(front_ends), 60, tuple(slot_list), limits, crash)
+    payload = encode(node.info_encode_head, c.byref(info))
+    payload += b"".join(encode(node.slot_encode, c.byref(to_slot(slot))) for slot in slot_list)
+    assert wire.decode("info", payload) == expected
 
 
 @given(
@@ -316,9 +335,10 @@ def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_lis
     u32,
     u32,
     u63,
+    st.tuples(i32, i32, i32, i32),
     st.lists(st.tuples(name, model, u32, u64, u64, u32, u32, f32, st.lists(u32, min_size=8, max_size=8)), max_size=4),
 )
-def test_vitals(node, session, queued, dropped, uptime_s, t_ms, cascades):
+def test_vitals(node, session, queued, dropped, uptime_s, t_ms, health, cascades):
     array = (CascadeVitalsC * len(cascades))(
         *(
             CascadeVitalsC(
@@ -327,9 +347,14 @@ def test_vitals(node, session, queued, dropped, uptime_s, t_ms, cascades):
             for cascade, ident, invokes, us, heard, arena, count, mean, bins in cascades
         )
     )
-    payload = encode(node.vitals_encode, c.byref(VitalsC(session, queued, dropped, uptime_s, t_ms, array, len(cascades))))
-    found = wire.decode("vitals", payload)
+    vitals = VitalsC(session, queued, dropped, uptime_s, t_ms, (c.c_int32 * 4)(*health), array, len(cascades))
+    found = wire.decode("vitals", encode(node.vitals_encode, c.byref(vitals)))
     assert found[:5] == (session, uptime_s, t_ms, queued, dropped)
+    battery_percent, rssi_dbm, heap_free_bytes, stack_free_bytes = health
+    assert found.battery == (pytest.approx(battery_percent / 100) if 0 <= battery_percent <= 100 else None)
+    assert found.rssi_dbm == (rssi_dbm if -128 <= rssi_dbm <= 127 else None)
+    assert found.heap_free_bytes == (heap_free_bytes if heap_free_bytes >= 0 else None)
+    assert found.stack_free_bytes == (stack_free_bytes if stack_free_bytes >= 0 else None)
     for got, (cascade, ident, invokes, us, heard, arena, count, mean, bins) in zip(found.cascades, cascades, strict=True):
         variance = pytest.approx(2.0 * (count % 1000) / count, rel=1e-6) if count else 0
         assert got == CascadeVitals(cascade, ident, invokes, us, arena, count, mean, variance, tuple(bins), heard or None)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gatewayd.core import types, wire
 from gatewayd.core.types import (
     CascadeVitals,
+    Crash,
     Event,
     GatewayState,
     Info,
@@ -78,6 +79,7 @@ messages = st.one_of(
             max_size=4,
         ).map(tuple),
         limits=maybe(st.builds(Limits, u32, u32, u32, u32, u32)),
+        crash=maybe(st.builds(Crash, u32, u32, u32, u32)),
     ),
     st.builds(
         Vitals,

@@ -12,7 +12,22 @@ from typing import Any, NoReturn, cast
 import cbor2
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gatewayd.core.types import CascadeVitals, Event, GatewayState, Info, Limits, Message, NodeId, Slot, State, Verdict, Vitals, Window
+from gatewayd.core.types import (
+    CascadeVitals,
+    Crash,
+    Event,
+    GatewayState,
+    Info,
+    Limits,
+    Message,
+    NodeId,
+    Provisioning,
+    Slot,
+    State,
+    Verdict,
+    Vitals,
+    Window,
+)
 from gatewayd.errors import DecodeError
 
 MAX_PAYLOAD_BYTES = 98_304
@@ -26,6 +41,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
     Info: Info._fields,
     Slot: Slot._fields,
     Limits: Limits._fields,
+    Crash: Crash._fields,
     Vitals: (
         *("session", "uptime_s", "t_ms", "battery", "rssi_dbm", "heap_free_bytes", "stack_free_bytes"),
         *("queued", "dropped", "cascades"),
@@ -34,6 +50,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
     Event: Event._fields,
     Window: ("kind", "rate_hz", "channels", "shape", "scale", "zero_point", "data"),
     Verdict: Verdict._fields,
+    Provisioning: Provisioning._fields,
 }
 _NAMES: dict[type, dict[int, str]] = {kind: dict(enumerate(fields)) for kind, fields in _KEYS.items()}
 _NUMBERS: dict[type, dict[str, int]] = {kind: {name: key for key, name in names.items()} for kind, names in _NAMES.items()}
@@ -82,18 +99,21 @@ def _named(kind: type, raw: Any) -> dict[str, Any]:
 _NESTED: dict[type, tuple[tuple[str, type | None], ...]] = {
     Event: (("window", Window),),
     Window: (("shape", None),),
-    Info: (("front_ends", None), ("slots", Slot), ("limits", Limits)),
+    Info: (("front_ends", None), ("slots", Slot), ("limits", Limits), ("crash", Crash)),
     Vitals: (("cascades", CascadeVitals),),
     CascadeVitals: (("histogram", None),),
+    Provisioning: (("keys", None),),
 }
-_SINGLE = {Window, Limits}  # maps; other nested ones come in lists
+_SINGLE = {Window, Limits, Crash}  # maps; other nested ones come in lists
 
 
 def _validator(kind: type) -> Callable[[Any], Any]:
     return TypeAdapter[Any](kind, config=_STRICT).validator.validate_python
 
 
-_VALIDATE: dict[type, Callable[[Any], Any]] = {kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState)}
+_VALIDATE: dict[type, Callable[[Any], Any]] = {
+    kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState, Provisioning)
+}
 _TAILS: dict[str, type] = {"state": State, "info": Info, "vitals": Vitals, "event": Event}
 _node_id = TypeAdapter[str](NodeId, config=_STRICT)
 

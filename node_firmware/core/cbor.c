@@ -215,6 +215,28 @@ uint32_t cbor_map(cbor_reader_t *r)
     return (uint32_t)expect(r, MAP, UINT32_MAX);
 }
 
+unsigned cbor_word(cbor_reader_t *r, const char *const *words, unsigned count)
+{
+    const span_t text = cbor_text(r);
+    for (unsigned i = 0; i < count && !r->failed; i++) {
+        if (text.size == strlen(words[i]) && memcmp(text.data, words[i], text.size) == 0) {
+            return i;
+        }
+    }
+    r->failed = true;
+    return 0;
+}
+
+unsigned cbor_key(cbor_reader_t *r, uint32_t *seen)
+{
+    const unsigned k = (unsigned)cbor_uint(r, 31);
+    if (*seen & UINT32_C(1) << k) {
+        r->failed = true;
+    }
+    *seen |= UINT32_C(1) << k;
+    return k;
+}
+
 void cbor_skip(cbor_reader_t *r)
 {
     for (uint64_t items = 1; items != 0 && !r->failed; items--) {

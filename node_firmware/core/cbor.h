@@ -26,8 +26,10 @@ bool cbor_bool(cbor_reader_t *r);
 float cbor_float(cbor_reader_t *r); /* any of the three sizes; NaN, infinity and what a float cannot hold fail */
 span_t cbor_text(cbor_reader_t *r); /* valid UTF-8 */
 span_t cbor_bytes(cbor_reader_t *r);
-uint32_t cbor_array(cbor_reader_t *r);   /* how many items follow; never more than bytes are left */
-uint32_t cbor_map(cbor_reader_t *r);     /* how many pairs follow */
+uint32_t cbor_array(cbor_reader_t *r);               /* how many items follow; never more than bytes are left */
+uint32_t cbor_map(cbor_reader_t *r);                 /* how many pairs follow */
+unsigned cbor_key(cbor_reader_t *r, uint32_t *seen); /* of a map: 0 to 31; fails where `seen`, a bit a key, has it */
+unsigned cbor_word(cbor_reader_t *r, const char *const *words, unsigned count); /* which of them a text is, or fails */
 void cbor_skip(cbor_reader_t *r);        /* one item with all that is in it, to any depth and without recursion */
 bool cbor_ended(const cbor_reader_t *r); /* nothing failed and nothing is left */
 

@@ -51,30 +51,32 @@ size_t state_encode(uint8_t *out, size_t capacity, const char *state, uint32_t s
     return cbor_written(&w);
 }
 
-static void put_slot(cbor_writer_t *w, const slot_info_t *slot)
+size_t slot_encode(uint8_t *out, size_t capacity, const slot_info_t *slot)
 {
+    cbor_writer_t w = cbor_writer(out, capacity);
     const bool known = slot->sha256 != NULL, read = slot->cascade != NULL;
-    cbor_put_map(w, 4 + (read ? 3U : 0U) + (known ? 2U : 0U) + (slot->rejected != NULL ? 1U : 0U));
-    put_uint(w, 0, slot->image);
-    put_uint(w, 1, slot->slot);
-    put_text(w, 2, slot->state);
-    put_uint(w, 3, slot->capacity_bytes);
+    cbor_put_map(&w, 4 + (read ? 3U : 0U) + (known ? 2U : 0U) + (slot->rejected != NULL ? 1U : 0U));
+    put_uint(&w, 0, slot->image);
+    put_uint(&w, 1, slot->slot);
+    put_text(&w, 2, slot->state);
+    put_uint(&w, 3, slot->capacity_bytes);
     if (read) {
-        put_text(w, 4, slot->cascade);
+        put_text(&w, 4, slot->cascade);
     }
     if (known) {
-        put_bytes(w, 5, slot->sha256, 32);
+        put_bytes(&w, 5, slot->sha256, 32);
     }
     if (read) {
-        put_text(w, 6, slot->version);
-        put_uint(w, 7, slot->counter);
+        put_text(&w, 6, slot->version);
+        put_uint(&w, 7, slot->counter);
     }
     if (known) {
-        put_uint(w, 8, slot->size_bytes);
+        put_uint(&w, 8, slot->size_bytes);
     }
     if (slot->rejected != NULL) {
-        put_text(w, 9, slot->rejected);
+        put_text(&w, 9, slot->rejected);
     }
+    return cbor_written(&w);
 }
 
 static void put_limits(cbor_writer_t *w, const limits_t *limits)
@@ -87,10 +89,19 @@ static void put_limits(cbor_writer_t *w, const limits_t *limits)
     put_uint(w, 4, limits->plan_version);
 }
 
-size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
+static void put_crash(cbor_writer_t *w, const node_crash_t *crash)
+{
+    cbor_put_map(w, 4);
+    put_uint(w, 0, crash->pc);
+    put_uint(w, 1, crash->lr);
+    put_uint(w, 2, crash->status);
+    put_uint(w, 3, crash->stack_bytes);
+}
+
+size_t info_encode_head(uint8_t *out, size_t capacity, const info_t *info)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
-    cbor_put_map(&w, 11);
+    cbor_put_map(&w, 11 + (info->crash != NULL ? 1U : 0U));
     put_uint(&w, 0, info->session);
     put_text(&w, 1, info->hardware);
     put_text(&w, 2, info->board);
@@ -103,12 +114,13 @@ size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
         cbor_put_text(&w, info->front_ends[i]);
     }
     put_uint(&w, 8, info->vitals_interval_s);
-    put_array(&w, 9, info->slot_count);
-    for (uint32_t i = 0; i < info->slot_count; i++) {
-        put_slot(&w, &info->slots[i]);
-    }
     cbor_put_uint(&w, 10);
     put_limits(&w, &info->limits);
+    if (info->crash != NULL) {
+        cbor_put_uint(&w, 11);
+        put_crash(&w, info->crash);
+    }
+    put_array(&w, 9, info->slot_count);
     return cbor_written(&w);
 }
 
@@ -133,13 +145,34 @@ static void put_cascade_vitals(cbor_writer_t *w, const cascade_vitals_t *cascade
     }
 }
 
+static bool within(int32_t value, int32_t low, int32_t high)
+{
+    return value >= low && value <= high;
+}
+
 size_t vitals_encode(uint8_t *out, size_t capacity, const vitals_t *vitals)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
-    cbor_put_map(&w, 6);
+    const node_health_t *const health = &vitals->health;
+    const bool battery = within(health->battery_percent, 0, 100), rssi = within(health->rssi_dbm, INT8_MIN, INT8_MAX);
+    const bool heap = health->heap_free_bytes >= 0, stack = health->stack_free_bytes >= 0;
+    cbor_put_map(&w, 6U + battery + rssi + heap + stack);
     put_uint(&w, 0, vitals->session);
     put_uint(&w, 1, vitals->uptime_s);
     put_uint(&w, 2, vitals->t_ms);
+    if (battery) {
+        put_float(&w, 3, (float)health->battery_percent / 100);
+    }
+    if (rssi) {
+        cbor_put_uint(&w, 4);
+        cbor_put_int(&w, health->rssi_dbm);
+    }
+    if (heap) {
+        put_uint(&w, 5, (uint32_t)health->heap_free_bytes);
+    }
+    if (stack) {
+        put_uint(&w, 6, (uint32_t)health->stack_free_bytes);
+    }
     put_uint(&w, 7, vitals->queued);
     put_uint(&w, 8, vitals->dropped);
     put_array(&w, 9, vitals->cascade_count);
@@ -186,30 +219,6 @@ size_t event_encode_head(uint8_t *out, size_t capacity, const event_stamp_t *sta
     return cbor_written(&w);
 }
 
-/* Which of the words; fails where it is none of them. */
-static unsigned word(cbor_reader_t *r, const char *const *words, unsigned count)
-{
-    const span_t text = cbor_text(r);
-    for (unsigned i = 0; i < count && !r->failed; i++) {
-        if (text.size == strlen(words[i]) && memcmp(text.data, words[i], text.size) == 0) {
-            return i;
-        }
-    }
-    r->failed = true;
-    return 0;
-}
-
-/* The next key of a map; fails where it came before. `seen` collects them. */
-static unsigned key(cbor_reader_t *r, uint32_t *seen)
-{
-    const unsigned k = (unsigned)cbor_uint(r, 31);
-    if (*seen & UINT32_C(1) << k) {
-        r->failed = true;
-    }
-    *seen |= UINT32_C(1) << k;
-    return k;
-}
-
 static int finish(const cbor_reader_t *r, uint32_t seen, uint32_t required)
 {
     return cbor_ended(r) && (seen & required) == required ? NODE_OK : NODE_E_FORMAT;
@@ -220,7 +229,7 @@ int verdict_decode(verdict_t *verdict, const uint8_t *data, size_t size)
     cbor_reader_t r = cbor_reader(data, size);
     uint32_t seen = 0;
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        switch (key(&r, &seen)) {
+        switch (cbor_key(&r, &seen)) {
         case 0:
             verdict->seq = (uint32_t)cbor_uint(&r, UINT32_MAX);
             break;
@@ -243,7 +252,7 @@ int verdict_decode(verdict_t *verdict, const uint8_t *data, size_t size)
             verdict->ttl_ms = cbor_uint(&r, UINT64_MAX);
             break;
         case 7:
-            verdict->basis = (basis_t)word(&r, bases, COUNT(bases));
+            verdict->basis = (basis_t)cbor_word(&r, bases, COUNT(bases));
             break;
         default:
             r.failed = true;
@@ -257,9 +266,9 @@ int gateway_state_decode(bool *online, const uint8_t *data, size_t size)
     cbor_reader_t r = cbor_reader(data, size);
     uint32_t seen = 0;
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        switch (key(&r, &seen)) {
+        switch (cbor_key(&r, &seen)) {
         case 0:
-            *online = word(&r, gateway_states, COUNT(gateway_states)) == 1;
+            *online = cbor_word(&r, gateway_states, COUNT(gateway_states)) == 1;
             break;
         case 1:
             (void)cbor_uint(&r, UINT64_MAX);
@@ -284,9 +293,9 @@ int front_end_decode(front_end_t *front_end, span_t cbor)
                                  &front_end->high_hz};
     front_end->parameters = (span_t){NULL, 0};
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        const unsigned k = key(&r, &seen);
+        const unsigned k = cbor_key(&r, &seen);
         if (k == 0) {
-            front_end->kind = (front_end_kind_t)word(&r, front_end_kinds, COUNT(front_end_kinds));
+            front_end->kind = (front_end_kind_t)cbor_word(&r, front_end_kinds, COUNT(front_end_kinds));
         } else if (k < COUNT(numbers)) {
             *numbers[k] = (uint32_t)cbor_uint(&r, UINT32_MAX);
         } else if (k == COUNT(numbers)) {
@@ -314,9 +323,9 @@ int decision_decode(decision_t *decision, span_t cbor)
     cbor_reader_t r = cbor_reader(cbor.data, cbor.size);
     uint32_t seen = 0;
     for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
-        switch (key(&r, &seen)) {
+        switch (cbor_key(&r, &seen)) {
         case 0:
-            decision->detect.rule = (detect_rule_t)word(&r, rules, COUNT(rules));
+            decision->detect.rule = (detect_rule_t)cbor_word(&r, rules, COUNT(rules));
             break;
         case 1:
             decision->detect.cutoff = cbor_float(&r);

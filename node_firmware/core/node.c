@@ -293,7 +293,7 @@ bool node_stopped(const node_t *n)
     return n->stopping && (n->mqtt.link == MQTT_DOWN || (n->phase == PHASE_GONE && n->mqtt.control_size == 0));
 }
 
-static bool valid_id(const char *id)
+bool node_valid_id(const char *id)
 {
     const size_t length = strlen(id);
     return length >= 2 && length <= NODE_MAX_ID && id[0] != '-' &&
@@ -307,7 +307,7 @@ int node_init(node_t *n, const node_config_t *config, const node_port_t *port, u
     memset(n, 0, offsetof(node_t, message));
     const uint32_t models = (SESSION_SECTORS + JOURNAL_SECTORS) * flash->sector_size;
     const uint32_t begin = models + models_bytes(config, flash);
-    if (!valid_id(config->id) || config->keepalive_s == 0 || config->vitals_s == 0 ||
+    if (!node_valid_id(config->id) || config->keepalive_s == 0 || config->vitals_s == 0 ||
         config->images > NODE_MAX_CASCADES || (config->images != 0 && config->trial_s == 0) || begin >= flash->size) {
         return NODE_E_ARGUMENT;
     }

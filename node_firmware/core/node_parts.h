@@ -10,6 +10,8 @@
 #define OWN_MESSAGE   UINT32_MAX       /* token of `message`; an event's token is its record in the queue */
 #define OWN_ANSWER    (UINT32_MAX - 1) /* of `answer` */
 
+bool node_valid_id(const char *id);
+
 void node_say(const node_t *n, const char *line); /* to the port's log */
 
 /* Each begins a message of the node's own: `busy` until it is over. */

@@ -362,6 +362,32 @@ static void test_vitals_in_time(void **state)
     expect("vitals ");
 }
 
+static void port_health(void *context, node_health_t *health)
+{
+    (void)context;
+    health->rssi_dbm = -61;
+    health->stack_free_bytes = 1024;
+    health->battery_percent = 101; /* no gauge is perfect */
+}
+
+static void test_what_the_board_knows_is_told(void **state)
+{
+    (void)state;
+    port.health = port_health;
+    online();
+    cbor_reader_t r = cbor_reader(node.message, sizeof node.message);
+    assert_int_equal(cbor_map(&r), 8);
+    for (unsigned key = 0; key < 3; key++) {
+        assert_int_equal(cbor_uint(&r, 31), key);
+        cbor_skip(&r);
+    }
+    assert_int_equal(cbor_uint(&r, 31), 4);
+    assert_int_equal(cbor_int(&r), -61);
+    assert_int_equal(cbor_uint(&r, 31), 6);
+    assert_int_equal(cbor_uint(&r, UINT32_MAX), 1024);
+    assert_int_equal(cbor_uint(&r, 31), 7);
+}
+
 static const uint8_t echo[] = {8 | 2, 0, 0, 5, 0, 0, 1, 0, 0xa1, 0x61, 'd', 0x61, '!'};
 
 static void test_requests_are_answered(void **state)
@@ -449,6 +475,7 @@ int main(void)
         cmocka_unit_test_setup(test_full_flash_drops_the_oldest, setup),
         cmocka_unit_test_setup(test_full_flash_while_events_are_in_flight, setup),
         cmocka_unit_test_setup(test_vitals_in_time, setup),
+        cmocka_unit_test_setup(test_what_the_board_knows_is_told, setup),
         cmocka_unit_test_setup(test_requests_are_answered, setup),
         cmocka_unit_test_setup(test_messages_that_are_too_large, setup),
         cmocka_unit_test_setup(test_what_changes_is_told, setup),

@@ -1,6 +1,7 @@
 /* node: the whole firmware above the port. Bytes and samples in, bytes out; see port.h for the loop around it.
  * Calls return 0 (or a count) or a negative node_status; a negative one from node_receive() or node_step() means: drop
- * the link. Everything is in node_t and in what the caller lends; one thread. */
+ * the link. Everything is in node_t and in what the caller lends; one thread, and at most 3 KB of its stack on a
+ * Cortex-M besides what the port's own functions take (tests/test_stack.py). */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
@@ -18,8 +19,9 @@
 typedef struct node_config {
     const char *id;              /* [a-z0-9][a-z0-9-]{1,30} */
     const char *user, *password; /* for the broker, or NULL */
-    const char *hardware, *board, *firmware, *reset_reason;
-    const node_crash_t *crash; /* or NULL */
+    const char *hardware, *board, *firmware;
+    const char *reset_reason;               /* a word of docs/nodelink.md, "Reset reasons" */
+    const node_crash_t *crash;              /* of the last life, or NULL */
     const uint8_t (*keys)[IMAGE_KEY_BYTES]; /* who may sign images; without any no image runs */
     unsigned key_count;
     uint32_t images, image_bytes; /* image_bytes: a multiple of the sector size */

@@ -32,14 +32,14 @@ typedef struct node_flash {
     void *context;
 } node_flash_t;
 
-/* What only the board can know of itself; each is NODE_UNKNOWN unless it says so. */
+/* What only the board can know of itself; each is NODE_UNKNOWN unless it says so, and what cannot be is not told. */
 typedef struct node_health {
     int32_t battery_percent, rssi_dbm, heap_free_bytes, stack_free_bytes; /* stack_free: never used since boot */
 } node_health_t;
 #define NODE_UNKNOWN INT32_MIN
 
 /* How the firmware's last life ended, where that was not by intention: what its fault handler left in memory that a
- * reset does not clear. */
+ * reset does not clear. The word that goes with it, node_config_t's `reset_reason`, is "fault" or "watchdog". */
 typedef struct node_crash {
     uint32_t pc, lr;      /* where it was, and who had called */
     uint32_t status;      /* of the processor, for example Armv7-M's CFSR; 0 for a watchdog */

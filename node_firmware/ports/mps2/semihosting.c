@@ -9,6 +9,7 @@ enum {
     SYS_CLOSE = 0x02,
     SYS_WRITE = 0x05,
     SYS_READ = 0x06,
+    SYS_SEEK = 0x0A,
     SYS_FLEN = 0x0C,
     SYS_EXIT_EXTENDED = 0x20
 };
@@ -33,25 +34,48 @@ static void require(int condition)
 static int open_file(const char *name, uint32_t mode)
 {
     const uint32_t parameters[] = {(uint32_t)name, mode, strlen(name)};
-    const int file = call(SYS_OPEN, parameters);
-    require(file >= 0);
-    return file;
+    return call(SYS_OPEN, parameters);
+}
+
+int semihosting_open(const char *name)
+{
+    return open_file(name, MODE_RB);
+}
+
+uint32_t semihosting_length(int file)
+{
+    const int size = call(SYS_FLEN, &file);
+    return size > 0 ? (uint32_t)size : 0;
+}
+
+void semihosting_seek(int file, uint32_t offset)
+{
+    const uint32_t parameters[] = {(uint32_t)file, offset};
+    (void)call(SYS_SEEK, parameters);
+}
+
+size_t semihosting_read(int file, void *data, size_t size)
+{
+    const uint32_t parameters[] = {(uint32_t)file, (uint32_t)data, (uint32_t)size};
+    const int missing = call(SYS_READ, parameters);
+    return missing >= 0 && (uint32_t)missing <= size ? size - (uint32_t)missing : 0;
 }
 
 int semihosting_create(const char *name)
 {
-    return open_file(name, MODE_WB);
+    const int file = open_file(name, MODE_WB);
+    require(file >= 0);
+    return file;
 }
 
 size_t semihosting_load(const char *name, void *data, size_t capacity)
 {
-    const uint32_t file = (uint32_t)open_file(name, MODE_RB);
-    const int size = call(SYS_FLEN, &file);
-    require(size >= 0 && (size_t)size <= capacity);
-    const uint32_t parameters[] = {file, (uint32_t)data, (uint32_t)size};
-    require(call(SYS_READ, parameters) == 0);
+    const int file = semihosting_open(name);
+    require(file >= 0);
+    const uint32_t size = semihosting_length(file);
+    require(size <= capacity && semihosting_read(file, data, size) == size);
     require(call(SYS_CLOSE, &file) == 0);
-    return (size_t)size;
+    return size;
 }
 
 void semihosting_write(int file, const void *data, size_t size)
