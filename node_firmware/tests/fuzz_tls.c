@@ -1,5 +1,6 @@
 /* Fuzz target: any bytes from a broker into TLS, in any pieces, with links that break. Random numbers are 1, 2, 3...,
- * so that recordings of real brokers (tests/tls_vectors.py, which has the format) get through the handshake. */
+ * so that recordings of real brokers (tests/tls_vectors.py, which has the format) get through the handshake. The first
+ * byte's upper bits say which allocation fails, if any. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,13 +9,21 @@
 #define DER_BYTES 512
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
 
-static uint32_t count;
+static uint32_t drawn;
+static unsigned failing; /* 1: the next allocation does */
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return failing != 0 && --failing == 0 ? NULL : __real_calloc(count, size);
+}
 
 static uint32_t next_random(void *context)
 {
     (void)context;
-    return ++count;
+    return ++drawn;
 }
 
 static size_t read_der(const char *name, uint8_t der[DER_BYTES])
@@ -78,7 +87,8 @@ static int transmit(tls_t *t)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     tls_t tls;
-    count = 0;
+    drawn = 0;
+    failing = size != 0 ? data[0] >> 1 : 0;
     if (size == 0 || tls_open(&tls, data[0] & 1 ? with_certificates() : with_key()) != 0) {
         return 0;
     }
@@ -95,5 +105,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const uint8_t *bytes;
     (void)tls_transmit(&tls, &bytes); /* an alert */
     tls_close(&tls);
+    failing = 0;
     return 0;
 }

@@ -67,14 +67,14 @@ static int use_certificates(tls_t *t)
     mbedtls_ssl_conf_ciphersuites(&t->config, suites);
     mbedtls_ssl_conf_ca_chain(&t->config, &t->ca, NULL);
     int status = mbedtls_x509_crt_parse_der_nocopy(&t->ca, c->ca, c->ca_size);
-    if (status == 0 && c->certificate != NULL) {
+    if (status == 0) {
         status = mbedtls_x509_crt_parse_der_nocopy(&t->certificate, c->certificate, c->certificate_size);
-        if (status == 0) {
-            status = mbedtls_pk_parse_key(&t->key, c->key, c->key_size, NULL, 0);
-        }
-        if (status == 0) {
-            status = mbedtls_ssl_conf_own_cert(&t->config, &t->certificate, &t->key);
-        }
+    }
+    if (status == 0) {
+        status = mbedtls_pk_parse_key(&t->key, c->key, c->key_size, NULL, 0);
+    }
+    if (status == 0) {
+        status = mbedtls_ssl_conf_own_cert(&t->config, &t->certificate, &t->key);
     }
     return status != 0 ? status : mbedtls_ssl_set_hostname(&t->ssl, c->host);
 }

@@ -24,13 +24,12 @@
 #endif
 
 /* Lent for as long as the tls_t is used. Either a pre-shared key of up to 32 bytes (RFC 4279) or, where the build has
- * it (NODE_TLS=x509), P-256 in DER: the CA, and a certificate with its key unless the broker knows the node by a
- * password. There is no clock: a certificate is valid at any time. */
+ * it (NODE_TLS=x509), a CA, a certificate and its key: P-256, in DER. No date is looked at: a node has no clock. */
 typedef struct tls_credentials {
     const char *identity; /* of the pre-shared key */
     const uint8_t *psk;   /* NULL: certificates */
     size_t psk_size;
-    const char *host; /* the name that the broker's certificate must have */
+    const char *host; /* a DNS name that the broker's certificate must have, or an address written as one */
     const uint8_t *ca, *certificate, *key;
     size_t ca_size, certificate_size, key_size;
     uint32_t (*random)(void *context); /* of cryptographic quality: it is used as it is */
