@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd import config
+from gatewayd.cli.node import set_psk
 from gatewayd.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +147,9 @@ async def site(folder):
         text = re.sub(r"^listener 8883\b.*", f"listener {tls_port} 127.0.0.1", text, flags=re.MULTILINE)
         (conf_d / file.name).write_text(text)
     shutil.copy(MOSQUITTO / "site" / "acl", secrets)
-    (secrets / "psk").write_text(f"kitchen:{KITCHEN}\ncellar:{CELLAR}\n")
+    (secrets / "psk").touch()
+    for name, key in (("kitchen", KITCHEN), ("cellar", CELLAR)):
+        set_psk(secrets / "psk", name, bytes.fromhex(key))
     hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", secrets / "passwords", "gatewayd", "secret")
     assert await hashing.wait() == 0
     debian = f"persistence true\npersistence_location {folder}/data/\nlog_dest stderr\ninclude_dir {conf_d}\n"

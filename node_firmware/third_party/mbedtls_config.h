@@ -33,6 +33,12 @@
 #define MBEDTLS_AES_FEWER_TABLES /* and one table of 1 KB is enough */
 #define MBEDTLS_AES_SETKEY_DEC_ALT
 #define MBEDTLS_AES_DECRYPT_ALT /* GCM only encrypts: tls.c has the place-holders */
+#ifndef NODE_TLS_X509
+#define MBEDTLS_SSL_CIPHERSUITES MBEDTLS_TLS_PSK_WITH_AES_128_GCM_SHA256
+#else
+#define MBEDTLS_SSL_CIPHERSUITES                                                                                       \
+    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, MBEDTLS_TLS_PSK_WITH_AES_128_GCM_SHA256
+#endif
 #endif
 
 #ifdef NODE_TLS_X509 /* ECDHE-ECDSA with P-256 */

@@ -217,17 +217,6 @@ static uint32_t listen(void)
     return microphone_wait_ms(clock_us());
 }
 
-static void say_online(void)
-{
-    static bool online;
-    if (node_ready(&node) != online) {
-        online = !online;
-        if (online) {
-            console_say("online", NULL);
-        }
-    }
-}
-
 int main(void)
 {
     console_init();
@@ -243,8 +232,7 @@ int main(void)
         watchdog_feed();
         const uint32_t sound_ms = listen();
         ethernet_poll(&netif);
-        const uint32_t link_ms = (uint32_t)link_step(&broker, clock_ms());
-        say_online();
+        const uint32_t link_ms = (uint32_t)link_step(&broker);
         clock_sleep(sound_ms < link_ms ? sound_ms : link_ms, ethernet_pending);
     }
 }

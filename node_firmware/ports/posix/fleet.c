@@ -18,6 +18,7 @@
 #include "key.h"
 #include "posix.h"
 #include "session.h"
+#include "stream.h"
 
 #define SECTOR_BYTES      512  /* of a fleet without images: one page of memory for a node that has little to say */
 #define IMAGE_SECTOR      4096 /* with images: a page each */
@@ -36,13 +37,14 @@ typedef struct member {
     node_port_t port;
     flash_memory_t flash;
     char id[NODE_MAX_ID + 1];
-    int fd;                                    /* -1: no link */
-    bool dialling, joining, wants_out, online; /* joining: until CONNACK */
-    uint64_t due_us;                           /* of node_step(), or of the next attempt to connect */
+    stream_t stream;
+    bool joining, wants_out, online; /* joining: until CONNACK */
+    uint64_t due_us;                 /* of node_step(), or of the next attempt to connect */
 } member_t;
 
 typedef struct fleet {
     const char *prefix, *broker, *cascade, *image, *flash;
+    const char *keys; /* of all, for TLS; NULL: plain TCP */
     uint8_t key[1][IMAGE_KEY_BYTES];
     unsigned key_count;
     uint8_t *image_data; /* NULL: nodes without an image */
@@ -102,49 +104,41 @@ static void set_out(fleet_t *fleet, member_t *m, bool out)
     }
     struct epoll_event event = {.events = EPOLLIN | (out ? (uint32_t)EPOLLOUT : 0), .data.ptr = m};
     m->wants_out = out;
-    epoll_ctl(fleet->epoll, EPOLL_CTL_MOD, m->fd, &event);
+    epoll_ctl(fleet->epoll, EPOLL_CTL_MOD, m->stream.fd, &event);
 }
 
 static void member_down(fleet_t *fleet, member_t *m, uint64_t now_us)
 {
-    node_link_down(&m->node, to_ms(now_us));
+    stream_close(&m->stream, to_ms(now_us));
     fleet->online -= m->online ? 1 : 0;
     fleet->joining -= m->joining ? 1 : 0;
-    m->online = m->dialling = m->joining = false;
-    close(m->fd);
-    m->fd = -1;
+    m->online = m->joining = false;
     m->due_us = now_us + 500000 + next_random(fleet) % 1000000;
 }
 
 static void member_dial(fleet_t *fleet, member_t *m, uint64_t now_us)
 {
     const unsigned block = (unsigned)(m - fleet->members) / PORTS_PER_ADDRESS;
-    m->fd = dial(&fleet->address, block != 0 ? htonl(INADDR_LOOPBACK + block) : 0);
-    if (m->fd < 0) {
+    if (!stream_dial(&m->stream, &fleet->address, block != 0 ? htonl(INADDR_LOOPBACK + block) : 0)) {
         if (errno == EMFILE || errno == ENFILE) {
             die("%u nodes need more open files than are allowed", fleet->count);
         }
         m->due_us = now_us + 1000000;
         return;
     }
-    m->dialling = m->joining = m->wants_out = true;
+    m->joining = m->wants_out = true;
     fleet->joining++;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = m};
-    epoll_ctl(fleet->epoll, EPOLL_CTL_ADD, m->fd, &event);
+    epoll_ctl(fleet->epoll, EPOLL_CTL_ADD, m->stream.fd, &event);
 }
 
 static void member_transmit(fleet_t *fleet, member_t *m, uint64_t now_us)
 {
-    const uint8_t *data;
-    size_t size;
-    while ((size = node_transmit(&m->node, &data)) != 0) {
-        const ssize_t sent = send(m->fd, data, size, MSG_NOSIGNAL);
-        if (sent < 0) {
-            break;
-        }
-        node_transmitted(&m->node, (size_t)sent, to_ms(now_us));
+    if (stream_transmit(&m->stream, to_ms(now_us)) != NULL) {
+        member_down(fleet, m, now_us);
+        return;
     }
-    set_out(fleet, m, size != 0);
+    set_out(fleet, m, stream_waits(&m->stream));
     if (m->joining && m->node.mqtt.link == MQTT_UP) {
         m->joining = false;
         fleet->joining--;
@@ -173,20 +167,10 @@ static void member_step(fleet_t *fleet, member_t *m, uint64_t now_us)
 
 static void member_event(fleet_t *fleet, member_t *m, uint32_t events, uint64_t now_us)
 {
-    static uint8_t bytes[16384];
-    if (m->dialling) {
-        m->dialling = false;
-        if (!dialled(m->fd) || node_link_up(&m->node, to_ms(now_us)) != NODE_OK) {
-            member_down(fleet, m, now_us);
-            return;
-        }
-    } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        const ssize_t got = recv(m->fd, bytes, sizeof bytes, 0);
-        if (got == 0 || (got < 0 && errno != EAGAIN) ||
-            (got > 0 && node_receive(&m->node, bytes, (size_t)got, to_ms(now_us)) != NODE_OK)) {
-            member_down(fleet, m, now_us);
-            return;
-        }
+    const bool readable = (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0;
+    if (stream_event(&m->stream, readable, to_ms(now_us)) != NULL) {
+        member_down(fleet, m, now_us);
+        return;
     }
     member_step(fleet, m, now_us);
 }
@@ -213,7 +197,8 @@ static void init_member(fleet_t *fleet, member_t *m, uint8_t *flash, uint32_t fl
     static const uint8_t model[NODE_MODEL_BYTES] = "fleet-01";
     const bool images = fleet->image_data != NULL;
     snprintf(m->id, sizeof m->id, "%s%u", fleet->prefix, (unsigned)(m - fleet->members));
-    m->fd = -1;
+    m->stream =
+        (stream_t){.node = &m->node, .fd = -1, .tls = fleet->keys != NULL ? tls_with_key(fleet->keys, m->id) : NULL};
     m->flash = (flash_memory_t){.bytes = flash, .size = flash_bytes};
     m->config = (node_config_t){.id = m->id,
                                 .hardware = "fleet",
@@ -326,7 +311,7 @@ static void send_event(fleet_t *fleet, uint64_t now_us)
                                 .reason = NODE_TRIGGER,
                                 .window = fleet->window_bytes != 0 ? &window : NULL};
     (void)!node_event(&m->node, &event, to_ms(now_us)); /* what does not fit is counted as lost */
-    if (m->fd >= 0 && !m->dialling) {
+    if (m->stream.fd >= 0) {
         member_transmit(fleet, m, now_us);
     }
 }
@@ -336,10 +321,10 @@ static void step_all(fleet_t *fleet, uint64_t now_us, bool connecting)
 {
     for (unsigned i = 0; i < fleet->count; i++) {
         member_t *const m = &fleet->members[i];
-        if (m->due_us > now_us || m->dialling) {
+        if (m->due_us > now_us || m->stream.dialling) {
             continue;
         }
-        if (m->fd >= 0) {
+        if (m->stream.fd >= 0) {
             member_step(fleet, m, now_us);
         } else if (connecting && fleet->joining < MAX_JOINING) {
             member_dial(fleet, m, now_us);
@@ -354,7 +339,7 @@ static void poll_sockets(fleet_t *fleet, int most_ms)
     const uint64_t now_us = clock_us();
     for (int i = 0; i < count; i++) {
         member_t *const m = events[i].data.ptr;
-        if (m->fd >= 0) {
+        if (m->stream.fd >= 0) {
             member_event(fleet, m, events[i].events, now_us);
         }
     }
@@ -434,9 +419,10 @@ static void usage(void)
 {
     die("usage: gateway-fleet --broker HOST:PORT [--count N] [--prefix TEXT] [--cascade NAME] [--event-rate PER_S]\n"
         "                     [--window-bytes B] [--vitals-s S] [--duration S]\n"
-        "                     [--image FILE --key FILE [--flash FILE]]\n"
+        "                     [--image FILE --key FILE [--flash FILE]] [--psk FILE]\n"
         "With an image every node has it installed, and takes others over SMP. --flash keeps the flash of all in one "
         "file.\n"
+        "--psk is a psk_file of mosquitto's: with it the link is TLS, and every node has its own key there.\n"
         "The event rate is that of the whole fleet; the duration begins when all nodes are online.");
 }
 
@@ -452,13 +438,19 @@ static double number(const char *text, double least, double most)
 
 static void parse_options(fleet_t *fleet, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"broker", required_argument, NULL, 'b'},       {"count", required_argument, NULL, 'n'},
-        {"prefix", required_argument, NULL, 'p'},       {"cascade", required_argument, NULL, 'c'},
-        {"event-rate", required_argument, NULL, 'r'},   {"vitals-s", required_argument, NULL, 'v'},
-        {"window-bytes", required_argument, NULL, 'w'}, {"duration", required_argument, NULL, 'd'},
-        {"image", required_argument, NULL, 'm'},        {"key", required_argument, NULL, 'k'},
-        {"flash", required_argument, NULL, 'f'},        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"broker", required_argument, NULL, 'b'},
+                                            {"count", required_argument, NULL, 'n'},
+                                            {"prefix", required_argument, NULL, 'p'},
+                                            {"cascade", required_argument, NULL, 'c'},
+                                            {"event-rate", required_argument, NULL, 'r'},
+                                            {"vitals-s", required_argument, NULL, 'v'},
+                                            {"window-bytes", required_argument, NULL, 'w'},
+                                            {"duration", required_argument, NULL, 'd'},
+                                            {"image", required_argument, NULL, 'm'},
+                                            {"key", required_argument, NULL, 'k'},
+                                            {"flash", required_argument, NULL, 'f'},
+                                            {"psk", required_argument, NULL, 'P'},
+                                            {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
         case 'b':
@@ -494,6 +486,9 @@ static void parse_options(fleet_t *fleet, int argc, char **argv)
             break;
         case 'f':
             fleet->flash = optarg;
+            break;
+        case 'P':
+            fleet->keys = read_keys(optarg);
             break;
         default:
             usage();

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "input.h"
 #include "options.h"
+#include "stream.h"
 #include "udp.h"
 
 #define SECTOR_BYTES 4096
@@ -31,9 +31,9 @@ typedef struct host {
     input_t inputs[MAX_INPUTS];
     struct sockaddr_in broker;
     char **arguments;
-    int fd;     /* -1: no link */
+    stream_t stream;
     int smp_fd; /* -1: no SMP over UDP */
-    bool dialling, online;
+    bool online;
     uint64_t retry_us, start_us, ended_us;
     uint32_t retry_ms;
 } host_t;
@@ -142,7 +142,10 @@ static void open_inputs(host_t *host)
 static void start(host_t *host)
 {
     host->broker = resolve(host->options.broker);
-    host->fd = -1;
+    host->stream = (stream_t){.node = &host->node, .fd = -1};
+    if (host->options.psk != NULL) {
+        host->stream.tls = tls_with_key(read_keys(host->options.psk), host->options.config.id);
+    }
     host->smp_fd = host->options.smp != NULL ? udp_open(host->options.smp) : -1;
     flash_map(&host->flash, host->options.flash, FLASH_BYTES);
     host->port = (node_port_t){.flash = flash_driver(&host->flash, SECTOR_BYTES),
@@ -170,67 +173,18 @@ static void start(host_t *host)
 static void link_down(host_t *host, const char *why)
 {
     fprintf(stderr, "%s: offline: %s\n", host->options.config.id, why);
-    node_link_down(&host->node, now_ms());
-    if (host->fd >= 0) {
-        close(host->fd);
-    }
-    host->fd = -1;
+    stream_close(&host->stream, now_ms());
     host->online = false;
     const uint32_t most_ms = 30000;
     host->retry_ms = host->retry_ms == 0 ? 250 : host->retry_ms < most_ms / 2 ? 2 * host->retry_ms : most_ms;
     host->retry_us = clock_us() + (host->retry_ms / 2 + random_u32() % host->retry_ms) * UINT64_C(1000);
 }
 
-static void connect_broker(host_t *host)
-{
-    host->fd = dial(&host->broker, 0);
-    host->dialling = host->fd >= 0;
-    if (host->fd < 0) {
-        link_down(host, strerror(errno));
-    }
-}
-
 static void transmit(host_t *host)
 {
-    const uint8_t *data;
-    for (size_t size; host->fd >= 0 && !host->dialling && (size = node_transmit(&host->node, &data)) != 0;) {
-        const ssize_t sent = send(host->fd, data, size, MSG_NOSIGNAL);
-        if (sent < 0) {
-            if (errno != EAGAIN) {
-                link_down(host, strerror(errno));
-            }
-            return;
-        }
-        node_transmitted(&host->node, (size_t)sent, now_ms());
-    }
-}
-
-static const char *explain(int status)
-{
-    return status == NODE_E_TIMEOUT ? "the broker is silent" : status == NODE_E_REFUSED ? "refused" : "protocol error";
-}
-
-static void receive(host_t *host, short events)
-{
-    uint8_t bytes[4096];
-    if (host->dialling) {
-        host->dialling = false;
-        if (!dialled(host->fd) || node_link_up(&host->node, now_ms()) != NODE_OK) {
-            link_down(host, "cannot connect");
-        }
-        return;
-    }
-    if ((events & (POLLIN | POLLHUP | POLLERR)) == 0) {
-        return;
-    }
-    const ssize_t got = recv(host->fd, bytes, sizeof bytes, 0);
-    if (got > 0) {
-        const int status = node_receive(&host->node, bytes, (size_t)got, now_ms());
-        if (status < 0) {
-            link_down(host, explain(status));
-        }
-    } else if (got == 0 || errno != EAGAIN) {
-        link_down(host, got == 0 ? "closed by the broker" : strerror(errno));
+    const char *const why = stream_transmit(&host->stream, now_ms());
+    if (why != NULL) {
+        link_down(host, why);
     }
 }
 
@@ -289,9 +243,8 @@ static bool finished(const host_t *host)
 static void wait_for_work(host_t *host, int most_ms)
 {
     struct pollfd fds[2 + MAX_INPUTS];
-    const uint8_t *data;
-    const bool writes = host->fd >= 0 && (host->dialling || node_transmit(&host->node, &data) != 0);
-    fds[0] = (struct pollfd){.fd = host->fd, .events = (short)(POLLIN | (writes ? POLLOUT : 0))};
+    fds[0] =
+        (struct pollfd){.fd = host->stream.fd, .events = (short)(POLLIN | (stream_waits(&host->stream) ? POLLOUT : 0))};
     fds[1] = (struct pollfd){.fd = host->smp_fd, .events = POLLIN};
     for (unsigned i = 0; i < host->options.input_count; i++) {
         const input_t *const input = &host->inputs[i];
@@ -305,7 +258,11 @@ static void wait_for_work(host_t *host, int most_ms)
         return;
     }
     if (fds[0].revents != 0) {
-        receive(host, fds[0].revents);
+        const char *const why =
+            stream_event(&host->stream, (fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0, now_ms());
+        if (why != NULL) {
+            link_down(host, why);
+        }
     }
     if (fds[1].revents != 0) {
         udp_serve(host->smp_fd, &host->node, now_ms());
@@ -321,15 +278,15 @@ static void run(host_t *host)
             stopping = true;
             continue;
         }
-        if (host->fd < 0 && clock_us() >= host->retry_us) {
-            connect_broker(host);
+        if (host->stream.fd < 0 && clock_us() >= host->retry_us && !stream_dial(&host->stream, &host->broker, 0)) {
+            link_down(host, strerror(errno));
         }
         if (!stopping) {
             feed(host);
         }
         int wait_ms = node_step(&host->node, now_ms());
         if (wait_ms < 0) {
-            link_down(host, explain(wait_ms));
+            link_down(host, link_fault(wait_ms));
             wait_ms = 0;
         }
         transmit(host);

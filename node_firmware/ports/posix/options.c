@@ -10,11 +10,13 @@
 static void usage(void)
 {
     die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--key FILE]... [--image FILE]...\n"
-        "                    [--input SENSOR:PATH]... [--smp [ADDRESS:]PORT] [--user NAME --password WORD]\n"
+        "                    [--input SENSOR:PATH]... [--smp [ADDRESS:]PORT] [--psk FILE]\n"
+        "                    [--user NAME --password WORD]\n"
         "                    [--vitals-s S] [--trial-s S] [--keepalive-s S] [--speed X | --fast]\n"
         "                    [--loop | --exit-at-end]\n"
         "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
-        "Images are installed where no other runs yet, if one of the keys signed them. SMP's standard port is 1337.");
+        "Images are installed where no other runs yet, if one of the keys signed them. SMP's standard port is 1337.\n"
+        "--psk is a psk_file of mosquitto's: with it the link is TLS, with the key that the file has for ID.");
 }
 
 static uint16_t seconds(const char *text)
@@ -69,6 +71,9 @@ static void parse_option(options_t *o, int option)
     case 's':
         add(o->inputs, &o->input_count, MAX_INPUTS, optarg);
         break;
+    case 'P':
+        o->psk = optarg;
+        break;
     case 'u':
         o->config.user = optarg;
         break;
@@ -103,23 +108,16 @@ static void parse_option(options_t *o, int option)
 
 void parse_options(options_t *o, int argc, char **argv)
 {
-    static const struct option long_options[] = {{"id", required_argument, NULL, 'i'},
-                                                 {"broker", required_argument, NULL, 'b'},
-                                                 {"flash", required_argument, NULL, 'f'},
-                                                 {"key", required_argument, NULL, 'K'},
-                                                 {"image", required_argument, NULL, 'm'},
-                                                 {"smp", required_argument, NULL, 'S'},
-                                                 {"trial-s", required_argument, NULL, 't'},
-                                                 {"input", required_argument, NULL, 's'},
-                                                 {"user", required_argument, NULL, 'u'},
-                                                 {"password", required_argument, NULL, 'p'},
-                                                 {"vitals-s", required_argument, NULL, 'v'},
-                                                 {"speed", required_argument, NULL, 'x'},
-                                                 {"keepalive-s", required_argument, NULL, 'k'},
-                                                 {"fast", no_argument, NULL, 'X'},
-                                                 {"exit-at-end", no_argument, NULL, 'e'},
-                                                 {"loop", no_argument, NULL, 'l'},
-                                                 {NULL, 0, NULL, 0}};
+    static const struct option long_options[] = {
+        {"id", required_argument, NULL, 'i'},       {"broker", required_argument, NULL, 'b'},
+        {"flash", required_argument, NULL, 'f'},    {"key", required_argument, NULL, 'K'},
+        {"image", required_argument, NULL, 'm'},    {"smp", required_argument, NULL, 'S'},
+        {"trial-s", required_argument, NULL, 't'},  {"input", required_argument, NULL, 's'},
+        {"psk", required_argument, NULL, 'P'},      {"user", required_argument, NULL, 'u'},
+        {"password", required_argument, NULL, 'p'}, {"vitals-s", required_argument, NULL, 'v'},
+        {"speed", required_argument, NULL, 'x'},    {"keepalive-s", required_argument, NULL, 'k'},
+        {"fast", no_argument, NULL, 'X'},           {"exit-at-end", no_argument, NULL, 'e'},
+        {"loop", no_argument, NULL, 'l'},           {NULL, 0, NULL, 0}};
     o->speed = 1;
     o->config = (node_config_t){.hardware = "posix",
                                 .board = "posix",

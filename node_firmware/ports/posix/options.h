@@ -12,6 +12,7 @@ typedef struct options {
     node_config_t config;
     const char *broker, *flash;
     const char *smp; /* [ADDRESS:]PORT, or NULL */
+    const char *psk; /* a file, or NULL: no TLS */
     uint8_t keys[MAX_KEYS][IMAGE_KEY_BYTES];
     const char *images[NODE_MAX_CASCADES], *inputs[MAX_INPUTS];
     unsigned image_count, input_count;
