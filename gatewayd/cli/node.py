@@ -45,19 +45,18 @@ def flash_image(request: Request, output: Path, *, force: bool) -> None:
     made = _provisioning(request)
     flash = provisioning.flash_image(made, _read(request.image) if request.image else b"", request.size_bytes)
     _write(output, flash, force=force)
+    if made.psk and request.psk_file:
+        try:
+            set_psk(request.psk_file, made.id, made.psk)
+        except OSError as error:
+            output.unlink()  # a key that no broker has
+            raise ConfigError(f"psk_file: {error}") from error
     typer.echo(f"{output}: {len(flash):,} bytes, for {made.id} at {request.broker} ({made.security})", err=True)
-    if made.psk is None:
-        return
-    if request.psk_file is None:
+    if made.psk and request.psk_file:
+        typer.echo(f"{request.psk_file}: has the key of {made.id}; now: systemctl reload mosquitto", err=True)
+    elif made.psk:
         typer.echo(f"{made.id}:{made.psk.hex()}")
         typer.echo("This line, the broker's half of the key, belongs in mosquitto's psk_file; then: systemctl reload mosquitto", err=True)
-        return
-    try:
-        set_psk(request.psk_file, made.id, made.psk)
-    except OSError as error:
-        output.unlink()  # a key that no broker has
-        raise ConfigError(f"psk_file: {error}") from error
-    typer.echo(f"{request.psk_file}: has the key of {made.id}; now: systemctl reload mosquitto", err=True)
 
 
 def show(file: Path, *, as_json: bool) -> None:

@@ -13,6 +13,8 @@
 #define MBEDTLS_PLATFORM_C
 #define MBEDTLS_PLATFORM_MEMORY
 #define MBEDTLS_MEMORY_BUFFER_ALLOC_C
+#define MBEDTLS_PLATFORM_NO_STD_FUNCTIONS
+#define MBEDTLS_PLATFORM_EXIT_MACRO(status) __builtin_trap() /* its heap is damaged */
 #endif
 
 #ifdef NODE_TLS_PSK /* TLS 1.2, AES-128-GCM */
