@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 MOSQUITTO = ROOT / "deploy" / "mosquitto"
 UNIT = ROOT / "systemd" / "gatewayd.service"
 KITCHEN, CELLAR = "0123456789abcdef0123456789abcdef", "f" * 32
+KEYS = {"kitchen": KITCHEN, "cellar": CELLAR}
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
@@ -135,7 +136,7 @@ async def running(folder, text, port, tls_port=0):
 
 
 @asynccontextmanager
-async def site(folder):
+async def site(folder, keys=KEYS):
     """The production configuration as its header says to install it, on free ports and with its files in `folder`."""
     conf_d, secrets = folder / "conf.d", folder / "secrets"
     conf_d.mkdir()
@@ -148,7 +149,7 @@ async def site(folder):
         (conf_d / file.name).write_text(text)
     shutil.copy(MOSQUITTO / "site" / "acl", secrets)
     (secrets / "psk").touch()
-    for name, key in (("kitchen", KITCHEN), ("cellar", CELLAR)):
+    for name, key in keys.items():
         set_psk(secrets / "psk", name, bytes.fromhex(key))
     hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", secrets / "passwords", "gatewayd", "secret")
     assert await hashing.wait() == 0
