@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import struct
 import sys
 from pathlib import Path
@@ -56,20 +57,25 @@ class Spent(NamedTuple):
 
     @property
     def per_s(self) -> float:
+        """Instructions a second of the board's clock."""
         return self.executed / self.seconds
 
 
 class Counted(machine.Machine):
     """A board whose instructions are counted."""
 
+    @functools.cached_property
+    def _spans(self) -> list[tuple[str, int]]:
+        """Each of _FUNCTIONS and where a call of it comes back to."""
+        return [(name, back) for name in _FUNCTIONS for back in m4.returns(machine.firmware(self.preset), name)]
+
     def _command(self) -> list[str]:
-        program = machine.firmware(self.preset)
-        addresses = m4.symbols(program)
-        self._spans = [(name, back) for name in _FUNCTIONS for back in m4.returns(program, name)]
+        addresses = m4.symbols(machine.firmware(self.preset))
         marks = "".join(f",begin={addresses[name] & ~1:#x},end={back:#x}" for name, back in self._spans)
         return [*super()._command(), "-plugin", f"{m4.plugin()},total=totals{marks}"]
 
     async def totals(self) -> Totals:
+        """Now; it stands still meanwhile."""
         async with self.stopped() as memory:
             clock = int.from_bytes(await memory.read(_CLOCK, 4), "little")
             counted = (self.folder / "totals").read_bytes()
@@ -113,6 +119,7 @@ async def node(folder: Path) -> dict[str, Result]:
 
 def _results(start: dict[str, Work], idle: Spent, silence: Spent, talk: Spent) -> dict[str, Result]:
     hop = Work(talk.work["audio_frontend_quantize"].calls, sum(talk.work[name].executed for name in _HOP))
+    signature, handshake = start["verify_signature"], start["mbedtls_ssl_handshake"]
     return {
         "idle.instructions_per_s": _per_s(
             idle, None, "Without a model: the loop, lwIP's timers, and what keeps the connection; vitals and a ping are in it"
@@ -122,10 +129,10 @@ def _results(start: dict[str, Work], idle: Spent, silence: Spent, talk: Spent) -
         "hop.instructions": _each(hop, talk, "The audio front end, 10 ms"),
         "clip.instructions": _each(talk.work["clip_write"], talk, "What is kept of the sound as ADPCM, 10 ms or the rest of a block"),
         "inference.instructions": _each(talk.work["nn_invoke"], talk, "`okay_nabu`, 30 ms"),
-        "handshake.instructions": Result(
-            start["mbedtls_ssl_handshake"].executed, "instructions", note="TLS 1.2 with a pre-shared key, the node's side."
+        "handshake.instructions": Result(handshake.executed, "instructions", note="TLS 1.2 with a pre-shared key, the node's side."),
+        "signature.instructions": Result(
+            round(signature.executed / signature.calls), "instructions", note="Ed25519, to verify the model's image at boot."
         ),
-        "signature.instructions": Result(start["verify_signature"].executed, "instructions", note="Ed25519, of the model's image at boot."),
     }
 
 

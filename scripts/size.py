@@ -43,8 +43,13 @@ _COMPONENTS = {
     "stack": r"^$",  # what is reserved
 }
 _LENT = {  # by main.c, to whom it counts
-    **{"node": "core", "sense": "core", "ring": "core", "arena": "engine"},
-    **{"tls": "TLS", "tls_heap": "mbedTLS", "broker": "link"},
+    "node": "core",
+    "sense": "core",
+    "ring": "core",
+    "arena": "engine",
+    "tls": "TLS",
+    "tls_heap": "mbedTLS",
+    "broker": "link",
 }
 _ALONE = (  # programs that do nothing else
     ("engine", "m4", "m4_size_nn"),
