@@ -127,7 +127,7 @@ def _results(start: dict[str, Work], idle: Spent, silence: Spent, talk: Spent) -
         "silence.instructions_per_s": _per_s(silence, idle, "Listening for `okay_nabu` in silence. Reference: idle"),
         "speech.instructions_per_s": _per_s(talk, silence, "Listening while somebody talks, without the wake word. Reference: in silence"),
         "hop.instructions": _each(hop, talk, "The audio front end, 10 ms"),
-        "clip.instructions": _each(talk.work["clip_write"], talk, "What is kept of the sound as ADPCM, 10 ms or the rest of a block"),
+        "clip.instructions": _each(talk.work["clip_write"], talk, "Keeping 10 ms of the sound, as ADPCM"),
         "inference.instructions": _each(talk.work["nn_invoke"], talk, "`okay_nabu`, 30 ms"),
         "handshake.instructions": Result(handshake.executed, "instructions", note="TLS 1.2 with a pre-shared key, the node's side."),
         "signature.instructions": Result(
