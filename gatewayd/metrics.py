@@ -55,6 +55,7 @@ FAILURES = frozenset({  # first words: of images; of a node's slots and of its a
     *("silent", "slept", "link", OTHER),
 })  # fmt: skip
 ROLLBACKS = frozenset({"gate", "errors", "operator", "reset", "deadline", "flash", "reverted", OTHER})
+RESETS = frozenset({"power-on", "brown-out", "pin", "software", "watchdog", "fault", "unknown", OTHER})  # docs/nodelink.md, "Reset reasons"
 SmpResult = Literal["ok", "refused", "timeout", "broken", "unasked"]  # broken: no link, or nonsense; unasked: nobody waited for it
 Pause = Literal["operator", "evidence", "approval"]  # for what a rollout waits that does not go on by itself
 
@@ -110,6 +111,7 @@ class Metrics:
         self.ota_resumes = counter("ota_resumes", "Uploads that went on where they had stopped.")
         self.ota_duration = histogram("ota_duration_seconds", "From an update's beginning to its confirmation.", _UPDATE_S)
         self.ota_bytes = counter("ota_bytes", "Bytes of images that nodes took.", "transport")
+        self._resets = counter("node_resets", "Times that a known node came back in another session, by why.", "reason")
         self._ota_failed = counter("ota_failed", "Updates that ended badly.", "reason")
         self._ota_rollbacks = counter("ota_rollbacks", "Updates that were taken back.", "reason")
         self._ota_refused = counter("ota_refused", "Images and bundles that this gateway refused.", "reason")
@@ -118,7 +120,12 @@ class Metrics:
         self.listening_dropped = counter("listening_dropped", "Reports whose time listened found no room.")
         self._rollouts = _Rollouts()
         registry.register(self._rollouts)
-        for known, family in ((REFUSALS, self._ota_refused), (FAILURES, self._ota_failed), (ROLLBACKS, self._ota_rollbacks)):
+        for known, family in (
+            (REFUSALS, self._ota_refused),
+            (FAILURES, self._ota_failed),
+            (ROLLBACKS, self._ota_rollbacks),
+            (RESETS, self._resets),
+        ):
             for reason in sorted(known):  # an alert on what grows sees no growth in a series that begins with 1
                 family.labels(reason)
 
@@ -132,6 +139,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A message was refused; `reason` is one of a closed set."""
         self._rejected.labels(reason).inc()
+
+    def reset(self, reason: str) -> None:
+        """A node came back after a reset; `reason` is its own word."""
+        self._resets.labels(reason if reason in RESETS else OTHER).inc()
 
     def event(self, cascade: str, reason: Reason) -> None:
         """A new event came; `cascade` is one that is loaded here, or "unknown"."""
@@ -215,7 +226,8 @@ def _rollback(reason: str) -> str:
         return "gate"
     if "went wrong" in reason:
         return "errors"
-    return reason if reason in ROLLBACKS else OTHER
+    word = "reset" if reason.startswith("reset by ") else reason
+    return word if word in ROLLBACKS else OTHER
 
 
 class _Rollouts(Collector):
@@ -275,6 +287,10 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
          [f"gatewayd_node_battery_ratio{label}}} {vitals.battery}" for label, vitals in well if vitals.battery is not None]),
         ("rssi_dbm", "gauge", "Strength of the signal that it hears.",
          [f"gatewayd_node_rssi_dbm{label}}} {vitals.rssi_dbm}" for label, vitals in well if vitals.rssi_dbm is not None]),
+        ("heap_free_bytes", "gauge", "Heap that is free.",
+         [f"gatewayd_node_heap_free_bytes{label}}} {v.heap_free_bytes}" for label, v in well if v.heap_free_bytes is not None]),
+        ("stack_free_bytes", "gauge", "Stack that was never used since it booted.",
+         [f"gatewayd_node_stack_free_bytes{label}}} {v.stack_free_bytes}" for label, v in well if v.stack_free_bytes is not None]),
         ("model_info", "gauge", "The model that a cascade runs on the node: confirmed, or on test.",
          [f'gatewayd_node_model_info{label},cascade="{slot.cascade}",model="{(slot.sha256 or b"")[:8].hex()}",'
           f'version="{_escape(slot.version or "")}",state="{slot.state.value}"}} 1' for label, info in told for slot in _running(info)]),

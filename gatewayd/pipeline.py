@@ -105,7 +105,7 @@ class Pipeline:
             except DecodeError as error:
                 self._refuse(frame, error.reason, error.detail)
                 continue
-            before = node.vitals if node else None
+            vitals, info = (node.vitals, node.info) if node else (None, None)
             seen = self._registry.observe(frame.node, message, frame.transport, now_ms, unix_s, retained=frame.retained)
             node = self._registry.get(frame.node)
             if seen is Seen.FULL or node is None:
@@ -118,9 +118,9 @@ class Pipeline:
                 continue
             self._metrics.messages.inc()
             if isinstance(message, Vitals):
-                self._listened(node, before, message, unix_s)
+                self._listened(node, vitals, message, unix_s)
             elif seen is Seen.NEW:
-                self._told(node, message)
+                self._told(node, info, message)
             frame.done()
 
     def _manage(self, node: Node | None, frame: Frame) -> None:
@@ -142,10 +142,18 @@ class Pipeline:
         if not self._listening.observe(node.id, before, vitals, interval_s, unix_s):
             self._metrics.listening_dropped.inc()
 
-    def _told(self, node: Node, message: Message) -> None:
+    def _told(self, node: Node, before: Info | None, message: Message) -> None:
         if isinstance(message, Info):
             self._dirty.add(node.id)
+            if before and before.session != message.session and node.enrolled:
+                self._reset(node.id, message)
         self._changed(node.id)
+
+    def _reset(self, node: str, info: Info) -> None:
+        self._metrics.reset(info.reset_reason)
+        if info.crash or info.reset_reason in ("watchdog", "fault"):
+            where = "pc {:#010x}, lr {:#010x}, status {:#010x}, {} bytes of stack".format(*info.crash) if info.crash else "no record of it"
+            _log.warning("%s is back after a crash (%r): %s", node, info.reset_reason, where)
 
     def _refuse(self, frame: Frame, reason: str, detail: str) -> None:
         self._metrics.rejected(reason)

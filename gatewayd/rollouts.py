@@ -357,9 +357,12 @@ class Rollouts:
         return state.state is not State.WAITING and (action is not None or moved.state is not state.state)
 
     def _slots(self, node: str) -> tuple[Slot, ...]:
-        """As the node's newest `info` tells of them."""
+        """As the node's newest `info` tells of them; where a reset ended a trial, with why there was one."""
         known = self._registry.get(node)
-        return known.info.slots if known and known.info else ()
+        if known is None or known.info is None:
+            return ()
+        by = f"reset by {known.info.reset_reason}"
+        return tuple(slot._replace(rejected=by) if slot.rejected == "reset" else slot for slot in known.info.slots)
 
     async def _talk(self, one: _Open, node: str) -> None:
         """One conversation: what the node has done, and what is there to do next."""

@@ -60,7 +60,7 @@ class SmpNode:
             1, 1, self.state, CAPACITY, self.cascade if own else None, own, "2.0.0" if own else None, 1, len(self.data), self.rejected
         )
         limits = Limits(tensors=1_024, operators=1_024, rank=6, work=1 << 28, plan_version=1)
-        return Info(session, "host", "board", "1.0", "power", OPERATORS, 1 << 20, ("audio", "vibration"), 60, (old, new), limits)
+        return Info(session, "host", "board", "1.0", "power-on", OPERATORS, 1 << 20, ("audio", "vibration"), 60, (old, new), limits)
 
     def handle(self, frame):
         """The answer to a request, or None."""

@@ -13,7 +13,7 @@ from gatewayd import __version__, config, signing
 from gatewayd.cli.watch import describe
 from gatewayd.core import wire
 from gatewayd.core.registry import Node as KnownNode
-from gatewayd.core.types import Basis, GatewayState, Limits, NodeState, Opinion, Record, Slot, SlotState, State, Verdict
+from gatewayd.core.types import Basis, Crash, GatewayState, Limits, NodeState, Opinion, Record, Slot, SlotState, State, Verdict
 from gatewayd.errors import StoreError
 from gatewayd.store import Store
 from gatewayd.transports.mqtt import MqttTransport
@@ -40,7 +40,13 @@ def store(tmp_path):
             stored = [asyncio.get_running_loop().create_future() for _ in records]
             for record, done in zip(records, stored, strict=True):
                 store.submit(record, done.set_result)
-            known = info(3)._replace(slots=(SLOT,), limits=Limits(1_024, 512, 6, 1 << 28, 1))
+            known = info(3)._replace(
+                board="board[/]",  # no markup of the table's
+                reset_reason="fault",
+                slots=(SLOT,),
+                limits=Limits(1_024, 512, 6, 1 << 28, 1),
+                crash=Crash(0x2F3C, 0x2F11, 0x8200, 3_480),
+            )
             store.save_nodes([KnownNode("n1", enrolled=True, session=3, info=known, heard_unix_s=1.8e9), KnownNode("stranger")])
             assert await asyncio.gather(*stored) == [True] * 3
 
@@ -70,18 +76,22 @@ def test_help_names_every_command(ctl):
 def test_nodes(ctl):
     status, out, _ = ctl("nodes", "list")
     head, first, second = rows(out)
-    assert (status, head) == (0, ["node", "enrolled", "last heard", "session", "board", "firmware", "models", "labels"])
-    assert (first[0], first[1], first[3:]) == ("n1", "yes", ["3", "board", "1.0", "wakeword 1.2.0", ""])
-    assert (second[0], second[1], second[3:]) == ("stranger", "no", ["", "", "", "", ""])
+    assert (status, head) == (0, ["node", "enrolled", "last heard", "session", "reset", "board", "firmware", "models", "labels"])
+    assert (first[0], first[1], first[3:]) == ("n1", "yes", ["3", "fault at 0x2f3c", "board[/]", "1.0", "wakeword 1.2.0", ""])
+    assert (second[0], second[1], second[3:]) == ("stranger", "no", ["", "", "", "", "", ""])
 
 
 @pytest.mark.usefixtures("store")
 def test_nodes_as_json(ctl):
     status, out, _ = ctl("nodes", "list", "--json")
     first, second = map(json.loads, out.splitlines())
-    assert (status, first["id"], first["enrolled"], first["info"]["board"]) == (0, "n1", True, "board")
+    assert (status, first["id"], first["enrolled"], first["info"]["board"]) == (0, "n1", True, "board[/]")
     assert first["info"]["slots"][0]["sha256"] == bytes(range(32)).hex()
     assert first["info"]["limits"] == {"tensors": 1_024, "operators": 512, "rank": 6, "work": 1 << 28, "plan_version": 1}
+    assert (first["info"]["reset_reason"], first["info"]["crash"]) == (
+        "fault",
+        {"pc": 0x2F3C, "lr": 0x2F11, "status": 0x8200, "stack_bytes": 3_480},
+    )
     assert (second["id"], second["enrolled"], second["info"]) == ("stranger", False, None)
 
 

@@ -15,12 +15,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd import config
+from gatewayd.cli.node import set_psk
 from gatewayd.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 MOSQUITTO = ROOT / "deploy" / "mosquitto"
 UNIT = ROOT / "systemd" / "gatewayd.service"
 KITCHEN, CELLAR = "0123456789abcdef0123456789abcdef", "f" * 32
+KEYS = {"kitchen": KITCHEN, "cellar": CELLAR}
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
@@ -134,7 +136,7 @@ async def running(folder, text, port, tls_port=0):
 
 
 @asynccontextmanager
-async def site(folder):
+async def site(folder, keys=KEYS):
     """The production configuration as its header says to install it, on free ports and with its files in `folder`."""
     conf_d, secrets = folder / "conf.d", folder / "secrets"
     conf_d.mkdir()
@@ -146,7 +148,9 @@ async def site(folder):
         text = re.sub(r"^listener 8883\b.*", f"listener {tls_port} 127.0.0.1", text, flags=re.MULTILINE)
         (conf_d / file.name).write_text(text)
     shutil.copy(MOSQUITTO / "site" / "acl", secrets)
-    (secrets / "psk").write_text(f"kitchen:{KITCHEN}\ncellar:{CELLAR}\n")
+    (secrets / "psk").touch()
+    for name, key in keys.items():
+        set_psk(secrets / "psk", name, bytes.fromhex(key))
     hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", secrets / "passwords", "gatewayd", "secret")
     assert await hashing.wait() == 0
     debian = f"persistence true\npersistence_location {folder}/data/\nlog_dest stderr\ninclude_dir {conf_d}\n"

@@ -30,7 +30,7 @@ from gatewayd.core.types import (
 )
 from gatewayd.core.update import State, Update, refusal
 from gatewayd.errors import ConfigError, StoreError
-from gatewayd.metrics import FAILURES, OTHER, REFUSALS, ROLLBACKS, Metrics, node_series, serve
+from gatewayd.metrics import FAILURES, OTHER, REFUSALS, RESETS, ROLLBACKS, Metrics, node_series, serve
 
 NOW_MS = 1_000_000
 WORK = CascadeVitals("wakeword", bytes(range(8)), 100, 5_000_000, 20_000, 10, 0.1, 0.01, (0,) * 8)
@@ -42,7 +42,7 @@ HOSTILE = 'a"b\\c\nd} 1'
 
 def make_node(name="kitchen", *, up=True, battery=0.5, work=(WORK,), hardware="esp32s3", slots=(SLOT,)):
     info = Info(7, hardware, "devkit", "1.2.3", "power-on", bytes(16), 50_000, ("audio",), 60, slots)
-    vitals = Vitals(7, 100, 1_000, 0, 3, tuple(work), battery, -60)
+    vitals = Vitals(7, 100, 1_000, 0, 3, tuple(work), battery, -60, 20_480, 1_024)
     state = NodeState.READY if up else NodeState.LOST
     return Node(name, state=state, session=7, info=info, vitals=vitals, heard_ms=NOW_MS, heard_unix_s=1.7e9, messages=9, lost=2)
 
@@ -122,6 +122,8 @@ def test_series_of_a_node():
         ("gatewayd_node_events_dropped_total", node): 3,
         ("gatewayd_node_battery_ratio", node): 0.5,
         ("gatewayd_node_rssi_dbm", node): -60,
+        ("gatewayd_node_heap_free_bytes", node): 20_480,
+        ("gatewayd_node_stack_free_bytes", node): 1_024,
         ("gatewayd_node_model_info", cascade, ("model", "0001020304050607"), node, ("state", "confirmed"), ("version", "1.0.0")): 1,
         ("gatewayd_node_arena_used_bytes", cascade, node): 20_000,
         ("gatewayd_node_invoke_seconds_sum", cascade, node): 5.0,
@@ -189,6 +191,12 @@ def test_the_refusals_are_the_words_of_the_contract():
     assert words | {"disk", OTHER} == REFUSALS
 
 
+def test_the_resets_are_the_words_of_the_contract():
+    text = (Path(__file__).parent.parent / "docs" / "nodelink.md").read_text()
+    table = text.split("## Reset reasons")[1].split("\n\n")[2]
+    assert {*re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE), OTHER} == RESETS
+
+
 def ends(state, reason="", before=UPDATE):
     """Metrics after one update has ended."""
     metrics = Metrics()
@@ -237,7 +245,16 @@ def causes():
         halted, _ = rollout.step(one, states, verdict, 0.0)
         assert halted.state is rollout.State.HALTED
         yield halted.cause, label
-    yield from (("reset", "reset"), ("deadline", "deadline"), ("operator", "operator"), (HOSTILE, OTHER), ("self-test", OTHER), ("", OTHER))
+    yield from (
+        ("reset", "reset"),
+        ("reset by fault", "reset"),
+        (f"reset by {HOSTILE}", "reset"),
+        ("deadline", "deadline"),
+        ("operator", "operator"),
+        (HOSTILE, OTHER),
+        ("self-test", OTHER),
+        ("", OTHER),
+    )
 
 
 @pytest.mark.parametrize(("cause", "label"), [*causes()])
@@ -271,11 +288,12 @@ def test_bytes_of_an_upload():
 
 def test_all_reasons_come_from_closed_sets():
     metrics = Metrics()
-    for word in (*REFUSALS, *FAILURES, *ROLLBACKS, HOSTILE):
+    for word in (*REFUSALS, *FAILURES, *ROLLBACKS, *RESETS, HOSTILE):
         metrics.ota_refused(word)
+        metrics.reset(word)
         for state in State:
             metrics.update(UPDATE, UPDATE._replace(state=state, reason=word))
-    for name, known in (("ota_refused_total", REFUSALS), ("ota_failed_total", FAILURES)):
+    for name, known in (("ota_refused_total", REFUSALS), ("ota_failed_total", FAILURES), ("node_resets_total", RESETS)):
         assert {word for (word,) in labels(metrics, name)} == known
     assert {word for (word,) in labels(metrics, "ota_rollbacks_total")} <= ROLLBACKS
 

@@ -20,6 +20,7 @@ from gatewayd.core.types import (
     Info,
     Limits,
     NodeState,
+    Provisioning,
     Reason,
     Slot,
     State,
@@ -33,7 +34,15 @@ from gatewayd.errors import DecodeError
 VECTORS = Path(__file__).parent / "vectors"
 INDEX = json.loads((VECTORS / "index.json").read_text())
 NODE_E_FORMAT = -8
-PYTHON = {"node-state": State, "gateway-state": GatewayState, "info": Info, "vitals": Vitals, "event": Event, "verdict": Verdict}
+PYTHON = {
+    "node-state": State,
+    "gateway-state": GatewayState,
+    "info": Info,
+    "vitals": Vitals,
+    "event": Event,
+    "verdict": Verdict,
+    "provisioning": Provisioning,
+}
 
 u32 = st.integers(0, 2**32 - 1)
 u63 = st.integers(0, 2**63 - 1)
@@ -75,7 +84,6 @@ class InfoC(c.Structure):
         *((key, c.c_uint32) for key in ("operators_bytes", "arena_bytes", "vitals_interval_s")),
         ("front_ends", c.POINTER(c.c_char_p)),
         ("front_end_count", c.c_uint32),
-        ("slots", c.POINTER(SlotInfo)),
         ("slot_count", c.c_uint32),
         ("limits", c.c_uint32 * 5),
         ("crash", c.POINTER(CrashC)),
@@ -167,7 +175,7 @@ class DecisionC(c.Structure):
 
 @pytest.fixture(scope="session")
 def node(libnode):
-    for encoder in (libnode.state_encode, libnode.info_encode, libnode.vitals_encode, libnode.event_encode_head):
+    for encoder in (libnode.state_encode, libnode.info_encode_head, libnode.slot_encode, libnode.vitals_encode, libnode.event_encode_head):
         encoder.restype = c.c_size_t
     return libnode
 
@@ -311,13 +319,14 @@ def test_info(node, session, texts, operators, arena_bytes, front_ends, slot_lis
         60,
         (c.c_char_p * len(front_ends))(*(word.encode() for word in front_ends)),
         len(front_ends),
-        (SlotInfo * len(slot_list))(*map(to_slot, slot_list)),
         len(slot_list),
         limits,
         c.pointer(CrashC(*crash)) if crash else None,
     )
     expected = Info(session, *texts, operators, arena_bytes, tuple(front_ends), 60, tuple(slot_list), limits, crash)
-    assert wire.decode("info", encode(node.info_encode, c.byref(info))) == expected
+    payload = encode(node.info_encode_head, c.byref(info))
+    payload += b"".join(encode(node.slot_encode, c.byref(to_slot(slot))) for slot in slot_list)
+    assert wire.decode("info", payload) == expected
 
 
 @given(

@@ -9,7 +9,21 @@ from gatewayd.core import cascade, wire
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listening
 from gatewayd.core.registry import Registry
-from gatewayd.core.types import Basis, CascadeVitals, Event, Frame, Info, NodeState, Opinion, Reason, State, Vitals, Window, WindowKind
+from gatewayd.core.types import (
+    Basis,
+    CascadeVitals,
+    Crash,
+    Event,
+    Frame,
+    Info,
+    NodeState,
+    Opinion,
+    Reason,
+    State,
+    Vitals,
+    Window,
+    WindowKind,
+)
 from gatewayd.errors import StoreError, TransportError, WorkerCrashedError, WorkerTimeoutError
 from gatewayd.metrics import Metrics
 from gatewayd.pipeline import Pipeline
@@ -328,6 +342,25 @@ async def test_who_says_what_it_is_or_where_it_is_in_its_life_has_changed():
     assert site.changed == ["n1", "n1"]
     site.say(State(NodeState.SLEEPING, 1), "n2")
     assert site.changed[2:] == ["n2"]
+
+
+async def test_a_new_session_of_a_known_node_is_a_reset(caplog):
+    site = Site(enrolls=lambda node: node == "n1")
+    crashed = INFO._replace(session=2, reset_reason="fault", crash=Crash(0x2F3C, 0x2F11, 0x8200, 3_480))
+    for node in ("n1", "stranger"):
+        for info in (
+            INFO,  # nobody knows what was before
+            *(crashed, crashed),  # the second: something else has changed
+            INFO._replace(session=3, reset_reason="watchdog"),
+            INFO._replace(session=4, reset_reason="a word\nof its own"),
+        ):
+            site.say(info, node)
+    for reason, count in (("fault", 1), ("watchdog", 1), ("other", 1), ("power-on", 0)):
+        assert site.count(f'gatewayd_node_resets_total{{reason="{reason}"}}') == count
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "n1 is back after a crash ('fault'): pc 0x00002f3c, lr 0x00002f11, status 0x00008200, 3480 bytes of stack",
+        "n1 is back after a crash ('watchdog'): no record of it",
+    ]
 
 
 async def test_time_listened_is_counted_for_nodes_that_are_judged():

@@ -260,7 +260,9 @@ async def test_a_trial_that_ends_on_the_node_is_noticed(site):
         site.tell("n0")
         await site.ends(one)
     assert site.state(one) is State.ROLLED_BACK
-    assert site.ledger.updates(one)["n0"].reason == "reset"
+    assert site.ledger.updates(one)["n0"].reason == "reset by power-on"
+    assert "reset by power-on: 1" in site.ledger.explanation(one).text
+    assert site.count("gatewayd_ota_rollbacks_total", reason="reset") == 1
 
 
 async def test_the_operators_hand(site):

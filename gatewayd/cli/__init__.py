@@ -14,6 +14,8 @@ from gatewayd.errors import ConfigError, GatewaydError
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode=None, help="Runs and looks after a fleet of tiny models.")
 nodes_app = typer.Typer(no_args_is_help=True, help="The nodes that were heard.")
 app.add_typer(nodes_app, name="nodes")
+node_app = typer.Typer(no_args_is_help=True, help="What is in one node's flash.")
+app.add_typer(node_app, name="node")
 cascade_app = typer.Typer(no_args_is_help=True, help="Cascades: a node model, a gateway model and the policy between them.")
 app.add_typer(cascade_app, name="cascade")
 keys_app = typer.Typer(no_args_is_help=True, help="The keys with which cascades are signed.")
@@ -25,6 +27,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configu
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, like mqtt.port=1884.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
+_UNITS_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20}
+_SIZE = re.compile(r"(\d{1,9})([KM]?)", re.ASCII)
+_MAX_SIZE_BYTES = 1 << 28
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
 
@@ -39,10 +44,22 @@ def duration(text: str | float) -> float:
     return float(match[1]) * _UNITS_S[match[2]]
 
 
+def size(text: str | int) -> int:
+    """Bytes in "4096", "64K" or "16M"; a default is bytes already. Raises BadParameter."""
+    if isinstance(text, int):
+        return text
+    match = _SIZE.fullmatch(text)
+    found = int(match[1]) * _UNITS_BYTES[match[2]] if match else 0
+    if not 0 < found <= _MAX_SIZE_BYTES:
+        raise typer.BadParameter(f"{text!r} is not a size like 4096, 64K or 16M")
+    return found
+
+
 def _time_option(help_: str, default: str) -> Any:
     return typer.Option(parser=duration, metavar="TIME", help=help_, show_default=default)
 
 
+NodeName = Annotated[str, typer.Argument(metavar="ID")]
 RolloutId = Annotated[str, typer.Argument(metavar="ID")]
 Because = Annotated[str, typer.Option(metavar="TEXT", help="Why; `explain` repeats it.")]
 
@@ -98,6 +115,41 @@ def nodes_label(
     from gatewayd.cli.records import label  # noqa: PLC0415
 
     label(load_config(config, set_), nodes, add or [], remove or [])
+
+
+@node_app.command("flash-image")
+def node_flash_image(
+    id_: NodeName,
+    output: Path,
+    broker: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the node finds its broker: a name or an IPv4 address.")],
+    key: Annotated[list[Path] | None, typer.Option(help="Public key of who may sign its images; may be given four times.")] = None,
+    psk_file: Annotated[Path | None, typer.Option(help="mosquitto's psk_file, which gets the node's key; otherwise it is printed.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="X.509 instead of a pre-shared key: whom it believes of brokers.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="X.509: what it shows.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="X.509: the key of that, on the curve P-256.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No TLS.")] = False,
+    user: Annotated[str | None, typer.Option(help="User for the broker, where neither key nor certificate says it.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File whose first line is that user's password.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Signed image that it installs when it has none.")] = None,
+    size_: Annotated[
+        int,
+        typer.Option("--size", parser=size, metavar="BYTES", help="Fill up to this size, like 16M, with erased flash.", show_default=False),
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUTPUT.")] = False,
+) -> None:
+    """Make what a node needs in its flash: its name, a new key, its broker, the public keys that it trusts."""
+    from gatewayd.cli.node import Request, flash_image  # noqa: PLC0415
+
+    request = Request(id_, broker, key or [], psk_file, ca, certificate, private_key, plain, user, password_file, image, size_)
+    flash_image(request, output, force=force)
+
+
+@node_app.command("show")
+def node_show(file: Path, json: Json = False) -> None:
+    """What a flash image says, without its secrets."""
+    from gatewayd.cli.node import show  # noqa: PLC0415
+
+    show(file, as_json=json)
 
 
 @cascade_app.command("image")

@@ -25,14 +25,16 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         for node in nodes:
             typer.echo(json.dumps(_node(node)))
         return
-    table = Table("node", "enrolled", "last heard", "session", "board", "firmware", "models", "labels")
+    table = Table("node", "enrolled", "last heard", "session", "reset", "board", "firmware", "models", "labels")
     for node in nodes:
         info = node.info
         models = ", ".join(f"{slot.cascade} {slot.version or ''}".strip() for slot in info.slots if slot.cascade) if info else ""
-        board, firmware = (info.board, info.firmware) if info else ("", "")
+        reset, board, firmware = (info.reset_reason, info.board, info.firmware) if info else ("", "", "")
+        if info and info.crash:
+            reset += f" at {info.crash.pc:#x}"
         enrolled, labels = "yes" if node.enrolled else "no", " ".join(node.labels)
-        table.add_row(node.id, enrolled, _when(node.last_seen_s), str(node.session or ""), board, firmware, models, labels)
-    Console().print(table)
+        table.add_row(node.id, enrolled, _when(node.last_seen_s), str(node.session or ""), reset, board, firmware, models, labels)
+    Console(markup=False).print(table)  # a stranger's words are among these
 
 
 def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
@@ -99,7 +101,8 @@ def _node(node: StoredNode) -> dict[str, Any]:
     if info:
         limits = info.limits._asdict() if info.limits else None
         slots = [_slot(slot) for slot in info.slots]
-        plain["info"] = {**info._asdict(), "operators": info.operators.hex(), "slots": slots, "limits": limits}
+        crash = info.crash._asdict() if info.crash else None
+        plain["info"] = {**info._asdict(), "operators": info.operators.hex(), "slots": slots, "limits": limits, "crash": crash}
     return plain
 
 

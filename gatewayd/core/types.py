@@ -15,6 +15,8 @@ ClockMs = Annotated[int, Field(ge=0, le=2**63 - 1)]  # does not wrap while a nod
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=64)]
+Short = Annotated[str, Field(min_length=1, max_length=63)]
+Der = Annotated[bytes, Field(min_length=1)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,30}$")]
 CascadeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 _WORD = Field(strict=False)  # an enum's value may stand for its member
@@ -206,6 +208,31 @@ class GatewayState(NamedTuple):
 
     state: Annotated[str, Field(pattern="^(online|offline)$")]
     unix_s: U32
+
+
+class Security(StrEnum):
+    """How a node and its broker know each other."""
+
+    PLAIN = "plain"
+    PSK = "psk"
+    X509 = "x509"
+
+
+class Provisioning(NamedTuple):
+    """What makes a firmware one node; in its flash, never on the wire. `provisioning` says what belongs together."""
+
+    id: NodeId
+    host: Short  # of the broker: a name or an IPv4 address
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    security: Annotated[Security, _WORD]
+    keys: Annotated[tuple[Annotated[bytes, Field(min_length=32, max_length=32)], ...], Field(max_length=4)]  # of who may sign images
+    psk: Annotated[bytes, Field(min_length=16, max_length=32)] | None = None  # its identity is the id
+    user: Short | None = None
+    password: Short | None = None
+    ca: Der | None = None
+    certificate: Der | None = None
+    private_key: Der | None = None
+    image_bytes: U32 | None = None  # of the factory's image
 
 
 class EventKey(NamedTuple):

@@ -21,6 +21,7 @@ from gatewayd.core.types import (
     Limits,
     Message,
     NodeId,
+    Provisioning,
     Slot,
     State,
     Verdict,
@@ -49,6 +50,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
     Event: Event._fields,
     Window: ("kind", "rate_hz", "channels", "shape", "scale", "zero_point", "data"),
     Verdict: Verdict._fields,
+    Provisioning: Provisioning._fields,
 }
 _NAMES: dict[type, dict[int, str]] = {kind: dict(enumerate(fields)) for kind, fields in _KEYS.items()}
 _NUMBERS: dict[type, dict[str, int]] = {kind: {name: key for key, name in names.items()} for kind, names in _NAMES.items()}
@@ -100,6 +102,7 @@ _NESTED: dict[type, tuple[tuple[str, type | None], ...]] = {
     Info: (("front_ends", None), ("slots", Slot), ("limits", Limits), ("crash", Crash)),
     Vitals: (("cascades", CascadeVitals),),
     CascadeVitals: (("histogram", None),),
+    Provisioning: (("keys", None),),
 }
 _SINGLE = {Window, Limits, Crash}  # maps; other nested ones come in lists
 
@@ -108,7 +111,9 @@ def _validator(kind: type) -> Callable[[Any], Any]:
     return TypeAdapter[Any](kind, config=_STRICT).validator.validate_python
 
 
-_VALIDATE: dict[type, Callable[[Any], Any]] = {kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState)}
+_VALIDATE: dict[type, Callable[[Any], Any]] = {
+    kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState, Provisioning)
+}
 _TAILS: dict[str, type] = {"state": State, "info": Info, "vitals": Vitals, "event": Event}
 _node_id = TypeAdapter[str](NodeId, config=_STRICT)
 

@@ -51,30 +51,32 @@ size_t state_encode(uint8_t *out, size_t capacity, const char *state, uint32_t s
     return cbor_written(&w);
 }
 
-static void put_slot(cbor_writer_t *w, const slot_info_t *slot)
+size_t slot_encode(uint8_t *out, size_t capacity, const slot_info_t *slot)
 {
+    cbor_writer_t w = cbor_writer(out, capacity);
     const bool known = slot->sha256 != NULL, read = slot->cascade != NULL;
-    cbor_put_map(w, 4 + (read ? 3U : 0U) + (known ? 2U : 0U) + (slot->rejected != NULL ? 1U : 0U));
-    put_uint(w, 0, slot->image);
-    put_uint(w, 1, slot->slot);
-    put_text(w, 2, slot->state);
-    put_uint(w, 3, slot->capacity_bytes);
+    cbor_put_map(&w, 4 + (read ? 3U : 0U) + (known ? 2U : 0U) + (slot->rejected != NULL ? 1U : 0U));
+    put_uint(&w, 0, slot->image);
+    put_uint(&w, 1, slot->slot);
+    put_text(&w, 2, slot->state);
+    put_uint(&w, 3, slot->capacity_bytes);
     if (read) {
-        put_text(w, 4, slot->cascade);
+        put_text(&w, 4, slot->cascade);
     }
     if (known) {
-        put_bytes(w, 5, slot->sha256, 32);
+        put_bytes(&w, 5, slot->sha256, 32);
     }
     if (read) {
-        put_text(w, 6, slot->version);
-        put_uint(w, 7, slot->counter);
+        put_text(&w, 6, slot->version);
+        put_uint(&w, 7, slot->counter);
     }
     if (known) {
-        put_uint(w, 8, slot->size_bytes);
+        put_uint(&w, 8, slot->size_bytes);
     }
     if (slot->rejected != NULL) {
-        put_text(w, 9, slot->rejected);
+        put_text(&w, 9, slot->rejected);
     }
+    return cbor_written(&w);
 }
 
 static void put_limits(cbor_writer_t *w, const limits_t *limits)
@@ -96,7 +98,7 @@ static void put_crash(cbor_writer_t *w, const node_crash_t *crash)
     put_uint(w, 3, crash->stack_bytes);
 }
 
-size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
+size_t info_encode_head(uint8_t *out, size_t capacity, const info_t *info)
 {
     cbor_writer_t w = cbor_writer(out, capacity);
     cbor_put_map(&w, 11 + (info->crash != NULL ? 1U : 0U));
@@ -112,16 +114,13 @@ size_t info_encode(uint8_t *out, size_t capacity, const info_t *info)
         cbor_put_text(&w, info->front_ends[i]);
     }
     put_uint(&w, 8, info->vitals_interval_s);
-    put_array(&w, 9, info->slot_count);
-    for (uint32_t i = 0; i < info->slot_count; i++) {
-        put_slot(&w, &info->slots[i]);
-    }
     cbor_put_uint(&w, 10);
     put_limits(&w, &info->limits);
     if (info->crash != NULL) {
         cbor_put_uint(&w, 11);
         put_crash(&w, info->crash);
     }
+    put_array(&w, 9, info->slot_count);
     return cbor_written(&w);
 }
 

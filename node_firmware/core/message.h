@@ -31,7 +31,6 @@ typedef struct info {
     uint32_t operators_bytes, arena_bytes, vitals_interval_s;
     const char *const *front_ends;
     uint32_t front_end_count;
-    const slot_info_t *slots;
     uint32_t slot_count;
     limits_t limits;
     const node_crash_t *crash; /* or NULL */
@@ -86,7 +85,9 @@ typedef struct decision {
 } decision_t;
 
 size_t state_encode(uint8_t *out, size_t capacity, const char *state, uint32_t session);
-size_t info_encode(uint8_t *out, size_t capacity, const info_t *info);
+/* The map up to its slots, which come last: each is a slot_encode(). */
+size_t info_encode_head(uint8_t *out, size_t capacity, const info_t *info);
+size_t slot_encode(uint8_t *out, size_t capacity, const slot_info_t *slot);
 size_t vitals_encode(uint8_t *out, size_t capacity, const vitals_t *vitals);
 /* The map up to the window's data, which comes last: window->piece[0], then [1]. */
 size_t event_encode_head(uint8_t *out, size_t capacity, const event_stamp_t *stamp, const node_event_t *event);

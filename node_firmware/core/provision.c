@@ -8,7 +8,7 @@
 
 #define HEADER_BYTES 16 /* magic, size and CRC-32 of the CBOR, all ones */
 #define PSK_LEAST    16
-#define PSK_MOST     64
+#define PSK_MOST     32 /* mbedTLS's MBEDTLS_PSK_MAX_LEN */
 
 enum { ID, HOST, PORT, SECURITY, KEYS, PSK, USER, PASSWORD, CA, CERTIFICATE, PRIVATE_KEY, IMAGE_SIZE };
 

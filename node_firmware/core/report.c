@@ -54,16 +54,21 @@ static void describe_slot(const node_t *n, unsigned number, unsigned slot, image
     }
 }
 
+/* The message's size with one slot more; 0 where it does not fit. One at a time: they would take much stack. */
+static size_t add_slot(node_t *n, unsigned number, unsigned slot, size_t size)
+{
+    image_t image;
+    slot_info_t info;
+    describe_slot(n, number, slot, &image, &info);
+    const size_t added = slot_encode(n->message + size, sizeof n->message - size, &info);
+    return added != 0 ? size + added : 0;
+}
+
 void node_publish_info(node_t *n)
 {
     static const char *const front_ends[] = {"audio", "vibration"};
     const node_config_t *const config = n->config;
     uint8_t operators[32];
-    slot_info_t slots[NODE_MAX_CASCADES * SLOTS];
-    image_t read[NODE_MAX_CASCADES * SLOTS];
-    for (unsigned i = 0; i < config->images * SLOTS; i++) {
-        describe_slot(n, i / SLOTS + 1, i % SLOTS, &read[i], &slots[i]);
-    }
     const info_t info = {.session = n->session,
                          .hardware = config->hardware,
                          .board = config->board,
@@ -75,7 +80,6 @@ void node_publish_info(node_t *n)
                          .vitals_interval_s = settings_get(n, SETTING_VITALS_S, 0),
                          .front_ends = front_ends,
                          .front_end_count = 2,
-                         .slots = slots,
                          .slot_count = config->images * SLOTS,
                          .limits = {.tensors = NN_MAX_TENSORS,
                                     .operators = NN_MAX_OPERATORS,
@@ -83,7 +87,11 @@ void node_publish_info(node_t *n)
                                     .work = NN_MAX_WORK,
                                     .plan_version = NN_PLAN_VERSION},
                          .crash = config->crash};
-    publish_own(n, "info", info_encode(n->message, sizeof n->message, &info), 1);
+    size_t size = info_encode_head(n->message, sizeof n->message, &info);
+    for (unsigned i = 0; i < info.slot_count && size != 0; i++) {
+        size = add_slot(n, i / SLOTS + 1, i % SLOTS, size);
+    }
+    publish_own(n, "info", size, 1);
 }
 
 static void describe_cascade(const node_cascade_t *cascade, cascade_vitals_t *vitals)

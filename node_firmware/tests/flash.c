@@ -97,7 +97,7 @@ static int erase(void *context, uint32_t offset, uint32_t size)
 {
     flash_t *const flash = context;
     const uint32_t sector = flash->sector_size;
-    if ((offset | size) % sector != 0 || offset + size > flash->size) {
+    if ((offset | size) % sector != 0 || offset > flash->size || size > flash->size - offset) {
         flash->broken_rules++;
         return -1;
     }
@@ -120,7 +120,7 @@ static int erase(void *context, uint32_t offset, uint32_t size)
 static int program(void *context, uint32_t offset, const void *data, uint32_t size)
 {
     flash_t *const flash = context;
-    if ((offset | size) % FLASH_UNIT != 0 || offset + size > flash->size) {
+    if ((offset | size) % FLASH_UNIT != 0 || offset > flash->size || size > flash->size - offset) {
         flash->broken_rules++;
         return -1;
     }

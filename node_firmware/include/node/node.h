@@ -1,6 +1,7 @@
 /* node: the whole firmware above the port. Bytes and samples in, bytes out; see port.h for the loop around it.
  * Calls return 0 (or a count) or a negative node_status; a negative one from node_receive() or node_step() means: drop
- * the link. Everything is in node_t and in what the caller lends; one thread. */
+ * the link. Everything is in node_t and in what the caller lends; one thread, and at most 3 KB of its stack on a
+ * Cortex-M besides what the port's own functions take (tests/test_stack.py). */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 

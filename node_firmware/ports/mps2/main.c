@@ -17,6 +17,9 @@
 #include "watchdog.h"
 #ifdef NODE_TLS
 #include <mbedtls/memory_buffer_alloc.h>
+#ifndef TLS_HEAP_BYTES
+#define TLS_HEAP_BYTES 28000
+#endif
 #endif
 
 #define ARENA_BYTES (16U * 1024U)
@@ -83,11 +86,6 @@ static void port_health(void *context, node_health_t *health)
 {
     (void)context;
     health->stack_free_bytes = (int32_t)stack_free_bytes();
-#ifdef NODE_TLS
-    size_t used, blocks;
-    mbedtls_memory_buffer_alloc_cur_get(&used, &blocks);
-    health->heap_free_bytes = (int32_t)(sizeof tls_heap - used);
-#endif
 }
 
 /* ---- start ---- */
