@@ -7,6 +7,7 @@
 
 #include "flash.h"
 #include "lwip/dns.h"
+#include "lwip/inet_chksum.h"
 #include "lwip/init.h"
 #include "lwip/ip.h"
 #include "lwip/timeouts.h"
@@ -71,16 +72,28 @@ static packet_t *wire;
 static bool deaf;            /* the wire loses everything */
 static unsigned loses_every; /* n-th packet; 0: none */
 
+/* A UDP datagram to whom it may concern, which here is us. */
+static void to_ourselves(uint8_t *bytes)
+{
+    memcpy(bytes + 16, netif_ip4_addr(&netif), 4);
+    memset(bytes + 10, 0, 2);
+    const u16_t checksum = inet_chksum(bytes, 20);
+    memcpy(bytes + 10, &checksum, 2);
+    memset(bytes + 26, 0, 2); /* UDP needs none */
+}
+
 static err_t wire_output(struct netif *to, struct pbuf *p, const ip4_addr_t *address)
 {
     static unsigned count;
     (void)to;
-    (void)address;
     if (deaf || (loses_every != 0 && ++count % loses_every == 0)) {
         return ERR_OK;
     }
     packet_t *const packet = calloc(1, sizeof *packet);
     packet->size = pbuf_copy_partial(p, packet->bytes, sizeof packet->bytes, 0);
+    if (ip4_addr_ismulticast(address)) {
+        to_ourselves(packet->bytes);
+    }
     packet_t **end = &wire;
     while (*end != NULL) {
         end = &(*end)->next;
@@ -424,9 +437,11 @@ static int setup_stack(void **state)
     netif_set_default(&netif);
     netif_set_up(&netif);
     dns_setserver(0, &netif.ip_addr);
-    struct udp_pcb *const dns = udp_new();
-    assert_int_equal(udp_bind(dns, IP4_ADDR_ANY, 53), ERR_OK);
-    udp_recv(dns, dns_asked, NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        struct udp_pcb *const dns = udp_new();
+        assert_int_equal(udp_bind(dns, IP4_ADDR_ANY, i == 0 ? 53 : 5353), ERR_OK);
+        udp_recv(dns, dns_asked, NULL);
+    }
     broker_listen();
     return 0;
 }
@@ -520,6 +535,17 @@ static void test_a_name(void **state)
     start("broker.test", NULL);
     run(100);
     expect_said("network: 10.0.0.2\nonline\n");
+}
+
+/* Multicast DNS: nobody has to run a server. */
+static void test_a_local_name(void **state)
+{
+    (void)state;
+    dns_setserver(0, IP4_ADDR_ANY);
+    start("gateway.local", NULL);
+    run(100);
+    expect_said("network: 10.0.0.2\nonline\n");
+    dns_setserver(0, &netif.ip_addr);
 }
 
 static void test_a_name_that_nobody_knows(void **state)
@@ -845,6 +871,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_an_address, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_name, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_local_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_name_that_nobody_knows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_silent_dns_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_late_answer, setup, teardown),
