@@ -4,7 +4,6 @@ What the mock headers declare is written after the vendors' documentation; no mo
 """
 
 import asyncio
-import itertools
 import os
 import re
 import shutil
@@ -100,11 +99,28 @@ def test_the_core_is_compiled_in_a_vendors_build(tmp_path):
     assert all("-DVENDOR" in line and "-Werror" not in line for line in commands.splitlines() if " -c " in line)
 
 
+def sources(port):
+    found = sorted((FIRMWARE / "ports" / port).rglob("*.c"))
+    assert found
+    return found
+
+
+def mbedtls(third_party):
+    """The options of ours, as node_firmware/CMakeLists.txt has them."""
+    options = ["-DNODE_TLS_PSK", "-DNODE_TLS_HEAP", '-DMBEDTLS_CONFIG_FILE="mbedtls_config.h"']
+    return [*options, "-isystem", third_party / "mbedtls" / "include", "-isystem", FIRMWARE / "third_party"]
+
+
 # ---- the template
 
 
-def test_the_template_is_linked():
-    assert (built("template", ARM) / "ports" / "template" / "node.elf").is_file()
+@pytest.mark.parametrize("flags", [[], ["-DNODE_FLASH_CHECK"]])
+def test_the_template_is_compiled(flags):
+    folder = built("template", ARM)
+    assert (folder / "ports" / "template" / "node.elf").is_file()
+    more = ["-I", FIRMWARE / "tests", "-I", FIRMWARE / "tls", *mbedtls(folder / "third_party")]
+    for source in sources("template"):
+        run(ARM, *CORTEX_M33, *WARNINGS, *HEADERS, *more, *flags, '-DNODE_VERSION="1.0.0"', source)
 
 
 def test_an_unfinished_board_says_what_is_missing_and_stops(host_build):
@@ -114,6 +130,12 @@ def test_an_unfinished_board_says_what_is_missing_and_stops(host_build):
     done = subprocess.run([host_build / "tests" / "template_unfinished"], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines() == ["not finished:", *functions]
     assert done.returncode in (-signal.SIGILL, -signal.SIGTRAP)
+
+
+def test_a_host_has_flash_as_the_contract_wants_it(host_build, tmp_path):
+    command = host_build / "tests" / "template_flash_check"
+    done = subprocess.run([command], env={"FLASH": str(tmp_path / "flash")}, capture_output=True, text=True, check=False)
+    assert done.stderr == "the flash driver does what port.h says\n"
 
 
 class Board(SecureSite):
@@ -179,12 +201,6 @@ async def test_the_template_without_provisioning(place):
 # ---- the thin ports
 
 
-def sources(port, pattern="*.c"):
-    found = sorted((FIRMWARE / "ports" / port).rglob(pattern))
-    assert found
-    return found
-
-
 def check(port, compiler, flags, more=()):
     """Compile a port as if its vendor's headers were the mock ones."""
     need(compiler)
@@ -204,16 +220,9 @@ def test_esp_idf_against_mock_headers(compiler, flags):
 
 def test_pico_sdk_against_mock_headers():
     third_party = built("template", ARM) / "third_party"
-    system = [third_party / "lwip" / "src" / "include", third_party / "mbedtls" / "include", FIRMWARE / "third_party"]
-    own = [FIRMWARE / "ports" / "pico_sdk", FIRMWARE / "tls"]
-    words = ["NODE_TLS", "NODE_TLS_PSK", "NODE_TLS_HEAP", 'MBEDTLS_CONFIG_FILE="mbedtls_config.h"']
-    wifi = ['NODE_WIFI_SSID="site"', 'NODE_WIFI_PASSWORD="secret"']
-    more = [
-        *itertools.chain.from_iterable(("-isystem", folder) for folder in system),
-        *itertools.chain.from_iterable(("-I", folder) for folder in own),
-        *(f"-D{word}" for word in (*words, *wifi)),
-    ]
-    check("pico_sdk", ARM, CORTEX_M0PLUS, more)
+    own = ["-I", FIRMWARE / "ports" / "pico_sdk", "-I", FIRMWARE / "tls", "-isystem", third_party / "lwip" / "src" / "include"]
+    wifi = ["-DNODE_TLS", '-DNODE_WIFI_SSID="site"', '-DNODE_WIFI_PASSWORD="secret"']
+    check("pico_sdk", ARM, CORTEX_M0PLUS, [*own, *wifi, *mbedtls(third_party)])
 
 
 @pytest.mark.parametrize("port", ["zephyr", "esp_idf", "pico_sdk"])
