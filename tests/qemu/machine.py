@@ -151,8 +151,15 @@ class Machine:
         return Stopped(Path(f"/proc/{self._qemu.pid}/cwd/gdb"))  # a socket's path is at most 107 bytes
 
     def function(self, name: str) -> int:
-        """The address of one of the firmware's functions."""
-        return next(address for address, one in m4.functions(firmware(self.preset)).items() if one == name)
+        """Where one of the firmware's functions begins."""
+        return {name: address for address, name in self._functions().items()}[name]
+
+    def function_at(self, address: int) -> str:
+        """The one that has the instruction at `address`."""
+        return next(name for begin, name in reversed(self._functions().items()) if begin <= address)
+
+    def _functions(self) -> dict[int, str]:
+        return m4.functions(firmware(self.preset))
 
     async def patch(self, function: str, instruction: bytes) -> None:
         """Write over the beginning of a function: a defect, until the next reset loads the program anew."""
