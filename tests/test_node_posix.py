@@ -48,11 +48,16 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def up(self):
-        async with site.broker(self.folder, self.port), aiomqtt.Client("127.0.0.1", self.port) as self.client:
+        async with site.broker(self.folder, self.port), self.hearing():
+            yield self
+
+    @contextlib.asynccontextmanager
+    async def hearing(self, **login):
+        async with aiomqtt.Client("127.0.0.1", self.port, **login) as self.client:
             await self.client.subscribe("nodelink/1/up/#", qos=1)
             listening = asyncio.create_task(self._listen())
             try:
-                yield self
+                yield
             finally:
                 listening.cancel()
 

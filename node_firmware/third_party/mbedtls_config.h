@@ -9,10 +9,14 @@
 #define MBEDTLS_SHA512_SMALLER
 #define MBEDTLS_SHA512_NO_SHA384
 
-#ifdef NODE_TLS_HEAP /* memory comes from the port: mbedtls_memory_buffer_alloc_init() */
+/* Memory comes from the port: mbedtls_memory_buffer_alloc_init(). What DEBUG adds is how much of it is in use, for a
+ * board's health; its texts go nowhere. */
+#ifdef NODE_TLS_HEAP
 #define MBEDTLS_PLATFORM_C
 #define MBEDTLS_PLATFORM_MEMORY
 #define MBEDTLS_MEMORY_BUFFER_ALLOC_C
+#define MBEDTLS_MEMORY_DEBUG
+#define MBEDTLS_PLATFORM_FPRINTF_MACRO(...) 0
 #define MBEDTLS_PLATFORM_NO_STD_FUNCTIONS
 #define MBEDTLS_PLATFORM_EXIT_MACRO(status) __builtin_trap() /* its heap is damaged */
 #endif

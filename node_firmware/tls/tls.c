@@ -65,9 +65,9 @@ static int use_certificates(tls_t *t)
         return MBEDTLS_ERR_SSL_BAD_INPUT_DATA; /* mbedTLS would take any name */
     }
     mbedtls_ssl_conf_ciphersuites(&t->config, suites);
+    mbedtls_ssl_conf_ca_chain(&t->config, &t->ca, NULL);
     int status = mbedtls_x509_crt_parse_der_nocopy(&t->ca, c->ca, c->ca_size);
     if (status == 0) {
-        mbedtls_ssl_conf_ca_chain(&t->config, &t->ca, NULL);
         status = mbedtls_x509_crt_parse_der_nocopy(&t->certificate, c->certificate, c->certificate_size);
     }
     if (status == 0) {

@@ -8,8 +8,7 @@
  *   the socket closed            -> nothing: the next tls_start() begins anew
  *
  * Calls return 0 (or a count) or a negative error of mbedTLS. After one drop the link; what tls_transmit() has then is
- * an alert for the broker's log. On a microcontroller memory comes from mbedtls_memory_buffer_alloc_init(), called
- * before. */
+ * an alert for the broker's log. A microcontroller first gives TLS_HEAP_BYTES to mbedtls_memory_buffer_alloc_init(). */
 #ifndef NODE_TLS_H
 #define NODE_TLS_H
 
@@ -18,13 +17,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef NODE_TLS_X509
+#define TLS_HEAP_BYTES 16384 /* 13 KB, and the certificates of a broker that shows more than its own */
+#else
+#define TLS_HEAP_BYTES 7680 /* a handshake takes 7.0 KB, of which 6.2 KB stay */
+#endif
+
 /* Lent for as long as the tls_t is used. Either a pre-shared key of up to 32 bytes (RFC 4279) or, where the build has
- * it (NODE_TLS=x509), certificates and key of P-256, in DER. There is no clock: a certificate is valid at any time. */
+ * it (NODE_TLS=x509), a CA, a certificate and its key: P-256, in DER. No date is looked at: a node has no clock. */
 typedef struct tls_credentials {
     const char *identity; /* of the pre-shared key */
     const uint8_t *psk;   /* NULL: certificates */
     size_t psk_size;
-    const char *host; /* whom the broker's certificate must name */
+    const char *host; /* a DNS name that the broker's certificate must have, or an address written as one */
     const uint8_t *ca, *certificate, *key;
     size_t ca_size, certificate_size, key_size;
     uint32_t (*random)(void *context); /* of cryptographic quality: it is used as it is */

@@ -17,9 +17,6 @@
 #include "watchdog.h"
 #ifdef NODE_TLS
 #include <mbedtls/memory_buffer_alloc.h>
-#ifndef TLS_HEAP_BYTES
-#define TLS_HEAP_BYTES 28000
-#endif
 #endif
 
 #define ARENA_BYTES (16U * 1024U)

@@ -173,19 +173,22 @@ const char *stream_event(stream_t *s, bool readable, uint32_t now_ms)
     return status < 0 ? link_fault(status) : NULL;
 }
 
-/* The next bytes for the socket; records are made as they are wanted. */
-static size_t pull(stream_t *s, const uint8_t **data, uint32_t now_ms)
+/* How many bytes there are for the socket, or a negative error; records are made as they are wanted. */
+static int pull(stream_t *s, const uint8_t **data, uint32_t now_ms)
 {
     if (s->tls == NULL) {
-        return node_transmit(s->node, data);
+        return (int)node_transmit(s->node, data);
     }
     size_t size = tls_transmit(s->tls, data);
     if (size == 0 && tls_ready(s->tls) && (size = node_transmit(s->node, data)) != 0) {
         const int taken = tls_write(s->tls, *data, size);
-        node_transmitted(s->node, taken > 0 ? (size_t)taken : 0, now_ms);
+        if (taken < 0) {
+            return taken;
+        }
+        node_transmitted(s->node, (size_t)taken, now_ms);
         size = tls_transmit(s->tls, data);
     }
-    return size;
+    return (int)size;
 }
 
 const char *stream_transmit(stream_t *s, uint32_t now_ms)
@@ -197,21 +200,19 @@ const char *stream_transmit(stream_t *s, uint32_t now_ms)
         return link_fault(NODE_E_TIMEOUT);
     }
     const uint8_t *data;
-    for (size_t size; (size = pull(s, &data, now_ms)) != 0;) {
-        const ssize_t sent = send(s->fd, data, size, MSG_NOSIGNAL);
+    int status;
+    while ((status = pull(s, &data, now_ms)) > 0) {
+        const ssize_t sent = send(s->fd, data, (size_t)status, MSG_NOSIGNAL);
         if (sent < 0) {
             return errno == EAGAIN ? NULL : strerror(errno);
         }
         if (s->tls == NULL) {
             node_transmitted(s->node, (size_t)sent, now_ms);
-            continue;
-        }
-        const int status = tls_transmitted(s->tls, (size_t)sent);
-        if (status < 0) {
-            return tls_fault(s, status);
+        } else if ((status = tls_transmitted(s->tls, (size_t)sent)) < 0) {
+            break;
         }
     }
-    return NULL;
+    return status < 0 ? tls_fault(s, status) : NULL;
 }
 
 bool stream_waits(const stream_t *s)

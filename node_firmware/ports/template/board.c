@@ -5,7 +5,11 @@
 
 void board_panic(const char *why)
 {
-    board_log(why);
+    static bool again; /* the console itself may be what is not finished */
+    if (!again) {
+        again = true;
+        board_log(why);
+    }
     __builtin_trap();
 }
 

@@ -65,9 +65,14 @@ __attribute__((noreturn)) void board_panic(const char *why);
 
 /* The whole body of a function that is not written yet. Its name goes into a section of the program, which main() looks
  * into first: none can be forgotten because nobody calls it early. */
+#ifdef __clang__
+#define IN_ORDER /* as it is */
+#else
+#define IN_ORDER no_reorder
+#endif
 #define UNFINISHED()                                                                                                   \
     do {                                                                                                               \
-        static const char *const name __attribute__((section("unfinished"), used)) = __func__;                         \
+        static const char *const name __attribute__((section("unfinished"), used, IN_ORDER)) = __func__;               \
         board_panic(name);                                                                                             \
     } while (0)
 
