@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FLASH_BYTES = 16 << 20
-BOARDS = {"qemu-m3": "mps2-an385"}  # any other preset: mps2-an386
+BOARDS = {"qemu-m4": "mps2-an386", "qemu-m3": "mps2-an385", "qemu-m4-plain": "mps2-an386", "qemu-m4-x509": "mps2-an386"}  # by preset
 BOOTED = ", reset: "  # once in every life of a board that is provisioned
 HANG, FAULT = bytes.fromhex("fee7"), bytes.fromhex("00de")  # Thumb: `b .` and `udf #0`
 _PATIENCE_S = 60
@@ -71,9 +71,9 @@ class Machine:
         await self._qemu.wait()
 
     def _command(self) -> list[str]:
-        board = BOARDS.get(self.preset, "mps2-an386")
         return [
-            *("qemu-system-arm", "-M", f"{board},memory-backend=nor", "-display", "none", "-kernel", str(firmware(self.preset))),
+            *("qemu-system-arm", "-M", f"{BOARDS[self.preset]},memory-backend=nor", "-display", "none"),
+            *("-kernel", str(firmware(self.preset))),
             *("-object", f"memory-backend-file,id=nor,size={FLASH_BYTES},mem-path={self.flash},share=on"),
             *("-nic", f"{self.network},model=lan9118,id=net", "-chardev", "null,id=nowhere"),
             *("-chardev", f"file,id=uart,path={self.console},append=on", "-serial", "chardev:uart", "-qmp", "stdio"),
@@ -122,7 +122,8 @@ class Machine:
         if works:
             await self._qmp("object-del", id="broken")
         else:
-            await self._qmp("object-add", id="broken", **{"qom-type": "filter-redirector", "netdev": "net", "queue": "all", "outdev": "nowhere"})
+            filtered = {"qom-type": "filter-redirector", "netdev": "net", "queue": "all", "outdev": "nowhere"}
+            await self._qmp("object-add", id="broken", **filtered)
 
     def say(self, samples: npt.NDArray[np.int16]) -> None:
         """Into its microphone."""
@@ -151,8 +152,15 @@ class Machine:
         return Stopped(Path(f"/proc/{self._qemu.pid}/cwd/gdb"))  # a socket's path is at most 107 bytes
 
     def function(self, name: str) -> int:
-        """The address of one of the firmware's functions."""
-        return next(address for address, one in m4.functions(firmware(self.preset)).items() if one == name)
+        """Where one of the firmware's functions begins."""
+        return {name: address for address, name in self._functions().items()}[name]
+
+    def function_at(self, address: int) -> str:
+        """The one that has the instruction at `address`."""
+        return next(name for begin, name in reversed(self._functions().items()) if begin <= address)
+
+    def _functions(self) -> dict[int, str]:
+        return m4.functions(firmware(self.preset))
 
     async def patch(self, function: str, instruction: bytes) -> None:
         """Write over the beginning of a function: a defect, until the next reset loads the program anew."""

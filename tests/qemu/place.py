@@ -25,7 +25,9 @@ TAILS = {State: "state", Info: "info", Vitals: "vitals"}
 
 
 class Models(NamedTuple):
-    """Two versions of cascades/wakeword signed with `key`: the gateway's folder and the nodes' image of the old one, the bundle of the new one."""
+    """Two versions of cascades/wakeword signed with `key`: of the old one the gateway's folder and the nodes' image, of the new one
+    the bundle and the image in it.
+    """
 
     key: Path
     folder: Path

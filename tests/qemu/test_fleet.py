@@ -1,7 +1,6 @@
 """Boards and hosts in one fleet, with keys and the access list: speech to verdict to action, a rollout, and who is kept out."""
 
 import contextlib
-import json
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from gatewayd.core.update import State
 
 pytestmark = pytest.mark.slow
 BOARDS = {"kitchen": "qemu-m4", "office": "qemu-m4", "hall": "qemu-m4", "attic": "qemu-m4", "cellar": "qemu-m3"}
-VOICES = ("en-us+f2", "en-gb+m2", "en-us+linda", "en-gb+Annie", "en-gb-x-rp+m6")
+VOICES = ("en-us+m3", "en-gb+m2", "en-us+m4", "en-gb+Annie", "en-gb-x-rp+m6")
 HOSTS = 200
 STRANGER = "stranger"
 
@@ -30,7 +29,7 @@ async def test_five_boards_and_two_hundred_hosts(site, host_build):
         boards = {name: await power.enter_async_context(place.board(name, preset)) for name, preset in BOARDS.items()}
         await until(lambda: set(place.known()) == {*BOARDS, *hosts}, place.said)
         await speak(place, boards)
-        await roll_out(place)
+        await roll_out(place, boards)
         await keep_out(place, broker)
     assert "Traceback" not in place.said()
 
@@ -43,17 +42,21 @@ async def speak(place, boards):
         await board.until_said("wakeword: action listen (okay_nabu)")
     follows = "SELECT node, verdict_label FROM events WHERE reason = 'follow'"
     await until(lambda: {node for node, _ in place._rows(follows)} == {*boards}, place.said)
-    heard = place._rows("SELECT node, reason, basis, accepted, verdict_label FROM events")
-    print(json.dumps(heard))
+    clips = "SELECT node, reason, kind, basis, accepted, verdict_label FROM events JOIN windows ON event_id = events.id"
+    heard = place._rows(clips)
     for name in boards:
-        assert (name, "trigger", "gateway", 1, "okay_nabu") in heard
-        assert (name, "follow", "gateway", 1, "lights_on") in heard
+        assert (name, "trigger", "adpcm", "gateway", 1, "okay_nabu") in heard, heard
+        assert (name, "follow", "adpcm", "gateway", 1, "lights_on") in heard, heard
 
 
-async def roll_out(place):
+async def roll_out(place, boards):
+    """The new model, to all; meanwhile the power of each board fails once."""
     rules = ("--no-gate", "--soak", "0s", "--groups", "5,50%,100%", "--concurrent", "16")
     status, said = await place.ctl("rollout", "start", place.models.bundle, "--yes", *rules, "-c", place.config)
     assert status == 0, said
+    for board in boards.values():
+        await board.kill()
+        await board.start()
     await until(lambda: place._rows("SELECT closed FROM rollouts") == [(1,)], place.said, 240)
     assert place._rows("SELECT state, count(*) FROM updates GROUP BY state") == [(State.CONFIRMED, len(BOARDS) + HOSTS)]
 
@@ -66,9 +69,8 @@ async def keep_out(place, broker):
     assert STRANGER not in place.known()
 
     async def forge():
-        kitchen = broker.node("kitchen", place.keys["kitchen"])
-        topic = "nodelink/1/up/cellar/event"
-        status, said = await broker.client("mosquitto_pub", "-V", "mqttv5", "-i", "forger", "-q", "1", "-t", topic, "-m", "x", login=kitchen)
-        assert "Not authorized" in said, (status, said)
+        forged = ("-V", "mqttv5", "-i", "forger", "-q", "1", "-t", "nodelink/1/up/cellar/event", "-m", "x")
+        _, said = await broker.client("mosquitto_pub", *forged, login=broker.node("kitchen", place.keys["kitchen"]))
+        assert "Not authorized" in said
 
     assert "nodelink/1/up/cellar/event" not in await broker.heard("nodelink/1/up/+/event", broker.gateway(), forge)

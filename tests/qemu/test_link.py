@@ -5,6 +5,7 @@ import contextlib
 import random
 
 import pytest
+import test_deploy
 
 from gatewayd.core.types import NodeState, State
 
@@ -78,4 +79,18 @@ async def test_the_broker_drops_a_board_that_cannot_know(site):
         await place.hears("kitchen", State, lambda state: state.state is NodeState.LOST)
         await board.switch(works=True)
         await place.ready("kitchen", 1)
+        assert board.lives() == 1
+
+
+async def test_the_broker_is_away(site):
+    """The board tries again until it is there."""
+    place = site("kitchen")
+    async with contextlib.AsyncExitStack() as power:
+        async with place.broker() as broker:
+            config = (place.folder / "mosquitto.conf").read_text()
+            board = await power.enter_async_context(place.board("kitchen"))
+            await board.until_said("] online")
+        await board.until_said("offline: refused by ")
+        async with test_deploy.running(place.folder, config, broker.port, broker.tls_port):
+            await board.until_said("] online", 2)
         assert board.lives() == 1

@@ -23,6 +23,7 @@ KILLS = int(os.environ.get("QEMU_KILLS", "20"))
 SEED = int(os.environ.get("QEMU_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
 
+@pytest.mark.timeout(3_600)
 async def test_the_power_fails_at_random_moments_of_updates(site, models):
     third = bundle.node_image(bundle.read(models.folder), audit_s=600, key=signing.load_private(models.key))
     place = site("kitchen")
