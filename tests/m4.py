@@ -171,10 +171,13 @@ def _qemu(jobs: Sequence[Job], preset: str, timeout_s: float, *, counted: bool =
         command += ["-semihosting-config", "enable=on,target=native"]
         if counted:
             marks = {name: address for address, name in functions(path).items()}
-            command += ["-plugin", f"{plugin()},begin={marks['count_begin']:#x},end={marks['count_end']:#x},out=counts"]
+            command += ["-plugin", f"{plugin()},begin={marks['count_begin']:#x},end={marks['count_end']:#x},out=counts,total=totals"]
         _run(*command, cwd=folder, timeout_s=timeout_s)
         outcomes = list(_outcomes(jobs, (folder / "results").read_bytes()))
         counts = [_count(text, path) for text in (folder / "counts").read_text().split("\n\n")[:-1]] if counted else []
+        if counted:  # in both of the plugin's ways; the second has the instruction at `begin` too
+            spans = struct.unpack_from("=8x2Q", (folder / "totals").read_bytes())
+            assert spans == (len(counts), sum(one.total + 1 for one in counts))
     return outcomes, counts
 
 

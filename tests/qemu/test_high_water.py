@@ -39,8 +39,6 @@ keyfile SECRETS/broker.key
 require_certificate true
 log_dest stderr
 """
-
-
 OPEN = {"qemu-m4-plain": Security.PLAIN, "qemu-m4-x509": Security.X509}  # the others have a key
 
 

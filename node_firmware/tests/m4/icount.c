@@ -84,9 +84,8 @@ static void on_end(unsigned cpu, void *context)
     fflush(out);
 }
 
-static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+static void count_instructions(struct qemu_plugin_tb *tb)
 {
-    (void)id;
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         const uint64_t address = qemu_plugin_insn_vaddr(insn);
@@ -124,9 +123,8 @@ static void on_span_end(unsigned cpu, void *number)
     }
 }
 
-static void translated_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+static void count_block(struct qemu_plugin_tb *tb)
 {
-    (void)id;
     const uint64_t address = qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0));
     for (uintptr_t i = 0; i < spans; i++) {
         if (address == begin[i]) {
@@ -137,6 +135,19 @@ static void translated_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         }
     }
     qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, QEMU_PLUGIN_CB_NO_REGS, (void *)qemu_plugin_tb_n_insns(tb));
+}
+
+/* ---- both */
+
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    if (out != NULL) {
+        count_instructions(tb);
+    }
+    if (totals != NULL) {
+        count_block(tb);
+    }
 }
 
 static bool open_totals(const char *name)
@@ -170,6 +181,6 @@ int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info, int a
         fputs("icount: no file to write to\n", stderr);
         return -1;
     }
-    qemu_plugin_register_vcpu_tb_trans_cb(id, out != NULL ? translated : translated_block);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     return 0;
 }
