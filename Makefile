@@ -28,8 +28,10 @@ fuzz: setup-dev
 	@scripts/fuzz.sh $(or $(FUZZ_S),3600)
 
 # The power is cut in every step of an update, and again in every step of what follows; TEARS random ways to tear for each cut.
+# Then KILLS times that of a microcontroller under QEMU, while updates come over the network.
 powercut: setup-dev node
 	@build/host/tests/test_update_powercut $(or $(TEARS),16)
+	@QEMU_KILLS=$(or $(KILLS),100) $(BIN)/pytest -s tests/qemu/test_power.py
 
 size: setup-dev
 	@scripts/size.sh

@@ -91,7 +91,7 @@ class Count(NamedTuple):
 
     def by_function(self) -> dict[str, int]:
         """Most first."""
-        symbols = _functions(self.program)
+        symbols = functions(self.program)
         starts, counts = list(symbols), dict.fromkeys(symbols.values(), 0)
         for address, count in self.by_address.items():
             counts[symbols[starts[bisect.bisect(starts, address) - 1]]] += count
@@ -101,14 +101,19 @@ class Count(NamedTuple):
 @functools.cache
 def program(preset: str = "m4", name: str = "m4_runner") -> Path:
     """A program of node_firmware/tests/m4, up to date: as in `m4`, or `m4-c99` without DSP instructions."""
+    return build(preset, name) / "tests" / "m4" / name
+
+
+def build(preset: str, target: str) -> Path:
+    """The folder of a preset, with `target` up to date."""
     for command, package in NEEDED.items():
         if not shutil.which(command):
             raise Missing(f"{command} is not installed (Debian: {package})")
     folder = ROOT / "build" / preset
     if not (folder / "build.ninja").is_file():
         _run("cmake", "-S", ROOT / "node_firmware", "--preset", preset)
-    _run("flock", folder, "ninja", "-C", folder, name)
-    return folder / "tests" / "m4" / name
+    _run("flock", folder, "ninja", "-C", folder, target)
+    return folder
 
 
 class Size(NamedTuple):
@@ -165,7 +170,7 @@ def _qemu(jobs: Sequence[Job], preset: str, timeout_s: float, *, counted: bool =
         ]
         command += ["-semihosting-config", "enable=on,target=native"]
         if counted:
-            marks = {name: address for address, name in _functions(path).items()}
+            marks = {name: address for address, name in functions(path).items()}
             command += ["-plugin", f"{plugin()},begin={marks['count_begin']:#x},end={marks['count_end']:#x},out=counts"]
         _run(*command, cwd=folder, timeout_s=timeout_s)
         outcomes = list(_outcomes(jobs, (folder / "results").read_bytes()))
@@ -206,7 +211,7 @@ def _count(text: str, path: Path) -> Count:
 
 
 @functools.cache
-def _functions(path: Path) -> dict[int, str]:
+def functions(path: Path) -> dict[int, str]:
     """Addresses, in their order, of all symbols in the program's code."""
     lines = (line.split() for line in _run("arm-none-eabi-nm", "-n", path).splitlines())
     return {int(words[0], 16) & ~1: words[2] for words in lines if words[1] in "tTwW" and words[2][0] != "$"}

@@ -22,7 +22,7 @@
 
 #define SECTOR_BYTES      512  /* of a fleet without images: one page of memory for a node that has little to say */
 #define IMAGE_SECTOR      4096 /* with images: a page each */
-#define IMAGE_BYTES       (64 * 1024)
+#define IMAGE_BYTES       (128 * 1024)
 #define ARENA_BYTES       (256 * 1024)
 #define MIN_QUEUE_BYTES   2048
 #define QUEUED_EVENTS     4 /* that find place in a node's flash, at least */
