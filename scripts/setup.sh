@@ -25,6 +25,7 @@ if [ "${1:-}" = dev ]; then
     extras=all,dev
     need clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd
     need qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi || echo "no QEMU for Arm: what runs on it is not tested"
+    need gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf || echo "no compiler for RISC-V: the core is not built for it"
 fi
 
 python=python3

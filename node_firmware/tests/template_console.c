@@ -1,7 +1,12 @@
-/* The console of ports/template where nothing else of a board is finished (-Wl,--wrap=board_log). */
+/* ports/template where only its console works (-Wl,--wrap). */
 #include <stdio.h>
 
+void __wrap_board_start(void);
 void __wrap_board_log(const char *line);
+
+void __wrap_board_start(void)
+{
+}
 
 void __wrap_board_log(const char *line)
 {

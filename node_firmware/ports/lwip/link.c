@@ -167,9 +167,6 @@ static bool transmit(link_t *link)
 static int on_plain(void *context, const uint8_t *data, size_t size)
 {
     link_t *const link = context;
-    if (link->state == LINK_SECURING) {
-        greet(link); /* before it hears anything */
-    }
     const int status = node_receive(link->node, data, size, sys_now());
     if (status < 0) {
         fail_node(link, status);
@@ -267,6 +264,7 @@ static void on_resolved(const char *name, const ip_addr_t *address, void *contex
 {
     link_t *const link = context;
     (void)name;
+    link->asked = false;
     if (link->state != LINK_RESOLVING) {
         return; /* that attempt was given up */
     }
@@ -283,10 +281,15 @@ static void resolve(link_t *link)
 {
     ip_addr_t address;
     enter(link, LINK_RESOLVING);
+    if (link->asked) {
+        return; /* by an attempt that was given up: that answer will do */
+    }
     const err_t status = dns_gethostbyname(link->host, &address, on_resolved, link);
     if (status == ERR_OK) {
         dial(link, &address);
-    } else if (status != ERR_INPROGRESS) {
+    } else if (status == ERR_INPROGRESS) {
+        link->asked = true;
+    } else {
         fail(link, "offline: cannot resolve ", link->host);
     }
 }
@@ -333,10 +336,7 @@ static void give_up_hanging(link_t *link)
 static void drop(link_t *link)
 {
     if (link->pcb != NULL) {
-        tcp_output(link->pcb); /* last words */
-        tcp_err(link->pcb, NULL);
-        tcp_abort(link->pcb);
-        link->pcb = NULL;
+        tcp_abort(link->pcb); /* on_error() forgets it */
     }
     node_link_down(link->node, sys_now());
     const uint32_t next_ms = link->backoff_ms != 0 ? 2 * link->backoff_ms : RETRY_MS;

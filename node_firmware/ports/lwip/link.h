@@ -34,6 +34,7 @@ typedef struct link {
     tls_t *tls; /* NULL: plain TCP */
     struct tcp_pcb *pcb;
     link_state_t state;
+    bool asked;          /* DNS, which will answer */
     bool network;        /* there is one, with an address for us */
     uint32_t since_ms;   /* in this state, or heard of the broker */
     uint32_t backoff_ms; /* the last one; 0 after success */

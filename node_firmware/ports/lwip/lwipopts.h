@@ -1,16 +1,15 @@
 /* lwIP cut down to a node: one interface, one TCP connection, DHCP, DNS, ping; no OS. All its memory is in the two
- * sizes of "memory" below and about 2 KB of small pools. */
+ * sizes of "memory" below and about 1 KB of small pools. */
 #ifndef LWIPOPTS_H
 #define LWIPOPTS_H
 
-#define NO_SYS                     1
-#define SYS_LIGHTWEIGHT_PROT       0 /* no interrupt calls lwIP */
-#define LWIP_NETCONN               0
-#define LWIP_SOCKET                0
-#define LWIP_STATS                 0
-#define LWIP_SINGLE_NETIF          1
-#define LWIP_NETIF_HOSTNAME        1
-#define LWIP_NUM_NETIF_CLIENT_DATA 0
+#define NO_SYS               1
+#define SYS_LIGHTWEIGHT_PROT 0 /* no interrupt calls lwIP */
+#define LWIP_NETCONN         0
+#define LWIP_SOCKET          0
+#define LWIP_STATS           0
+#define LWIP_SINGLE_NETIF    1
+#define LWIP_NETIF_HOSTNAME  1
 
 /* ---- memory ---- */
 #define MEM_ALIGNMENT                  4
@@ -22,12 +21,10 @@
 #define MEMP_NUM_PBUF           2
 #define MEMP_NUM_TCP_PCB        1
 #define MEMP_NUM_TCP_PCB_LISTEN 1 /* none; 0 is not allowed */
-#define MEMP_NUM_UDP_PCB        3 /* DHCP, and DNS for this query and one that was given up */
+#define MEMP_NUM_UDP_PCB        2 /* DHCP, DNS */
 #define ARP_TABLE_SIZE          5
 
 /* ---- IPv4 ---- */
-#define LWIP_IPV6          0
-#define LWIP_RAW           0
 #define IP_REASSEMBLY      0
 #define IP_FRAG            0
 #define IP_OPTIONS_ALLOWED 0

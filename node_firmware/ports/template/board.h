@@ -1,5 +1,6 @@
 /* What main.c wants from a board, in the order in which a new one meets the work (PORTING.md). Copy this folder, and
- * make every function in board.c true. Until then the firmware says at its start what is missing, and stops. */
+ * make every function in board.c true. Until then the firmware stops at its start, and once clock and log are there it
+ * says what is missing. */
 #ifndef BOARD_H
 #define BOARD_H
 
@@ -64,7 +65,7 @@ extern const node_port_t board_port;
 __attribute__((noreturn)) void board_panic(const char *why);
 
 /* The whole body of a function that is not written yet. Its name goes into a section of the program, which main() looks
- * into first: none can be forgotten because nobody calls it early. */
+ * into: none can be forgotten because nobody calls it early. */
 #ifdef __clang__
 #define IN_ORDER /* as it is */
 #else

@@ -6,6 +6,9 @@
 #include "board.h"
 #include "provision.h"
 #include "tls.h"
+#ifdef NODE_FLASH_CHECK
+#include "flash_check.h"
+#endif
 
 #define ARENA_BYTES (32U * 1024U) /* the model's memory: at least what the image's plan says */
 #define RING_BYTES  (32U * 1024U) /* the clip's: four seconds of ADPCM */
@@ -234,8 +237,12 @@ static void listen(void)
 
 int main(void)
 {
-    refuse_what_is_unfinished();
     board_start();
+#ifdef NODE_FLASH_CHECK
+    const char *const wrong = flash_check(&board_port.flash);
+    board_panic(wrong != NULL ? wrong : "the flash driver does what port.h says");
+#endif
+    refuse_what_is_unfinished();
     if (provision_read(&provision, board_provisioning()) != NODE_OK) {
         board_panic("not provisioned: see gatewayctl node flash-image");
     }

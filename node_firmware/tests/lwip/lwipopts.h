@@ -1,4 +1,4 @@
-/* The firmware's lwIP, with the broker's side of the connection and a DNS server in the same stack. */
+/* The firmware's lwIP, with the broker's side of the connection and the DNS servers in the same stack. */
 #ifndef TEST_LWIPOPTS_H
 #define TEST_LWIPOPTS_H
 
