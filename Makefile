@@ -34,6 +34,6 @@ powercut: setup-dev node
 	@QEMU_KILLS=$(or $(KILLS),100) $(BIN)/pytest -s tests/qemu/test_power.py
 
 size: setup-dev
-	@scripts/size.sh
+	@$(BIN)/python scripts/size.py
 
 clean: ; rm -rf build .venv

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import engine
 import gateway
+import node
 import ota
 import report
 
-SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **ota.SUBJECTS}
+SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS}
 
 
 def main() -> None:

@@ -171,10 +171,13 @@ def _qemu(jobs: Sequence[Job], preset: str, timeout_s: float, *, counted: bool =
         command += ["-semihosting-config", "enable=on,target=native"]
         if counted:
             marks = {name: address for address, name in functions(path).items()}
-            command += ["-plugin", f"{plugin()},begin={marks['count_begin']:#x},end={marks['count_end']:#x},out=counts"]
+            command += ["-plugin", f"{plugin()},begin={marks['count_begin']:#x},end={marks['count_end']:#x},out=counts,total=totals"]
         _run(*command, cwd=folder, timeout_s=timeout_s)
         outcomes = list(_outcomes(jobs, (folder / "results").read_bytes()))
         counts = [_count(text, path) for text in (folder / "counts").read_text().split("\n\n")[:-1]] if counted else []
+        if counted:  # in both of the plugin's ways; the second has the instruction at `begin` too
+            spans = struct.unpack_from("=8x2Q", (folder / "totals").read_bytes())
+            assert spans == (len(counts), sum(one.total + 1 for one in counts))
     return outcomes, counts
 
 
@@ -208,6 +211,18 @@ def _outcomes(jobs: Sequence[Job], data: bytes) -> Iterator[Outcome]:
 def _count(text: str, path: Path) -> Count:
     pairs = (line.split() for line in text.splitlines())
     return Count({int(address, 16): int(count, 16) for address, count in pairs}, path)
+
+
+def returns(path: Path, function: str) -> list[int]:
+    """Where the calls of `function` come back to."""
+    code = _run("arm-none-eabi-objdump", "-d", path)
+    return [int(address, 16) + 4 for address in re.findall(rf"([0-9a-f]+):\t.*\tbl\t.*<{function}>", code)]
+
+
+def symbols(path: Path) -> dict[str, int]:
+    """Where things are in a program."""
+    lines = (line.split() for line in _run("arm-none-eabi-nm", path).splitlines())
+    return {words[2]: int(words[0], 16) for words in lines if len(words) == 3}
 
 
 @functools.cache

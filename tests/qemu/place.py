@@ -74,9 +74,13 @@ class Place(Live):
     async def broker(self):
         async with test_deploy.site(self.folder, self.keys) as broker:
             self.mqtt_port, self.tls_port = broker.port, broker.tls_port
-            settings = f'[cascades]\nfolders = ["{self.models.folder}"]\nkeys = ["{self.models.key}.pub"]\n[escalation]\nworkers = 2\n'
-            self.config = site.write_config(self.folder, self.mqtt_port, self.http_port, settings)
+            self.write_config()
             yield broker
+
+    def write_config(self):
+        """The gateway's."""
+        settings = f'[cascades]\nfolders = ["{self.models.folder}"]\nkeys = ["{self.models.key}.pub"]\n[escalation]\nworkers = 2\n'
+        self.config = site.write_config(self.folder, self.mqtt_port, self.http_port, settings)
 
     @contextlib.asynccontextmanager
     async def hosts(self, count, prefix):
@@ -89,12 +93,14 @@ class Place(Live):
             await until(lambda: f"{count} online" in log.read_text(), log.read_text)
             yield
 
+    def identity(self, name, key=None):
+        """What makes a board node `name`."""
+        trusted = (signing.raw(signing.load_private(self.models.key).public_key()),)
+        return Provisioning(name, HOST, self.tls_port, Security.PSK, trusted, psk=bytes.fromhex(key or self.keys[name]))
+
     def board(self, name, preset="qemu-m4", key=None):
         """A microcontroller that is provisioned as node `name`."""
-        trusted = (signing.raw(signing.load_private(self.models.key).public_key()),)
-        psk = bytes.fromhex(key or self.keys[name])
-        node = Provisioning(name, HOST, self.tls_port, Security.PSK, trusted, psk=psk)
-        return Machine(self.folder / name, provisioning.flash_image(node, self.models.old), preset)
+        return Machine(self.folder / name, provisioning.flash_image(self.identity(name, key), self.models.old), preset)
 
     # ---- what a gateway does, done by hand
 
