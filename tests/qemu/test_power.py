@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import re
+import statistics
 import time
 from collections import Counter
 
@@ -21,6 +22,7 @@ from gatewayd.errors import GatewaydError
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("QEMU_KILLS", "20"))
 SEED = int(os.environ.get("QEMU_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+HARMLESS = {"empty", "receiving", "verified", "rejected reset"}  # of the slot that does not run, after a kill
 
 
 @pytest.mark.timeout(3_600)
@@ -79,6 +81,7 @@ class Campaign:
         assert [work.model for work in vitals.cascades] == [runs[:8]], info
         other = next(slot for slot in info.slots if slot.sha256 != runs)
         self.found[f"{other.state} {other.rejected or ''}".strip()] += self.session > 1
+        assert self.found.keys() <= HARMLESS, info
         return runs
 
     async def changed(self, before):
@@ -91,7 +94,7 @@ def confirmed(info):
 
 
 async def test_a_reset_takes_less_than_a_second(site):
-    """By the board's own clock, from its start to its birth at the broker; a busy machine makes some slow, and none fast."""
+    """By the board's own clock, from its start to its birth at the broker. Ports and sequence numbers are others than before."""
     place = site("kitchen")
     times_ms = []
     async with place.broker(), place.hearing(), place.board("kitchen") as board:
@@ -103,4 +106,5 @@ async def test_a_reset_takes_less_than_a_second(site):
             await board.until_said("] online")
             times_ms.append(int(re.search(r"\[(\d+)\] online", board.said())[1]))
             print(f"online {times_ms[-1]} ms after the reset; {time.monotonic() - began:.2f} s on the wall")
-    assert min(times_ms) < 1_000
+            assert "offline" not in board.said()  # the broker's side has no trouble with the life before
+    assert statistics.median(times_ms) < 1_000

@@ -16,7 +16,6 @@
 
 #define ARENA_BYTES (32U * 1024U)
 #define RING_BYTES  (32U * 1024U) /* four seconds of ADPCM */
-#define HEAP_BYTES  (16U * 1024U) /* mbedTLS's, for a pre-shared key */
 #define TRIAL_S     3600
 #define KEEPALIVE_S 60
 #define VITALS_S    60
@@ -33,7 +32,7 @@ static uint8_t ring[RING_BYTES];
 static link_t broker;
 static tls_t tls;
 static tls_credentials_t credentials;
-static uint8_t tls_heap[HEAP_BYTES] __attribute__((aligned(8)));
+static uint8_t tls_heap[TLS_HEAP_BYTES] __attribute__((aligned(8)));
 
 static uint32_t now_ms(void) /* the SDK's lwIP has the same clock */
 {

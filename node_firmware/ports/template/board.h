@@ -52,8 +52,10 @@ bool board_listen(int16_t samples[SENSOR_BLOCK]);
 
 void board_watchdog_start(void);
 void board_watchdog_feed(void);
-const char *board_reset_reason(void);  /* "power-on", "pin", "software", "watchdog", "fault" or "unknown" */
-const node_crash_t *board_crash(void); /* NULL unless the reason is "watchdog" or "fault", and its record is whole */
+/* "power-on", "brown-out", "pin", "software", "watchdog", "fault" or "unknown" */
+const char *board_reset_reason(void);
+/* NULL unless the reason is "watchdog" or "fault", and its record is whole. */
+const node_crash_t *board_crash(void);
 
 /* ---- what the core calls itself: flash, random numbers, actions, reset, health ---- */
 

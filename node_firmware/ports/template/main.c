@@ -12,7 +12,6 @@
 
 #define ARENA_BYTES (32U * 1024U) /* the model's memory: at least what the image's plan says */
 #define RING_BYTES  (32U * 1024U) /* the clip's: four seconds of ADPCM */
-#define HEAP_BYTES  (16U * 1024U) /* mbedTLS's, for a pre-shared key; `make size` tells what it took */
 #define TRIAL_S     3600
 #define KEEPALIVE_S 60
 #define VITALS_S    60
@@ -32,7 +31,7 @@ static uint8_t arena[ARENA_BYTES] __attribute__((aligned(NN_ALIGNMENT)));
 static uint8_t ring[RING_BYTES];
 static tls_t tls;
 static tls_credentials_t credentials;
-static uint8_t tls_heap[HEAP_BYTES] __attribute__((aligned(8)));
+static uint8_t tls_heap[TLS_HEAP_BYTES] __attribute__((aligned(8)));
 static link_t link;
 static uint32_t link_ms;  /* LINK_DOWN: when the next attempt is due; otherwise when this one began */
 static uint32_t retry_ms; /* 0: the last attempt brought the node online */

@@ -128,8 +128,9 @@ static const char *reset_reason(void)
 {
     switch (esp_reset_reason()) {
     case ESP_RST_POWERON:
-    case ESP_RST_BROWNOUT:
         return "power-on";
+    case ESP_RST_BROWNOUT:
+        return "brown-out";
     case ESP_RST_EXT:
         return "pin";
     case ESP_RST_SW:

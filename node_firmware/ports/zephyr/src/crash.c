@@ -54,8 +54,8 @@ const char *crash_take(const node_crash_t **crash)
     static const struct {
         uint32_t cause;
         const char *name;
-    } names[] = {{RESET_WATCHDOG, "watchdog"}, {RESET_CPU_LOCKUP, "fault"},  {RESET_SOFTWARE, "software"},
-                 {RESET_POR, "power-on"},      {RESET_BROWNOUT, "power-on"}, {RESET_PIN, "pin"}};
+    } names[] = {{RESET_WATCHDOG, "watchdog"}, {RESET_CPU_LOCKUP, "fault"},   {RESET_SOFTWARE, "software"},
+                 {RESET_POR, "power-on"},      {RESET_BROWNOUT, "brown-out"}, {RESET_PIN, "pin"}};
     uint32_t cause = 0;
     if (hwinfo_get_reset_cause(&cause) != 0 || hwinfo_clear_reset_cause() != 0) {
         cause = 0;
