@@ -15,7 +15,7 @@ MTUS = st.integers(23, 517)
 
 
 def said(receiver: Receiver, segment: bytes) -> tuple[bytes | None, bytes | None]:
-    return receiver.take(segment), receiver.flow
+    return receiver.take(segment), receiver.flow()
 
 
 def taken(sender: Sender, now_ms: int = 0) -> list[bytes]:
@@ -84,7 +84,7 @@ def test_the_window_bounds_what_is_out_and_eight_are_acknowledged_together() -> 
     out = taken(sender)
     assert len(out) == WINDOW
     assert not sender.ready
-    flows = [receiver.flow for segment in out if receiver.take(segment) is None and receiver.flow is not None]
+    flows = [flow for segment in out if (flow := said(receiver, segment)[1]) is not None]
     assert flows == [b"\x08", b"\x10"]
     sender.heard(flows[0], 0)
     assert [segment[0] & 0x3F for segment in taken(sender)] == list(range(16, 24))
@@ -94,8 +94,7 @@ def test_a_missing_segment_is_told_once_and_brings_the_sender_back() -> None:
     sender, receiver = Sender(20), Receiver(MOST)
     sender.put(bytes(100))
     first, lost, *others = taken(sender)
-    flows = [receiver.flow for segment in (first, *others) if receiver.take(segment) is None]
-    assert flows == [None, b"\x81", None, None, None]
+    assert [said(receiver, segment)[1] for segment in (first, *others)] == [None, b"\x81", None, None, None]
     sender.heard(b"\x81", 0)
     assert sender.next(0) == lost
 
@@ -104,6 +103,17 @@ def test_one_that_came_before_is_acknowledged_again() -> None:
     receiver = Receiver(MOST)
     assert said(receiver, b"\xc0a") == (b"a", b"\x01")
     assert said(receiver, b"\xc0a") == (None, b"\x01")
+
+
+def test_flow_bytes_that_wait_become_one() -> None:
+    receiver = Receiver(MOST)
+    for segment in (b"\x80a", b"\x02c", b"\x80a"):
+        receiver.take(segment)
+    assert receiver.flow() == b"\x81"
+    assert receiver.flow() is None
+    for segment in (b"\x02c", b"\x41b"):
+        receiver.take(segment)
+    assert receiver.flow() == b"\x02"
 
 
 def test_silence_brings_the_sender_back_until_it_gives_up() -> None:

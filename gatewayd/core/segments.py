@@ -96,19 +96,23 @@ class Sender:
 
 
 class Receiver:
-    """The receiving end: `take` each segment; what `flow` has then is to be written at once."""
+    """The receiving end: `take` each segment; what `flow` gives then is to be written at once."""
 
     def __init__(self, max_message_bytes: int) -> None:
-        self.flow: bytes | None = None
+        self._flow: int | None = None  # to be said
         self._max_message_bytes = max_message_bytes
         self._next = 0
         self._message = bytearray()
         self._unsaid = 0  # segments since the last flow byte
         self._told = False  # that one is missing
 
+    def flow(self) -> bytes | None:
+        """The flow byte to be written, once; a newer one takes the place of one that was not asked for."""
+        flow, self._flow = self._flow, None
+        return None if flow is None else bytes((flow,))
+
     def take(self, segment: bytes) -> bytes | None:
         """Take one segment; the message that it ends. Raises DecodeError."""
-        self.flow = None
         if len(segment) < 2:  # noqa: PLR2004 -- its header and something
             raise DecodeError("segment_empty", f"{segment.hex()!r} carries nothing")
         header = segment[0]
@@ -143,4 +147,6 @@ class Receiver:
 
     def _say(self, missing: int = 0) -> None:
         self._unsaid = 0
-        self.flow = bytes((self._next | missing,))
+        if self._flow is not None and self._flow & _COUNTER == self._next:
+            missing |= self._flow & _MISSING
+        self._flow = self._next | missing
