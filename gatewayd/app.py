@@ -22,7 +22,7 @@ from gatewayd import __version__, bundle, signing
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
-from gatewayd.core.registry import Node, Registry
+from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
@@ -65,7 +65,7 @@ async def run(config: Config) -> None:
         ledger = Ledger(store)
         cascades = await asyncio.to_thread(lambda: shelf.overlay(folders, ledger.active()))
         judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
-        publisher = NodePublisher({mqtt.name: mqtt})
+        publisher = NodePublisher({mqtt.name: mqtt}, metrics.radio_changes.inc)
         rollouts = Rollouts(
             registry=registry,
             ledger=ledger,
@@ -133,8 +133,8 @@ def _pool(folder: bundle.Folder, config: Config, metrics: Metrics) -> WorkerPool
 def _restore(registry: Registry, store: Store) -> None:
     """Nodes as the store knows them; whether they are there is for the broker's retained states to say."""
     for row in store.load_nodes():
-        node = Node(row.id, known=True, enrolled=row.enrolled, state=NodeState.LOST, session=row.session, info=row.info)
-        node.heard_ms, node.heard_unix_s = _now_ms(), row.last_seen_s
+        node = Node(row.id, known=True, enrolled=row.enrolled, session=row.session, info=row.info, heard_unix_s=row.last_seen_s)
+        node.links = {transport: Link(_now_ms(), NodeState.LOST) for transport in row.transports}
         registry.restore(node, row.keys)
 
 
@@ -149,7 +149,7 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                 for node_id, enrolled in (await asyncio.to_thread(store.enrolments)).items():
                     node = registry.get(node_id)
                     if node is None:  # enrolled before it was ever heard: expected, and not there
-                        registry.restore(Node(node_id, known=True, enrolled=enrolled, state=NodeState.LOST), ())
+                        registry.restore(Node(node_id, known=True, enrolled=enrolled), ())
                     elif node.enrolled != enrolled:
                         node.enrolled = enrolled
                         _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")

@@ -82,6 +82,7 @@ class Metrics:
         self.messages = counter("messages", "Messages other than events that were understood.")
         self.duplicates = counter("duplicates", "Events that came again and were not processed again.")
         self.verdicts_unsent = counter("verdicts_unsent", "Verdicts for which there was no link.")
+        self.radio_changes = counter("radio_changes", "Times that a node was spoken to over another transport than before.")
         self.commands = counter("commands", "Verdicts that asked their node to act.", "cascade")
         self._rejected = counter("rejected_messages", "Messages that were refused.", "reason")
         self._events = counter("cascade_events", "Events by why the node sent them.", "cascade", "reason")
