@@ -31,6 +31,7 @@ class Urgency(IntEnum):
     TELEMETRY = 1
     UPDATE = 2
     STRANGER = 3
+    IDLE = 4
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Peer:
     failures: int = 0  # in a row
     not_before_ms: int = 0
     verdicts: deque[bytes] = field(default_factory=deque)
-    requests: deque[bytes] = field(default_factory=deque)  # SMP
+    requests: deque[tuple[int, bytes]] = field(default_factory=deque)  # SMP, and since when
 
     @property
     def informed(self) -> bool:
