@@ -16,12 +16,13 @@
 #define PATIENCE_MS 20000
 
 /* What can be owed, in the order in which it is said. */
-enum { RESET, SECURITY, VALUE, ADVERTISE, CONFIRM, DISCONNECT, ALIVE, NOTHING };
+enum { RESET, SECURITY, VALUE, ADVERTISE, CONFIRM, ALIVE, NOTHING };
 
-static const uint8_t types[NOTHING] = {[RESET] = 0x00,   [SECURITY] = 0x05,   [VALUE] = 0x02, [ADVERTISE] = 0x01,
-                                       [CONFIRM] = 0x06, [DISCONNECT] = 0x04, [ALIVE] = 0x07};
-#define TYPE_NOTIFY  0x03
-#define TYPE_STARTED 0x81
+static const uint8_t types[NOTHING] = {[RESET] = 0x00,     [SECURITY] = 0x05, [VALUE] = 0x02,
+                                       [ADVERTISE] = 0x01, [CONFIRM] = 0x06,  [ALIVE] = 0x07};
+#define TYPE_NOTIFY     0x03
+#define TYPE_DISCONNECT 0x04
+#define TYPE_STARTED    0x81
 
 static void owe(radio_t *r, unsigned what)
 {
@@ -55,7 +56,7 @@ void radio_start(radio_t *r, uint32_t now_ms)
     if (r->connected) {
         node_ble_disconnected(r->node, now_ms);
     }
-    r->started = r->connected = r->compares = r->asked = false;
+    r->started = r->connected = r->ending = r->compares = r->asked = false;
     r->out = r->secured = 0;
     r->in_size = r->frame_size = r->frame_sent = 0;
     r->owed = 1u << RESET;
@@ -125,9 +126,10 @@ static void on_written(radio_t *r, const uint8_t *payload, size_t size, uint32_t
 {
     if (payload[0] >= BLE_CHARACTERISTICS) {
         restart(r, now_ms);
-    } else if (node_ble_written(r->node, (ble_characteristic_t)payload[0], payload + 1, size - 1, now_ms) < 0) {
-        owe(r, DISCONNECT);
+        return;
     }
+    /* The node remembers what it did not like: node_ble_broken(). */
+    (void)!node_ble_written(r->node, (ble_characteristic_t)payload[0], payload + 1, size - 1, now_ms);
 }
 
 static void on_sent(radio_t *r, const uint8_t *payload, size_t size, uint32_t now_ms)
@@ -143,9 +145,9 @@ static void on_sent(radio_t *r, const uint8_t *payload, size_t size, uint32_t no
 static void on_disconnected(radio_t *r, const uint8_t *payload, size_t size, uint32_t now_ms)
 {
     (void)payload, (void)size;
-    r->connected = r->compares = false;
+    r->connected = r->ending = r->compares = false;
     r->out = r->secured = 0;
-    r->owed &= ~(1u << CONFIRM | 1u << DISCONNECT);
+    r->owed &= ~(1u << CONFIRM);
     owe(r, ADVERTISE);
     node_ble_disconnected(r->node, now_ms);
 }
@@ -345,7 +347,12 @@ static size_t make_frame(radio_t *r, uint8_t *frame, uint32_t now_ms)
         }
     }
     size_t size = 0;
-    if (r->connected && r->out < MOST_OUT) {
+    if (r->connected && !r->ending && node_ble_broken(r->node)) {
+        r->ending = true;
+        frame[0] = TYPE_DISCONNECT;
+        return HEAD;
+    }
+    if (r->connected && !r->ending && r->out < MOST_OUT) {
         frame[0] = TYPE_NOTIFY;
         size = make_notify(r, frame + HEAD, now_ms);
     } else if (r->started && !r->connected) {

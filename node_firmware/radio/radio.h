@@ -13,7 +13,7 @@ typedef struct radio {
     uint8_t level, input_output; /* of docs/radio.md, "security"; the port sets these three */
     uint32_t passkey;
 
-    bool started, connected;
+    bool started, connected, ending; /* ending: *disconnect* was said */
     bool compares; /* the peer shows `number` as well, if it is who it should be: radio_confirm() */
     uint32_t number;
     uint8_t secured; /* level of the connection */

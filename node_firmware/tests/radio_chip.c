@@ -112,7 +112,7 @@ int node_ble_written(struct node *n, ble_characteristic_t characteristic, const 
     (void)n, (void)now_ms;
     needs_connection(true);
     note("written %d %zu %02x;", characteristic, size, size != 0 ? data[size - 1] : 0);
-    return stub.refuses ? -1 : 0;
+    return stub.refuses ? NODE_E_PROTOCOL : NODE_OK;
 }
 
 size_t node_ble_value(const struct node *n, ble_characteristic_t characteristic, uint8_t *data, size_t capacity)
@@ -146,6 +146,12 @@ void node_ble_notified(struct node *n, uint32_t now_ms)
     }
     stub.waiting--;
     stub.notified++;
+}
+
+bool node_ble_broken(const struct node *n)
+{
+    (void)n;
+    return stub.refuses;
 }
 
 void node_ble_disconnected(struct node *n, uint32_t now_ms)

@@ -15,7 +15,7 @@ size_t chip_encode(uint8_t line[CHIP_FRAME], uint8_t type, uint8_t number, const
 size_t chip_decode(uint8_t frame[CHIP_FRAME], const uint8_t *line, size_t size);
 
 extern struct stub {
-    bool connected, changed, refuses; /* changed: what is advertised; refuses: what is written */
+    bool connected, changed, refuses; /* changed: what is advertised; refuses: what is written, and the connection */
     char heard[4096];                 /* the calls, as words */
     unsigned waiting, notified;       /* notifications */
     size_t notification_size;

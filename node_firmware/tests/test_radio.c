@@ -213,13 +213,19 @@ static void test_the_longest_frames(void **state)
     assert_int_equal(radio.dropped + radio.restarts, 0);
 }
 
-static void test_what_cannot_be_written(void **state)
+static void test_a_connection_that_the_node_does_not_want(void **state)
 {
     (void)state;
     stub.refuses = true;
     chip_says(0x85, BYTES(2, 0));
-    assert_int_equal(listen(0), 1);
+    stub.waiting = 1;
+    assert_int_equal(listen(0), 1); /* once, and nothing after it */
     expect_said(0, 0x04, NULL, 0);
+    stub.refuses = false;
+    chip_says(0x87, BYTES(0x16));
+    chip_says(CONNECTED);
+    assert_int_equal(listen(0), 2);
+    assert_int_equal(said[1].type, 0x03);
 }
 
 static void test_numbers_that_are_compared(void **state)
@@ -360,7 +366,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_connection, connect),
         cmocka_unit_test_setup(test_at_most_eight_are_out, connect),
         cmocka_unit_test_setup(test_the_longest_frames, connect),
-        cmocka_unit_test_setup(test_what_cannot_be_written, connect),
+        cmocka_unit_test_setup(test_a_connection_that_the_node_does_not_want, connect),
         cmocka_unit_test_setup(test_numbers_that_are_compared, connect),
         cmocka_unit_test_setup(test_garbage, connect),
         cmocka_unit_test_setup(test_a_frame_that_is_missing, connect),
