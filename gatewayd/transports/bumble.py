@@ -67,18 +67,20 @@ class Agent(Protocol):
 
 
 class _Delegate(pairing.PairingDelegate):
-    """An Agent, as Bumble wants it."""
+    """An Agent, as Bumble wants it. No identity keys: a node is known by the address that it advertises."""
 
-    def __init__(self, agent: Agent, address: str) -> None:
-        super().__init__(self.DISPLAY_OUTPUT_AND_KEYBOARD_INPUT)
+    def __init__(self, agent: Agent | None, address: str) -> None:
+        capability = self.NO_OUTPUT_NO_INPUT if agent is None else self.DISPLAY_OUTPUT_AND_KEYBOARD_INPUT
+        distributed = self.KeyDistribution.DISTRIBUTE_ENCRYPTION_KEY
+        super().__init__(capability, distributed, distributed)
         self._agent = agent
         self._address = address
 
     async def compare_numbers(self, number: int, digits: int) -> bool:  # noqa: ARG002 -- always six
-        return await self._agent.compare(self._address, number)
+        return self._agent is not None and await self._agent.compare(self._address, number)
 
     async def get_number(self) -> int | None:
-        return await self._agent.passkey(self._address)
+        return None if self._agent is None else await self._agent.passkey(self._address)
 
 
 class _Queue(DataPacketQueue):
@@ -198,8 +200,7 @@ class Adapter:
 
     def _pairing(self, connection: Connection) -> pairing.PairingConfig:
         address = connection.peer_address.to_string(with_type_qualifier=False)
-        delegate = None if self._agent is None else _Delegate(self._agent, address)
-        return pairing.PairingConfig(sc=True, mitm=delegate is not None, bonding=True, delegate=delegate)
+        return pairing.PairingConfig(sc=True, mitm=self._agent is not None, bonding=True, delegate=_Delegate(self._agent, address))
 
     async def _close(self, reason: str) -> None:
         self._fail(reason)
@@ -278,7 +279,7 @@ class Adapter:
 
     async def _initiate(self, address: hci.Address) -> Connection:
         async with self._initiating:
-            pending = asyncio.ensure_future(self.run(self._create(address), self._gone))
+            pending = self.spawn(self.run(self._create(address), self._gone))
             try:
                 return await asyncio.shield(pending)
             except asyncio.CancelledError:
