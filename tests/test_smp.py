@@ -213,12 +213,13 @@ async def test_what_comes_over_another_radio_is_no_answer(node, counts):
     await bring(wire, counts, ask)
 
 
-async def test_a_node_that_is_busy_has_not_refused(node, counts):
+@pytest.mark.parametrize(("rc", "word"), [(3, "malformed"), (10, "busy")])
+async def test_a_node_that_has_not_heard_has_not_refused(node, counts, rc, word):
     def handle(frame):
         header = smp.Header.loads(frame[:8])
-        return answer(header, {"rc": 10}) if header.group_id == 1 else node.handle(frame)
+        return answer(header, {"rc": rc}) if header.group_id == 1 else node.handle(frame)
 
-    with pytest.raises(TransportError, match="busy"):
+    with pytest.raises(TransportError, match=word):
         await bring(Wire(handle), counts, lambda courier: courier.test(SHA))
     assert counts == ["broken"]
 

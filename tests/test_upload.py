@@ -114,13 +114,14 @@ def test_from_the_beginning_it_names_itself_again():
     assert unnumbered(again) == unnumbered(first)
 
 
-def test_a_busy_node_is_asked_again():
+@pytest.mark.parametrize("rc", [3, 10])
+def test_what_was_not_heard_is_sent_again(rc):
     upload = begin(window=2)
     (first,) = upload.requests()
     upload.answered(say(first, off=400))
     flight = [*upload.requests()]
     for frame in flight:
-        upload.answered(say(frame, rc=10))
+        upload.answered(say(frame, rc=rc))
     assert [unnumbered(frame) for frame in upload.requests()] == [unnumbered(frame) for frame in flight]
     assert upload.stalls == 1
 
@@ -134,7 +135,7 @@ def test_a_digest_that_does_not_match_is_a_refusal():
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"), [({"err": {"group": 1, "rc": 30}}, "capacity"), ({"err": {"group": 2, "rc": 1}}, "smp"), ({"rc": 3}, "smp rc 3")]
+    ("fields", "reason"), [({"err": {"group": 1, "rc": 30}}, "capacity"), ({"err": {"group": 2, "rc": 1}}, "smp"), ({"rc": 8}, "smp rc 8")]
 )
 def test_a_refusal_has_its_reason(fields, reason):
     upload = begin()

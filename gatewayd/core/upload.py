@@ -2,7 +2,7 @@
 
 The first one names the image and goes alone, for its answer says how much of it the node has. From there on up to `window` pieces are in
 flight. The node takes them in order, so an answer also tells that those before it which have none are lost. Every answer names the offset
-where the node goes on; where that is not the end of its piece, or the node was too busy to take it, the sending goes back there. What is in
+where the node goes on; where that is not the end of its piece, or the node has not heard it as it was sent, the sending goes back there. What is in
 flight by then comes to nothing, but is waited for: never are there more than `window` requests that the node has to keep.
 """
 
@@ -20,7 +20,7 @@ _HEADER = struct.Struct("!BBHHBB")  # version and op, flags, length, group, sequ
 _SEQUENCE = 6
 _VERSION_2, _OP_MASK, _WRITE, _WRITTEN = 1 << 3, 7, 2, 3
 _GROUP, _COMMAND, _DIGEST = 1, 1, 24
-BUSY = 10  # SMP's own rc: the node has no room just now
+NOT_HEARD = {3: "malformed", 10: "busy"}  # SMP's own rcs where a request was not heard as it was sent; it may be sent again
 _STALE = -1  # where a piece ends that comes to nothing
 
 
@@ -90,7 +90,7 @@ def _encode(value: Any) -> bytes:
 
 
 def _answer(frame: bytes) -> tuple[int | None, bool]:
-    """Where the node goes on, None where it is busy; and whether the image's digest is right as far as it knows.
+    """Where the node goes on, None where it has not heard the request; and whether the image's digest is right as far as it knows.
 
     Raises NodeRefusedError, DecodeError.
     """
@@ -104,7 +104,7 @@ def _answer(frame: bytes) -> tuple[int | None, bool]:
     match answer:
         case {"err": {"group": int(of), "rc": int(rc)}}:
             raise NodeRefusedError(refusal(of, rc))
-        case {"rc": int(rc)} if rc == BUSY:
+        case {"rc": int(rc)} if rc in NOT_HEARD:
             return None, True
         case {"rc": int(rc)} if rc:
             raise NodeRefusedError(f"smp rc {rc}")
