@@ -2,8 +2,8 @@
 
 The first one names the image and goes alone, for its answer says how much of it the node has. From there on up to `window` pieces are in
 flight. The node takes them in order, so an answer also tells that those before it which have none are lost. Every answer names the offset
-where the node goes on; where that is not the end of its piece, or the node has not heard it as it was sent, the sending goes back there. What is in
-flight by then comes to nothing, but is waited for: never are there more than `window` requests that the node has to keep.
+where the node goes on; where that is not the end of its piece, or the node has not heard it as it was sent, the sending goes back there.
+What is in flight by then comes to nothing, but is waited for: never are there more than `window` requests that the node has to keep.
 """
 
 import struct
