@@ -217,6 +217,9 @@ class Controller(bumble_controller.Controller):
     le_acl_data_packet_length = acl_data_packet_length = _PDU_BYTES
     total_num_le_acl_data_packets = total_num_acl_data_packets = _BUFFERS
     supported_max_tx_octets = supported_max_rx_octets = _PDU_BYTES
+    # Told of privacy, Linux waits for LE Enhanced Connection Complete, which Bumble's controller never sends: it would cancel
+    # each connection after 4 s, in vain, and not know afterwards that it has it.
+    le_features = bumble_controller.Controller.le_features & ~hci.LeFeatureMask.LL_PRIVACY
 
     def __init__(self, name: str, air: Air, public_address: str | None = None) -> None:
         super().__init__(name, link=air, public_address=public_address)
