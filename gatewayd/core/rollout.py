@@ -264,7 +264,7 @@ def wilson_lower(bad: int, total: int) -> float:
         return 0.0
     share, z2 = bad / total, _Z**2
     spread = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return (share + z2 / (2 * total) - spread) / (1 + z2 / total)
+    return max(0.0, share + z2 / (2 * total) - spread) / (1 + z2 / total)
 
 
 def _enter(rollout: Rollout, state: State, now_s: float, cause: str = "") -> Rollout:

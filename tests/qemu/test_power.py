@@ -33,7 +33,7 @@ async def test_the_power_fails_at_random_moments_of_updates(site, models):
     async with place.broker(), place.hearing(), place.board("kitchen") as board:
         campaign = Campaign(place, board, [models.old, models.new, third])
         await campaign.run(KILLS, random.Random(SEED))
-    print(f"after the kill the other slot was {dict(campaign.found)}")
+    print(f"after the kill the other slot was {dict(+campaign.found)}")
 
 
 class Campaign:
