@@ -148,7 +148,7 @@ static void carry(const packet_t *p)
     if (faulty && dice() < central.twice) {
         arrive(p);
     }
-    if (held.size != 0) {
+    if (held.size != 0 && held.up == p->up && held.characteristic == p->characteristic) {
         const packet_t overtaken = held;
         held.size = 0;
         arrive(&overtaken);

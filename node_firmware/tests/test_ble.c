@@ -229,6 +229,18 @@ static void test_events_until_they_are_stored(void **state)
     assert_int_equal(node.counts.acknowledged, 6);
 }
 
+static void test_a_gateway_that_comes_back_inside_a_message(void **state)
+{
+    (void)state;
+    online(BLE_MTU);
+    node.info_changed = true;
+    assert_true(node_step(&node, now_ms) >= 0);
+    assert_true(node_sends());
+    say_gateway(false);
+    say_gateway(true);
+    expect_both("binfo binfo bstate "); /* the second birth begins behind what was said before */
+}
+
 static void test_events_of_an_earlier_session(void **state)
 {
     (void)state;
@@ -497,6 +509,9 @@ static void test_mqtt_is_preferred_while_it_works(void **state)
     expect("CONNECT SUBSCRIBE infor stater ");
     put_events(1, 0);
     expect_both("b#1 "); /* there is no gateway */
+    now_ms += 15004;
+    assert_true(node_step(&node, now_ms) >= 0);
+    expect_both("bvitals ");
     gateway(true);
     put_events(1, 0);
     expect_both("#2 ");
@@ -518,6 +533,27 @@ static void test_mqtt_is_preferred_while_it_works(void **state)
     assert_int_equal(node_link_up(&node, now_ms), NODE_OK);
     expect("CONNECT SUBSCRIBE infor stater "); /* nothing again */
     assert_int_equal(node.queue.waiting, 0);
+}
+
+static void test_the_broker_keeps_what_it_was_sent(void **state)
+{
+    (void)state;
+    online(185);
+    assert_int_equal(node_link_up(&node, now_ms), NODE_OK);
+    talk();
+    gateway(true);
+    acks = 0;
+    put_events(2, 0);
+    expect("CONNECT SUBSCRIBE infor stater #0 #1 ");
+    gateway(false);
+    put_events(1, 0);
+    expect_both(""); /* the broker will acknowledge in a moment */
+    for (unsigned i = 0; i < 2; i++) {
+        answer((const uint8_t[]){0x40, 2, 0, (uint8_t)node.mqtt.slots[0].packet_id}, 4);
+    }
+    expect_both("b#2 ");
+    assert_int_equal(node.queue.waiting, 0);
+    assert_int_equal(node.in_flight, 0);
 }
 
 static void test_a_link_that_does_not_come_up(void **state)
@@ -628,6 +664,7 @@ int main(void)
         cmocka_unit_test_setup(test_birth_needs_a_listener, setup),
         cmocka_unit_test_setup(test_vitals_and_info_when_due, setup),
         cmocka_unit_test_setup(test_events_until_they_are_stored, setup),
+        cmocka_unit_test_setup(test_a_gateway_that_comes_back_inside_a_message, setup),
         cmocka_unit_test_setup(test_events_of_an_earlier_session, setup),
         cmocka_unit_test_setup(test_stored_before_its_last_acknowledgement, setup),
         cmocka_unit_test_setup(test_verdicts_act_once, setup),
@@ -641,6 +678,7 @@ int main(void)
         cmocka_unit_test_setup(test_an_air_that_loses, setup),
         cmocka_unit_test_setup(test_disconnected_at_every_point, setup),
         cmocka_unit_test_setup(test_mqtt_is_preferred_while_it_works, setup),
+        cmocka_unit_test_setup(test_the_broker_keeps_what_it_was_sent, setup),
         cmocka_unit_test_setup(test_a_link_that_does_not_come_up, setup),
         cmocka_unit_test_setup(test_the_other_carrier_waits_for_the_end_of_an_event, setup),
         cmocka_unit_test_setup(test_changes_of_carrier_lose_nothing, setup),
