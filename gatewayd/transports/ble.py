@@ -263,6 +263,8 @@ class BleTransport:
             finally:
                 met.set()
             self._count("connections", adapter.name)
+            if peer.beacon is None:  # a link of an earlier life: its segments began then, so it begins anew
+                return
             self._links[peer.id] = link
             self._hand_over(peer, link)
             await link.run(client, partial(self._take, peer, link))
