@@ -68,7 +68,8 @@ class _Open:
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     heard: set[str] = field(default_factory=set)  # nodes that have told something since they were looked at
     talks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    breaks: dict[str, int] = field(default_factory=dict)  # conversations in a row that broke
+    furthest: dict[str, int] = field(default_factory=dict)  # bytes of the image that a node ever had
+    breaks: dict[str, int] = field(default_factory=dict)  # conversations that broke, in a row since that grew
     retry_s: dict[str, float] = field(default_factory=dict)  # not before
     explained: tuple[float, str] = (0.0, "")
 
@@ -226,9 +227,11 @@ class Rollouts:
         battery = node.vitals.battery if node and node.vitals else None
         return rollout.Node(state.state, self._reachable(node), battery, state.started_s, state.reason)
 
-    @staticmethod
-    def _reachable(node: Node | None) -> bool:
-        return node is not None and node.enrolled and node.info is not None and node.up(time.monotonic_ns() // 1_000_000)
+    def _reachable(self, node: Node | None) -> bool:
+        """Whether it can be talked to now: who cannot has not failed."""
+        if node is None or not node.enrolled or node.info is None:
+            return False
+        return any(self._publisher.reaches(node, transport) for transport in node.links)
 
     async def _move(self, one: _Open, moved: Rollout, because: str = "", order: int | None = None) -> None:
         """Store where the rollout is now, with the words of why it moved, and that an order is done."""
@@ -444,6 +447,9 @@ class Rollouts:
                 self._metrics.ota_resumes.inc()
                 had = offset
             self._metrics.uploaded(courier.transport, offset, had)
+            if offset > one.furthest.get(node, 0):
+                one.furthest[node] = offset
+                one.breaks.pop(node, None)
             had = offset
             self._event(one, node, Event.PROGRESS, offset_bytes=offset)
         return (Event.UPLOADED,)
