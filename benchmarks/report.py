@@ -15,7 +15,8 @@ REPORT = FOLDER / "RESULTS.md"
 
 
 class Result(NamedTuple):
-    """One measurement. `ratio` is value / reference where both are the same kind of thing; `goal` is the largest value that is good.
+    """One measurement. `ratio` is value / reference where both are the same kind of thing; `goal` is the largest value that is good,
+    or the `least`.
 
     A reference is measured in the same run, unless it is `recorded`: a figure from elsewhere, which the note names.
     """
@@ -27,6 +28,12 @@ class Result(NamedTuple):
     ratio: float | None = None
     note: str = ""
     recorded: bool = False
+    least: bool = False
+
+
+def met(value: float, goal: float, *, least: bool) -> bool:
+    """Whether a value is as good as its goal."""
+    return value >= goal if least else value <= goal
 
 
 def keep(measured: dict[str, Result]) -> None:
@@ -45,7 +52,7 @@ def report(results: dict[str, dict[str, object]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Made from `results.json` by `make bench`; not edited by hand. A goal is the largest value that is good. Load is the machine's load average",
+        "Made from `results.json` by `make bench`; not edited by hand. A goal is the largest value that is good, or with ≥ the least. Load is the machine's load average",
         "at the end of the run: above 1 on two cores somebody else was working too. A reference marked * was recorded earlier and elsewhere: it was not",
         "measured in the run.",
         "",
@@ -54,9 +61,10 @@ def report(results: dict[str, dict[str, object]]) -> str:
     ]
     for name, result in sorted(results.items()):
         goal, value = result["goal"], result["value"]
-        met = "" if goal is None else "met" if value <= goal else "**missed**"  # type: ignore[operator]
+        least = bool(result.get("least"))
+        judged = "" if goal is None else "met" if met(value, goal, least=least) else "**missed**"  # type: ignore[arg-type]
         reference = _cell(result["reference"]) + (" *" if result.get("recorded") else "")
-        cells = (name, f"{value} {result['unit']}", _cell(goal), met, reference, _cell(result["ratio"]))
+        cells = (name, f"{value} {result['unit']}", "≥ " * least + _cell(goal), judged, reference, _cell(result["ratio"]))
         lines.append(f"| {' | '.join((*cells, str(result['date']), str(result['load'])))} |")
     lines += ["", "## How it was measured", ""]
     lines += [f"- `{name}`: {result['note']}" for name, result in sorted(results.items()) if result["note"]]

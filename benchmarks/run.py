@@ -5,13 +5,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import ble
 import engine
 import gateway
 import node
 import ota
 import report
 
-SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS}
+SUBJECTS = {**ble.SUBJECTS, **engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS}
 
 
 def main() -> None:
@@ -22,7 +23,11 @@ def main() -> None:
             measured = asyncio.run(SUBJECTS[name](Path(folder)))
         report.keep(measured)
         for key, result in measured.items():
-            goal = "" if result.goal is None else f"  goal {result.goal}  {'met' if result.value <= result.goal else 'MISSED'}"
+            goal = (
+                ""
+                if result.goal is None
+                else f"  goal {result.goal}  {'met' if report.met(result.value, result.goal, least=result.least) else 'MISSED'}"
+            )
             print(f"{key:40} {result.value:>8} {result.unit}{goal}{_reference(result)}", flush=True)
 
 

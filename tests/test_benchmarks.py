@@ -42,10 +42,17 @@ def test_the_readable_report_is_made_from_the_results(report, results):
 
 def test_a_missed_goal_is_called_missed(report, results):
     one = next(iter(results.values()))
-    met, missed = {**one, "value": 1.0, "goal": 1.0}, {**one, "value": 1.1, "goal": 1.0}
+    one = {**one, "goal": 1.0, "least": False}
+    met, missed = {**one, "value": 1.0}, {**one, "value": 1.1}
     lines = report.report({"a.met": met, "a.missed": missed}).splitlines()
     assert "**missed**" in next(line for line in lines if "| a.missed |" in line)
     assert "**missed**" not in next(line for line in lines if "| a.met |" in line)
+
+
+def test_a_goal_may_be_the_least_that_is_good(report, results):
+    one = {**next(iter(results.values())), "goal": 0.7, "least": True}
+    lines = report.report({"a.met": {**one, "value": 0.7}, "a.missed": {**one, "value": 0.6}}).splitlines()
+    assert [line.split(" | ")[2:4] for line in lines if "| a." in line] == [["≥ 0.7", "met"], ["≥ 0.7", "**missed**"]]
 
 
 def test_a_reference_that_was_not_measured_is_marked(report, results):
