@@ -19,7 +19,7 @@ static bool to_string(char out[TEXT_BYTES], span_t text)
     return true;
 }
 
-static void take_verdict(node_t *n, const uint8_t *data, size_t size)
+void node_take_verdict(node_t *n, const uint8_t *data, size_t size)
 {
     verdict_t verdict;
     char action[TEXT_BYTES], label[TEXT_BYTES];
@@ -82,7 +82,12 @@ static void take_request(node_t *n, const uint8_t *data, size_t size)
         n->counts.unanswered++;
         return;
     }
-    node_publish_answer(n, smp_answer(n, data, size, n->answer, sizeof n->answer));
+    const mqtt_publish_t publish = {.prefix = n->up,
+                                    .tail = "smp",
+                                    .payload = n->answer,
+                                    .size = (uint32_t)smp_answer(n, data, size, n->answer, sizeof n->answer),
+                                    .token = OWN_ANSWER};
+    n->answering = publish.size != 0 && mqtt_publish(&n->mqtt, &publish) == NODE_OK;
 }
 
 static bool ends_with(const char *topic, const char *tail)
@@ -102,7 +107,7 @@ void node_take(node_t *n, const char *topic, const uint8_t *data, size_t size, b
     } else if (!whole) {
         n->counts.refused++;
     } else if (down) {
-        take_verdict(n, data, size);
+        node_take_verdict(n, data, size);
     } else if (strncmp(topic, TOPIC_GATEWAY, prefix) == 0 && ends_with(topic + prefix, state)) {
         take_gateway_state(n, topic + prefix, length - prefix - (sizeof state - 1), data, size);
     }

@@ -261,6 +261,47 @@ int verdict_decode(verdict_t *verdict, const uint8_t *data, size_t size)
     return finish(&r, seen, 0xff);
 }
 
+static void read_seqs(cbor_reader_t *r, stored_t *stored)
+{
+    stored->count = cbor_array(r);
+    if (stored->count < 1 || stored->count > COUNT(stored->seqs)) {
+        r->failed = true;
+    }
+    for (uint32_t i = 0; i < stored->count && !r->failed; i++) {
+        stored->seqs[i] = (uint32_t)cbor_uint(r, UINT32_MAX);
+    }
+}
+
+int stored_decode(stored_t *stored, const uint8_t *data, size_t size)
+{
+    cbor_reader_t r = cbor_reader(data, size);
+    uint32_t seen = 0;
+    for (uint32_t pairs = cbor_map(&r); pairs != 0 && !r.failed; pairs--) {
+        switch (cbor_key(&r, &seen)) {
+        case 0:
+            stored->session = (uint32_t)cbor_uint(&r, UINT32_MAX);
+            break;
+        case 1:
+            read_seqs(&r, stored);
+            break;
+        default:
+            r.failed = true;
+        }
+    }
+    return finish(&r, seen, 0x3);
+}
+
+int event_decode_name(uint32_t *session, uint32_t *seq, const uint8_t *data, size_t size)
+{
+    cbor_reader_t r = cbor_reader(data, size);
+    cbor_map(&r);
+    const bool first = cbor_uint(&r, 0) == 0;
+    *seq = (uint32_t)cbor_uint(&r, UINT32_MAX);
+    const bool second = cbor_uint(&r, 1) == 1;
+    *session = (uint32_t)cbor_uint(&r, UINT32_MAX);
+    return first && second && !r.failed ? NODE_OK : NODE_E_FORMAT;
+}
+
 int gateway_state_decode(bool *online, const uint8_t *data, size_t size)
 {
     cbor_reader_t r = cbor_reader(data, size);

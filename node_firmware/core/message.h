@@ -71,6 +71,11 @@ typedef struct verdict {
     basis_t basis;
 } verdict_t;
 
+/* Events that are on the gateway's disk. */
+typedef struct stored {
+    uint32_t session, seqs[16], count;
+} stored_t;
+
 typedef enum front_end_kind { FRONT_END_AUDIO, FRONT_END_VIBRATION } front_end_kind_t;
 
 typedef struct front_end {
@@ -93,6 +98,9 @@ size_t vitals_encode(uint8_t *out, size_t capacity, const vitals_t *vitals);
 size_t event_encode_head(uint8_t *out, size_t capacity, const event_stamp_t *stamp, const node_event_t *event);
 
 int verdict_decode(verdict_t *verdict, const uint8_t *data, size_t size);
+int stored_decode(stored_t *stored, const uint8_t *data, size_t size);
+/* Which event it is that event_encode_head() began. */
+int event_decode_name(uint32_t *session, uint32_t *seq, const uint8_t *data, size_t size);
 int gateway_state_decode(bool *online, const uint8_t *data, size_t size);
 int front_end_decode(front_end_t *front_end, span_t cbor);
 int decision_decode(decision_t *decision, span_t cbor);

@@ -168,7 +168,7 @@ void mqtt_remove_slot(mqtt_t *m, unsigned index)
 
 void mqtt_cancel(mqtt_t *m, uint32_t token)
 {
-    for (unsigned i = 0; i < m->slot_count && m->link == MQTT_DOWN; i++) {
+    for (unsigned i = 0; i < m->slot_count && m->link != MQTT_UP; i++) {
         if (m->slots[i].publish.token == token) {
             mqtt_remove_slot(m, i);
             return;

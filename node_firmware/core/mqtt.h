@@ -90,7 +90,7 @@ typedef struct mqtt_filter {
 } mqtt_filter_t;
 MQTT_MUST_USE int mqtt_subscribe(mqtt_t *m, const mqtt_filter_t *filters, uint16_t count);
 MQTT_MUST_USE int mqtt_publish(mqtt_t *m, const mqtt_publish_t *publish);
-/* Forgets a publish without `published`. Only while the link is down: nobody may be answered with what is gone. */
+/* Forgets a publish without `published`. Only while the link is not up: nobody may be answered with what is gone. */
 void mqtt_cancel(mqtt_t *m, uint32_t token);
 MQTT_MUST_USE int mqtt_disconnect(mqtt_t *m);
 MQTT_MUST_USE int mqtt_receive(mqtt_t *m, const uint8_t *data, size_t size, uint32_t now_ms);

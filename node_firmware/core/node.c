@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#if NODE_BLE
+#include "ble_parts.h"
+#endif
 #include "message.h"
 #include "models.h"
 #include "node_parts.h"
@@ -16,7 +19,7 @@ void node_say(const node_t *n, const char *line)
     }
 }
 
-static void tick(node_t *n, uint32_t now_ms)
+void node_tick(node_t *n, uint32_t now_ms)
 {
     n->clock_ms += now_ms - n->last_ms;
     n->last_ms = now_ms;
@@ -24,37 +27,10 @@ static void tick(node_t *n, uint32_t now_ms)
 
 /* ---- events ---- */
 
-/* Hands events from flash to the link, as many as may be in flight. */
-static void publish_events(node_t *n)
-{
-    uint32_t record, size;
-    const uint8_t *payload;
-    while (n->in_flight < NODE_EVENTS_IN_FLIGHT && n->mqtt.slot_count < MQTT_MAX_PUBLISHES &&
-           queue_next(&n->queue, &record, &payload, &size)) {
-        const mqtt_publish_t publish = {
-            .prefix = n->up, .tail = "event", .payload = payload, .size = size, .token = record, .qos = 1};
-        if (mqtt_publish(&n->mqtt, &publish) != NODE_OK) {
-            return; /* cannot happen: there is a slot, and the topic is short */
-        }
-        n->in_flight++;
-    }
-}
-
-/* Takes the events in flight back, so that the queue may overwrite them. Only while the link is down. */
-static void recall_events(node_t *n)
-{
-    while (n->mqtt.slot_count != 0) {
-        mqtt_cancel(&n->mqtt, n->mqtt.slots[0].publish.token);
-    }
-    n->in_flight = 0;
-    queue_rewind(&n->queue);
-}
-
 static int append_event(node_t *n, const queue_piece_t *pieces, unsigned count)
 {
     int status = queue_append(&n->queue, pieces, count);
-    if (status == NODE_E_FULL && n->mqtt.link == MQTT_DOWN) {
-        recall_events(n);
+    if (status == NODE_E_FULL && n->phase[n->carrier] == PHASE_OFFLINE && node_recall(n)) {
         status = queue_append(&n->queue, pieces, count);
     }
     return status;
@@ -68,11 +44,9 @@ static bool valid_event(const node_t *n, const node_event_t *event)
                                window->piece_size[1] <= NODE_MAX_WINDOW - window->piece_size[0]));
 }
 
-static void advance(node_t *n);
-
 int node_event(node_t *n, const node_event_t *event, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     if (!valid_event(n, event)) {
         return NODE_E_ARGUMENT;
     }
@@ -100,20 +74,25 @@ int node_event(node_t *n, const node_event_t *event, uint32_t now_ms)
                         .seq = stamp.seq,
                         .cascade = (uint8_t)event->cascade,
                         .open = true};
-    advance(n);
+    node_advance(n);
     return NODE_OK;
 }
 
+/* What comes whole is taken where it lies. */
 static void on_received(void *context, const mqtt_piece_t *piece)
 {
     node_t *const n = context;
+    const bool whole = piece->total <= sizeof n->received, alone = piece->size == piece->total;
     const size_t room = piece->offset < sizeof n->received ? sizeof n->received - piece->offset : 0;
-    if (piece->size != 0 && room != 0) {
+    if (!alone && room != 0) {
+        n->receiving = CARRIER_MQTT;
         memcpy(n->received + piece->offset, piece->data, piece->size < room ? piece->size : room);
     }
     if (piece->offset + piece->size == piece->total) {
-        const bool whole = piece->total <= sizeof n->received;
-        node_take(n, piece->topic, n->received, whole ? piece->total : sizeof n->received, whole);
+        node_take(n, piece->topic, alone ? piece->data : n->received, whole ? piece->total : sizeof n->received, whole);
+        if (!alone) {
+            n->receiving = CARRIER_NONE;
+        }
     }
 }
 
@@ -125,7 +104,7 @@ static void on_connected(void *context, bool session_present)
     (void)session_present; /* subscribing again does no harm, and brings the retained states again */
     const mqtt_filter_t filters[] = {
         {TOPIC_DOWN, n->config->id, "/verdict"}, {TOPIC_DOWN, n->config->id, "/smp"}, {TOPIC_GATEWAY, "+", "/state"}};
-    n->phase = PHASE_INFO;
+    n->phase[CARRIER_MQTT] = PHASE_INFO;
     if (mqtt_subscribe(&n->mqtt, filters, sizeof filters / sizeof *filters) != NODE_OK) {
         node_say(n, "no room to subscribe"); /* cannot happen: the control buffer is empty after CONNECT */
     }
@@ -143,61 +122,15 @@ static void on_published(void *context, uint32_t token)
         n->answering = false;
         return;
     }
-    if (token != OWN_MESSAGE) {
-        n->in_flight--;
-        n->counts.acknowledged++;
-        if (queue_done(&n->queue, token) != NODE_OK) {
-            node_say(n, "flash: an event could not be marked as done");
-        }
-        return;
-    }
-    n->busy = false;
-    if (n->phase == PHASE_INFO || n->phase == PHASE_STATE) {
-        n->phase = n->phase == PHASE_INFO ? PHASE_STATE : PHASE_READY;
-    } else if (n->phase == PHASE_GOODBYE) {
-        n->phase = PHASE_GONE;
-        if (mqtt_disconnect(&n->mqtt) != NODE_OK) {
-            node_say(n, "no room to disconnect");
-        }
-    }
-}
-
-/* The next message of the node's own, where one is due. */
-static void publish_own(node_t *n)
-{
-    if (n->stopping && n->phase < PHASE_GOODBYE) {
-        n->phase = PHASE_GOODBYE;
-        node_publish_state(n, "disconnected");
-    } else if (n->phase == PHASE_INFO || (n->phase == PHASE_READY && n->info_changed)) {
-        n->info_changed = false;
-        node_publish_info(n);
-    } else if (n->phase == PHASE_STATE) {
-        node_publish_state(n, "ready");
-    } else if (n->phase == PHASE_READY && n->clock_ms >= n->vitals_due_ms) {
-        const uint32_t interval_ms = settings_get(n, SETTING_VITALS_S, 0) * 1000;
-        /* between half and the whole of the interval: a fleet that was switched on at once does not stay in step */
-        n->vitals_due_ms = n->clock_ms + interval_ms / 2 + n->port->random(n->port->context) % (interval_ms / 2 + 1);
-        node_publish_vitals(n);
-    }
-}
-
-/* Does what can be done now. */
-static void advance(node_t *n)
-{
-    if (n->mqtt.link != MQTT_UP) {
-        return;
-    }
-    if (!n->busy) {
-        publish_own(n);
-    }
-    if (n->phase == PHASE_READY && !n->stopping && n->gateway_count != 0) {
-        publish_events(n);
+    node_delivered(n, CARRIER_MQTT, token);
+    if (token == OWN_MESSAGE && n->phase[CARRIER_MQTT] == PHASE_GONE && mqtt_disconnect(&n->mqtt) != NODE_OK) {
+        node_say(n, "no room to disconnect");
     }
 }
 
 int node_link_up(node_t *n, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     node_link_down(n, now_ms);
     uint8_t will[16];
     const mqtt_connect_t connect = {.client_id = n->config->id,
@@ -213,19 +146,18 @@ int node_link_up(node_t *n, uint32_t now_ms)
 
 void node_link_down(node_t *n, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     mqtt_link_down(&n->mqtt);
     mqtt_cancel(&n->mqtt, OWN_MESSAGE); /* the next link begins with its own birth */
-    n->busy = false;
-    n->phase = PHASE_OFFLINE;
+    node_carrier_lost(n, CARRIER_MQTT);
     n->gateway_count = 0;
 }
 
 int node_receive(node_t *n, const uint8_t *data, size_t size, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     const int status = mqtt_receive(&n->mqtt, data, size, now_ms);
-    advance(n);
+    node_advance(n);
     return status;
 }
 
@@ -236,9 +168,9 @@ size_t node_transmit(node_t *n, const uint8_t **data)
 
 void node_transmitted(node_t *n, size_t size, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     mqtt_transmitted(&n->mqtt, size, now_ms);
-    advance(n);
+    node_advance(n);
 }
 
 static int sooner(int wait_ms, uint64_t other_ms)
@@ -248,12 +180,12 @@ static int sooner(int wait_ms, uint64_t other_ms)
 
 int node_step(node_t *n, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     if (n->reset_due_ms != 0 && n->clock_ms >= n->reset_due_ms) {
         n->port->reset(n->port->context);
     }
     const uint64_t trial_ms = models_step(n);
-    advance(n);
+    node_advance(n);
     int wait_ms = mqtt_step(&n->mqtt, now_ms);
     if (wait_ms < 0) {
         return wait_ms;
@@ -262,35 +194,41 @@ int node_step(node_t *n, uint32_t now_ms)
     if (n->reset_due_ms != 0) {
         wait_ms = sooner(wait_ms, n->reset_due_ms - n->clock_ms);
     }
-    if (n->phase == PHASE_READY && !n->busy) {
-        wait_ms = sooner(wait_ms, n->vitals_due_ms > n->clock_ms ? n->vitals_due_ms - n->clock_ms : 0);
-    }
-    return wait_ms;
+#if NODE_BLE
+    wait_ms = sooner(wait_ms, ble_step(n, now_ms));
+#endif
+    return sooner(wait_ms, node_vitals_due(n));
 }
 
 size_t node_manage(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     const size_t answered = smp_answer(n, request, size, answer, capacity);
-    advance(n);
+    node_advance(n);
     return answered;
 }
 
 bool node_ready(const node_t *n)
 {
-    return n->phase == PHASE_READY;
+    return n->phase[CARRIER_MQTT] == PHASE_READY;
 }
 
 void node_stop(node_t *n, uint32_t now_ms)
 {
-    tick(n, now_ms);
+    node_tick(n, now_ms);
     n->stopping = true;
-    advance(n);
+    node_advance(n);
 }
 
 bool node_stopped(const node_t *n)
 {
-    return n->stopping && (n->mqtt.link == MQTT_DOWN || (n->phase == PHASE_GONE && n->mqtt.control_size == 0));
+    for (unsigned i = 0; i < CARRIERS; i++) {
+        if (n->phase[i] != PHASE_OFFLINE && n->phase[i] != PHASE_GONE) {
+            return false;
+        }
+    }
+    return n->stopping &&
+           (n->mqtt.link == MQTT_DOWN || (n->phase[CARRIER_MQTT] == PHASE_GONE && n->mqtt.control_size == 0));
 }
 
 bool node_valid_id(const char *id)
@@ -317,6 +255,8 @@ int node_init(node_t *n, const node_config_t *config, const node_port_t *port, u
     memcpy(n->up, TOPIC_UP, sizeof TOPIC_UP);
     strcat(n->up, config->id);
     strcat(n->up, "/");
+    n->info_changed = true;
+    n->speaking = n->receiving = CARRIER_NONE;
     mqtt_init(&n->mqtt, &handler, n);
     int status = session_next(flash, &n->session);
     if (status == NODE_OK) {

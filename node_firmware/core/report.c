@@ -5,31 +5,9 @@
 #include "models.h"
 #include "node_parts.h"
 
-static void publish_own(node_t *n, const char *tail, size_t size, uint8_t qos)
+size_t node_write_state(node_t *n, const char *state)
 {
-    const mqtt_publish_t publish = {.prefix = n->up,
-                                    .tail = tail,
-                                    .payload = n->message,
-                                    .size = (uint32_t)size,
-                                    .token = OWN_MESSAGE,
-                                    .qos = qos,
-                                    .retain = qos != 0};
-    n->busy = size != 0 && mqtt_publish(&n->mqtt, &publish) == NODE_OK;
-    if (size == 0) {
-        node_say(n, "a message does not fit into NODE_MESSAGE_BYTES");
-    }
-}
-
-void node_publish_state(node_t *n, const char *state)
-{
-    publish_own(n, "state", state_encode(n->message, sizeof n->message, state, n->session), 1);
-}
-
-void node_publish_answer(node_t *n, size_t size)
-{
-    const mqtt_publish_t publish = {
-        .prefix = n->up, .tail = "smp", .payload = n->answer, .size = (uint32_t)size, .token = OWN_ANSWER};
-    n->answering = size != 0 && mqtt_publish(&n->mqtt, &publish) == NODE_OK;
+    return state_encode(n->message, sizeof n->message, state, n->session);
 }
 
 /* `image` takes what is read of it, and must stay as long as `info`. */
@@ -64,7 +42,7 @@ static size_t add_slot(node_t *n, unsigned number, unsigned slot, size_t size)
     return added != 0 ? size + added : 0;
 }
 
-void node_publish_info(node_t *n)
+size_t node_write_info(node_t *n)
 {
     static const char *const front_ends[] = {"audio", "vibration"};
     const node_config_t *const config = n->config;
@@ -91,7 +69,7 @@ void node_publish_info(node_t *n)
     for (unsigned i = 0; i < info.slot_count && size != 0; i++) {
         size = add_slot(n, i / SLOTS + 1, i % SLOTS, size);
     }
-    publish_own(n, "info", size, 1);
+    return size;
 }
 
 static void describe_cascade(const node_cascade_t *cascade, cascade_vitals_t *vitals)
@@ -108,7 +86,7 @@ static void describe_cascade(const node_cascade_t *cascade, cascade_vitals_t *vi
     }
 }
 
-void node_publish_vitals(node_t *n)
+size_t node_write_vitals(node_t *n)
 {
     cascade_vitals_t cascades[NODE_MAX_CASCADES];
     for (unsigned i = 0; i < n->cascade_count; i++) {
@@ -125,5 +103,5 @@ void node_publish_vitals(node_t *n)
     if (n->port->health != NULL) {
         n->port->health(n->port->context, &vitals.health);
     }
-    publish_own(n, "vitals", vitals_encode(n->message, sizeof n->message, &vitals), 0);
+    return vitals_encode(n->message, sizeof n->message, &vitals);
 }

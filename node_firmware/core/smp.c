@@ -138,9 +138,36 @@ static void put_refusal(cbor_writer_t *w, int refusal, unsigned version, unsigne
     cbor_put_int(w, refusal & 0xff);
 }
 
+static bool answerable(const uint8_t *request, size_t size, size_t capacity)
+{
+    return size >= SMP_HEADER_BYTES && capacity >= SMP_HEADER_BYTES && (request[0] & 7 & ~WRITE) == 0;
+}
+
+/* Writes the header in front of the map; the size of both. */
+static size_t put_header(const uint8_t request[SMP_HEADER_BYTES], uint8_t *answer, size_t written)
+{
+    const unsigned version = request[0] >> 3 & 3;
+    answer[0] = (uint8_t)((version != 0 ? 1 << 3 : 0) | (request[0] & 7) | 1);
+    answer[1] = 0; /* flags */
+    answer[2] = (uint8_t)(written >> 8);
+    answer[3] = (uint8_t)written;
+    memcpy(answer + 4, request + 4, 4); /* group, sequence, command */
+    return written != 0 ? SMP_HEADER_BYTES + written : 0;
+}
+
+size_t smp_refuse(const uint8_t request[SMP_HEADER_BYTES], int rc, uint8_t *answer, size_t capacity)
+{
+    if (!answerable(request, SMP_HEADER_BYTES, capacity)) {
+        return 0;
+    }
+    cbor_writer_t w = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
+    put_refusal(&w, rc, request[0] >> 3 & 3, get_u16(request + 4));
+    return put_header(request, answer, cbor_written(&w));
+}
+
 size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity)
 {
-    if (size < SMP_HEADER_BYTES || capacity < SMP_HEADER_BYTES || (request[0] & 7 & ~WRITE) != 0) {
+    if (!answerable(request, size, capacity)) {
         return 0;
     }
     const unsigned version = request[0] >> 3 & 3, length = get_u16(request + 2);
@@ -153,11 +180,5 @@ size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answe
         call.answer = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
         put_refusal(&call.answer, refusal, version, get_u16(request + 4));
     }
-    const size_t written = cbor_written(&call.answer);
-    answer[0] = (uint8_t)((version != 0 ? 1 << 3 : 0) | (request[0] & 7) | 1);
-    answer[1] = 0; /* flags */
-    answer[2] = (uint8_t)(written >> 8);
-    answer[3] = (uint8_t)written;
-    memcpy(answer + 4, request + 4, 4); /* group, sequence, command */
-    return written != 0 ? SMP_HEADER_BYTES + written : 0;
+    return put_header(request, answer, cbor_written(&call.answer));
 }

@@ -14,6 +14,13 @@
 #define NODE_MAX_WINDOW       65536
 #define NODE_MAX_ID           31 /* characters of a node's, cascade's or label's name */
 
+#ifndef NODE_BLE
+#define NODE_BLE 0 /* 1: the node speaks Bluetooth LE as well; the build's option of that name sets it */
+#endif
+#define BLE_SEGMENT_BYTES 244  /* the largest that is sent: what one packet of the link layer carries */
+#define BLE_DOWN_BYTES    576  /* the largest message that is read: a verdict with the longest texts */
+#define BLE_ANSWERS_BYTES 1792 /* SMP answers that wait: the largest, and some that are as short as an upload's */
+
 #define MQTT_MAX_PUBLISHES 6   /* waiting to be sent or acknowledged; more than NODE_EVENTS_IN_FLIGHT */
 #define MQTT_CONTROL_BYTES 384 /* CONNECT with its will and password is the largest packet */
 #define MQTT_TOPIC_BYTES   96

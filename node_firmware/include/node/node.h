@@ -5,6 +5,7 @@
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
+#include "ble.h"
 #include "mqtt.h"
 #include "node/port.h"
 #include "node/types.h"
@@ -55,6 +56,17 @@ typedef struct node_recent {
     bool open; /* no verdict has come */
 } node_recent_t;
 
+/* What carries messages to gateways. */
+typedef enum node_carrier {
+    CARRIER_MQTT,
+#if NODE_BLE
+    CARRIER_BLE,
+#endif
+    CARRIERS,
+    CARRIER_NONE = CARRIERS
+} node_carrier_t;
+
+/* What was said over a carrier since it can be spoken over. */
 typedef enum node_phase { PHASE_OFFLINE, PHASE_INFO, PHASE_STATE, PHASE_READY, PHASE_GOODBYE, PHASE_GONE } node_phase_t;
 
 typedef struct node {
@@ -71,14 +83,18 @@ typedef struct node {
 
     uint32_t session, seq, last_ms;
     uint64_t clock_ms, vitals_due_ms; /* the node clock: ms since node_init(), does not wrap */
-    node_phase_t phase;
-    uint64_t reset_due_ms; /* 0: no reset was asked for */
-    int64_t unix_ms;       /* at node clock 0, where somebody has said it */
+    node_phase_t phase[CARRIERS];
+    bool info_due[CARRIERS];  /* it was not told there as it is now */
+    node_carrier_t carrier;   /* has the events: what is in flight is there */
+    node_carrier_t speaking;  /* has `message`, or CARRIER_NONE */
+    node_carrier_t receiving; /* its message grows in `received`, or CARRIER_NONE */
+    uint64_t reset_due_ms;    /* 0: no reset was asked for */
+    int64_t unix_ms;          /* at node clock 0, where somebody has said it */
     bool unix_known;
-    bool info_changed;                    /* since it was published */
-    bool stopping, busy, answering;       /* busy: `message` is on its way; answering: `answer` */
+    bool info_changed;
+    bool stopping, answering;             /* answering: `answer` is on its way */
     unsigned in_flight;                   /* events */
-    uint32_t gateways[NODE_MAX_GATEWAYS]; /* hashed names of those that are online */
+    uint32_t gateways[NODE_MAX_GATEWAYS]; /* hashed names of those that are online at the broker */
     unsigned gateway_count;
     node_recent_t recent[NODE_MAX_RECENT]; /* by seq % NODE_MAX_RECENT */
 
@@ -90,11 +106,20 @@ typedef struct node {
     } counts;
 
     char up[NODE_MAX_ID + 16]; /* nodelink/1/up/<id>/ */
+#if NODE_BLE
+    ble_t ble;
+    beacon_t beacon;
+#endif
     /* node_init() leaves these alone: where thousands of nodes share a machine, most of it is memory that is never
      * touched */
     uint8_t message[NODE_MESSAGE_BYTES];
     uint8_t answer[NODE_ANSWER_BYTES];
     uint8_t received[NODE_RECEIVE_BYTES];
+#if NODE_BLE
+    uint8_t ble_segment[BLE_SEGMENT_BYTES];
+    uint8_t ble_down[BLE_DOWN_BYTES];
+    uint8_t ble_answers[BLE_ANSWERS_BYTES];
+#endif
 } node_t;
 
 /* Takes a new session number from flash and finds the events that wait there. */
@@ -129,7 +154,8 @@ NODE_MUST_USE int node_event(node_t *n, const node_event_t *event, uint32_t now_
 /* Answers an SMP request that came over a transport of the port's own; as smp_answer(). */
 size_t node_manage(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity, uint32_t now_ms);
 
-bool node_ready(const node_t *n);
+bool node_ready(const node_t *n);    /* MQTT has heard its birth */
+bool node_delivers(const node_t *n); /* a gateway takes events now */
 /* Says `disconnected` and disconnects; over when node_stopped(). */
 void node_stop(node_t *n, uint32_t now_ms);
 bool node_stopped(const node_t *n);

@@ -197,7 +197,7 @@ static size_t due(const host_t *host, const input_t *input)
         return INPUT_MAX_SAMPLES;
     }
     if (host->options.speed == 0) {
-        const bool behind = host->node.gateway_count != 0 && host->node.queue.waiting >= FAST_BACKLOG;
+        const bool behind = node_delivers(&host->node) && host->node.queue.waiting >= FAST_BACKLOG;
         return behind ? 0 : INPUT_MAX_SAMPLES;
     }
     const double elapsed_s = (double)(clock_us() - host->start_us) * 1e-6;
