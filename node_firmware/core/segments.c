@@ -38,7 +38,7 @@ size_t segments_next(const segment_sender_t *s, uint8_t *out)
     const uint32_t at = (uint32_t)s->next * s->cut, left = 1 + s->size - at;
     const uint32_t size = left < s->cut ? left : s->cut;
     const unsigned ends = (at == 0 ? FIRST : 0U) | (size == left ? LAST : 0U);
-    out[0] = (uint8_t)(ends | (s->first + s->next) % COUNTERS);
+    out[0] = (uint8_t)(ends | (unsigned)(s->first + s->next) % COUNTERS);
     if (at != 0) {
         memcpy(out + 1, s->payload + at - 1, size);
     } else {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "input.h"
+#include "line.h"
 #include "options.h"
 #include "stream.h"
 #include "udp.h"
@@ -20,6 +21,7 @@
     ((4 + NODE_MAX_CASCADES * JOURNAL_SECTORS) * SECTOR_BYTES + NODE_MAX_CASCADES * SLOTS * IMAGE_BYTES + QUEUE_BYTES)
 #define RESET_REASON "GATEWAY_NODE_RESET_REASON" /* in the environment, from one life of the process to the next */
 #define DRAIN_MS     10000                       /* --exit-at-end: how long events may still wait for a gateway */
+#define FDS          3                           /* beside the inputs' */
 #define FAST_BACKLOG 8                           /* --fast: events that may wait before the sensor does */
 
 typedef struct host {
@@ -32,18 +34,26 @@ typedef struct host {
     struct sockaddr_in broker;
     char **arguments;
     stream_t stream;
-    int smp_fd; /* -1: no SMP over UDP */
+    line_t line; /* without a path: no radio */
+    bool shown;  /* the number that is to be compared */
+    int smp_fd;  /* -1: no SMP over UDP */
     bool online;
     uint64_t retry_us, start_us, ended_us;
     uint32_t retry_ms;
 } host_t;
 
-static volatile sig_atomic_t stop_asked;
+static volatile sig_atomic_t stop_asked, yes_said;
 
 static void on_signal(int number)
 {
     (void)number;
     stop_asked = 1;
+}
+
+static void on_yes(int number)
+{
+    (void)number;
+    yes_said = 1;
 }
 
 static uint32_t now_ms(void)
@@ -139,9 +149,23 @@ static void open_inputs(host_t *host)
     }
 }
 
+static void start_radio(host_t *host)
+{
+    line_init(&host->line, host->options.radio, &host->node);
+    host->line.radio.level = host->options.radio_level;
+    host->line.radio.input_output = host->options.radio_input_output;
+    host->line.radio.passkey = host->options.passkey;
+}
+
 static void start(host_t *host)
 {
-    host->broker = resolve(host->options.broker);
+    host->line.fd = -1;
+    if (host->options.radio != NULL) {
+        start_radio(host);
+    }
+    if (host->options.broker != NULL) {
+        host->broker = resolve(host->options.broker);
+    }
     host->stream = (stream_t){.node = &host->node, .fd = -1};
     if (host->options.psk != NULL) {
         host->stream.tls = tls_with_key(read_keys(host->options.psk), host->options.config.id);
@@ -186,6 +210,25 @@ static void transmit(host_t *host)
     if (why != NULL) {
         link_down(host, why);
     }
+}
+
+/* ---- the radio ---- */
+
+static void step_radio(host_t *host)
+{
+    radio_t *const radio = &host->line.radio;
+    if (host->line.path == NULL) {
+        return;
+    }
+    if (radio->compares && !host->shown) {
+        fprintf(stderr, "%s: does the peer show %06u?\n", host->options.config.id, radio->number);
+    }
+    host->shown = radio->compares;
+    if (radio->compares && yes_said) {
+        radio_confirm(radio, true);
+    }
+    yes_said = 0;
+    line_step(&host->line);
 }
 
 /* ---- the sensors ---- */
@@ -242,19 +285,20 @@ static bool finished(const host_t *host)
 /* Sleeps until something happens, at most `most_ms`. */
 static void wait_for_work(host_t *host, int most_ms)
 {
-    struct pollfd fds[2 + MAX_INPUTS];
+    struct pollfd fds[FDS + MAX_INPUTS];
     fds[0] =
         (struct pollfd){.fd = host->stream.fd, .events = (short)(POLLIN | (stream_waits(&host->stream) ? POLLOUT : 0))};
     fds[1] = (struct pollfd){.fd = host->smp_fd, .events = POLLIN};
+    fds[2] = (struct pollfd){.fd = host->line.fd, .events = (short)(POLLIN | (host->line.full ? POLLOUT : 0))};
     for (unsigned i = 0; i < host->options.input_count; i++) {
         const input_t *const input = &host->inputs[i];
         const bool waits = !input->paced && !input->ended && input->rate_hz != 0;
-        fds[2 + i] = (struct pollfd){.fd = waits ? input->fd : -1, .events = POLLIN};
+        fds[FDS + i] = (struct pollfd){.fd = waits ? input->fd : -1, .events = POLLIN};
         if (input->paced && !input->ended) {
             most_ms = host->options.speed == 0 ? 0 : most_ms < 10 ? most_ms : 10;
         }
     }
-    if (poll(fds, 2 + host->options.input_count, most_ms) <= 0) {
+    if (poll(fds, FDS + host->options.input_count, most_ms) <= 0) {
         return;
     }
     if (fds[0].revents != 0) {
@@ -267,6 +311,9 @@ static void wait_for_work(host_t *host, int most_ms)
     if (fds[1].revents != 0) {
         udp_serve(host->smp_fd, &host->node, now_ms());
     }
+    if ((fds[2].revents & ~POLLOUT) != 0) {
+        line_receive(&host->line);
+    }
 }
 
 static void run(host_t *host)
@@ -278,7 +325,8 @@ static void run(host_t *host)
             stopping = true;
             continue;
         }
-        if (host->stream.fd < 0 && clock_us() >= host->retry_us && !stream_dial(&host->stream, &host->broker, 0)) {
+        if (host->options.broker != NULL && host->stream.fd < 0 && clock_us() >= host->retry_us &&
+            !stream_dial(&host->stream, &host->broker, 0)) {
             link_down(host, strerror(errno));
         }
         if (!stopping) {
@@ -290,6 +338,7 @@ static void run(host_t *host)
             wait_ms = 0;
         }
         transmit(host);
+        step_radio(host);
         if (!host->online && node_ready(&host->node)) {
             fprintf(stderr, "%s: online\n", host->options.config.id);
             host->online = true;
@@ -310,6 +359,7 @@ int main(int argc, char **argv)
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &(const struct sigaction){.sa_handler = on_yes}, NULL);
     start(&host);
     run(&host);
     const node_t *const node = &host.node;

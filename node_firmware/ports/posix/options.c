@@ -3,20 +3,25 @@
 
 #include <getopt.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "key.h"
 #include "posix.h"
 
 static void usage(void)
 {
-    die("usage: gateway-node --id ID --broker HOST:PORT --flash FILE [--key FILE]... [--image FILE]...\n"
+    die("usage: gateway-node --id ID {--broker HOST:PORT | --radio SOCKET}... --flash FILE\n"
+        "                    [--key FILE]... [--image FILE]... [--pairing {encrypted | PASSKEY | compare}]\n"
         "                    [--input SENSOR:PATH]... [--smp [ADDRESS:]PORT] [--psk FILE]\n"
         "                    [--user NAME --password WORD]\n"
         "                    [--vitals-s S] [--trial-s S] [--keepalive-s S] [--speed X | --fast]\n"
         "                    [--loop | --exit-at-end]\n"
         "SENSOR is audio or vibration; PATH a WAV file, raw int16 samples, a FIFO, or - for stdin.\n"
         "Images are installed where no other runs yet, if one of the keys signed them. SMP's standard port is 1337.\n"
-        "--psk is a psk_file of mosquitto's: with it the link is TLS, with the key that the file has for ID.");
+        "--psk is a psk_file of mosquitto's: with it the link is TLS, with the key that the file has for ID.\n"
+        "--radio is the socket of a radio chip for Bluetooth LE; --pairing, what a central must have done: pairing of "
+        "any\n"
+        "kind, with these six digits, or with a number that both show. SIGUSR1 then says yes for the node.");
 }
 
 static uint16_t seconds(const char *text)
@@ -44,6 +49,24 @@ static void add(const char **list, unsigned *count, unsigned most, const char *v
     list[(*count)++] = value;
 }
 
+/* The levels and kinds of docs/radio.md, "security". */
+static void set_pairing(options_t *o, const char *text)
+{
+    char *end;
+    o->radio_level = 2;
+    if (strcmp(text, "encrypted") == 0) {
+        o->radio_level = 1;
+    } else if (strcmp(text, "compare") == 0) {
+        o->radio_input_output = 2;
+    } else {
+        o->radio_input_output = 1;
+        o->passkey = (uint32_t)strtoul(text, &end, 10);
+        if (strlen(text) != 6 || *end != '\0') {
+            die("%s is not six digits", text);
+        }
+    }
+}
+
 static void parse_option(options_t *o, int option)
 {
     switch (option) {
@@ -52,6 +75,12 @@ static void parse_option(options_t *o, int option)
         break;
     case 'b':
         o->broker = optarg;
+        break;
+    case 'r':
+        o->radio = optarg;
+        break;
+    case 'a':
+        set_pairing(o, optarg);
         break;
     case 'f':
         o->flash = optarg;
@@ -117,6 +146,7 @@ void parse_options(options_t *o, int argc, char **argv)
         {"password", required_argument, NULL, 'p'}, {"vitals-s", required_argument, NULL, 'v'},
         {"speed", required_argument, NULL, 'x'},    {"keepalive-s", required_argument, NULL, 'k'},
         {"fast", no_argument, NULL, 'X'},           {"exit-at-end", no_argument, NULL, 'e'},
+        {"radio", required_argument, NULL, 'r'},    {"pairing", required_argument, NULL, 'a'},
         {"loop", no_argument, NULL, 'l'},           {NULL, 0, NULL, 0}};
     o->speed = 1;
     o->config = (node_config_t){.hardware = "posix",
@@ -133,7 +163,7 @@ void parse_options(options_t *o, int argc, char **argv)
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         parse_option(o, option);
     }
-    if (optind != argc || o->config.id == NULL || o->broker == NULL || o->flash == NULL) {
+    if (optind != argc || o->config.id == NULL || (o->broker == NULL && o->radio == NULL) || o->flash == NULL) {
         usage();
     }
 }

@@ -10,7 +10,11 @@
 
 typedef struct options {
     node_config_t config;
-    const char *broker, *flash;
+    const char *broker;                      /* HOST:PORT, or NULL: by radio only */
+    const char *radio;                       /* the socket of its chip, or NULL */
+    uint8_t radio_level, radio_input_output; /* of docs/radio.md */
+    uint32_t passkey;
+    const char *flash;
     const char *smp; /* [ADDRESS:]PORT, or NULL */
     const char *psk; /* a file, or NULL: no TLS */
     uint8_t keys[MAX_KEYS][IMAGE_KEY_BYTES];

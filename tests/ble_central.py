@@ -1,0 +1,106 @@
+"""A central for tests: Bumble as it is, on a controller of its own."""
+
+import asyncio
+import contextlib
+
+from bumble.core import AdvertisingData
+from bumble.device import Device, Peer
+from bumble.hci import Address
+from bumble.keys import MemoryKeyStore
+from bumble.pairing import PairingConfig, PairingDelegate
+
+from gatewayd.demo import radio
+from gatewayd.demo.air import Controller
+
+IDENTITY, UP, DOWN, FLOW, SMP = range(5)
+TIMEOUT_S = 30
+
+
+class Fingers(PairingDelegate):
+    """Whoever holds the central: a passkey that they read, or what they say of a number."""
+
+    def __init__(self, io, passkey=None, same=True):
+        super().__init__(io)
+        self.passkey, self.same, self.shown = passkey, same, asyncio.get_running_loop().create_future()
+
+    async def get_number(self):
+        return self.passkey
+
+    async def compare_numbers(self, number, digits):
+        self.shown.set_result(number)
+        return self.same
+
+
+class Central:
+    def __init__(self, air, address="C0:00:00:00:00:01", fingers=None):
+        controller = Controller("central", air)
+        self.device = Device.with_hci("central", Address(address), controller, controller)
+        self.device.keystore = MemoryKeyStore()
+        self.device.pairing_config_factory = lambda _: PairingConfig(delegate=fingers, mitm=fingers is not None)
+
+    @contextlib.asynccontextmanager
+    async def on(self):
+        await self.device.power_on()
+        try:
+            yield self
+        finally:
+            for link in tuple(self.device.connections.values()):
+                await link.disconnect()
+            await self.device.power_off()
+
+    async def advertisement(self, meets=lambda _: True):
+        """The service data of the nodelink service in the first advertisement that has it and meets the condition, and its sender."""
+        found = asyncio.get_running_loop().create_future()
+
+        def hear(advertisement):
+            for uuid, data in advertisement.data.get_all(AdvertisingData.SERVICE_DATA_128_BIT_UUID):
+                if uuid == radio.NODELINK and not found.done() and meets(data):
+                    found.set_result((bytes(data), advertisement.address))
+
+        self.device.on("advertisement", hear)
+        await self.device.start_scanning(filter_duplicates=False)
+        try:
+            return await asyncio.wait_for(found, TIMEOUT_S)
+        finally:
+            await self.device.stop_scanning()
+            self.device.remove_listener("advertisement", hear)
+
+    async def connect(self, address):
+        return await asyncio.wait_for(Visit(await self.device.connect(address)).begin(), TIMEOUT_S)
+
+
+class Visit:
+    """A connection to a node."""
+
+    def __init__(self, connection):
+        self.connection, self.peer = connection, Peer(connection)
+        self.heard = [[] for _ in range(5)]
+        self.news = asyncio.Event()
+        self.ended = asyncio.Event()
+        connection.on("disconnection", lambda _: self.ended.set())
+
+    async def begin(self, mtu=247):
+        await self.peer.request_mtu(mtu)
+        await self.peer.discover_services()
+        self.table = []
+        for uuid in (radio.NODELINK, radio.SMP):
+            (service,) = self.peer.get_services_by_uuid(uuid)
+            self.table += await service.discover_characteristics()
+        return self
+
+    async def subscribe(self, *which):
+        for number in which:
+            await self.table[number].subscribe(lambda value, number=number: (self.heard[number].append(value), self.news.set()))
+
+    async def write(self, which, data):
+        await self.table[which].write_value(data)
+
+    async def identity(self):
+        return await self.table[IDENTITY].read_value()
+
+    async def until(self, condition):
+        """Until what was heard meets the condition."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
