@@ -220,7 +220,17 @@ class Controller(bumble_controller.Controller):
         self._reported: dict[hci.Address, bytes] = {}  # since scanning began
         self._keys: dict[int, bytes] = {}  # which the central has, by handle, until the host has said which it has
 
-    # ---- data
+    # ---- packets, which Bumble would write down each for a log that nobody reads
+
+    def on_hci_packet(self, packet: hci.HCI_Packet) -> None:
+        if isinstance(packet, hci.HCI_AclDataPacket):
+            self.on_hci_acl_data_packet(packet)
+        elif isinstance(packet, hci.HCI_Command):
+            self.on_hci_command_packet(packet)
+
+    def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
+        if self.host is not None:
+            asyncio.get_running_loop().call_soon(self.host.on_packet, bytes(packet))
 
     def on_hci_acl_data_packet(self, packet: hci.HCI_AclDataPacket) -> None:
         end = self.find_le_connection_by_handle(packet.connection_handle)

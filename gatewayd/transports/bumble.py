@@ -46,6 +46,7 @@ _ANSWER_S = 5.0  # no controller takes that long for a command
 _LEAVE_S = 10.0  # more than the supervision timeout
 _MTU = 498  # a write without response of two full PDUs
 _MOST_WAITING = 4  # packets of a connection behind those that the controller has; above it, writing waits
+_SPARE = 2  # of a controller's buffers, which no connection takes alone
 _MOST_SEEN = 4_096  # addresses that a scanner remembers; anyone can make up more
 _CONNECTION = ConnectionParametersPreferences(connection_interval_min=15, connection_interval_max=50, supervision_timeout=4_000)
 _STATIC_ADDRESS = 0xC0  # the two highest bits
@@ -84,7 +85,7 @@ class _Delegate(pairing.PairingDelegate):
 
 
 class _Queue(DataPacketQueue):
-    """Packets on their way to the controller. Connections take turns, so that a slow one holds up itself only."""
+    """Packets on their way to the controller. Connections take turns, and a slow one leaves some of the buffers to others."""
 
     def __init__(self, like: DataPacketQueue, send: Callable[[hci.HCI_Packet], None]) -> None:
         super().__init__(like.max_packet_size, like.max_in_flight, send)
@@ -122,6 +123,8 @@ class _Queue(DataPacketQueue):
     def _advance(self) -> None:
         while self._lines and self._flying.total() < self.max_in_flight:
             handle = min(self._lines, key=self._flying.__getitem__)
+            if self._flying[handle] >= max(1, self.max_in_flight - _SPARE):
+                break
             queue = self._lines[handle]
             self._transmit(queue.popleft())
             self._flying[handle] += 1
@@ -129,6 +132,22 @@ class _Queue(DataPacketQueue):
                 del self._lines[handle]
         self._moved.set()
         self._moved.clear()
+
+
+class _Host(Host):
+    """Bumble's host, which does not write down each packet for a log that nobody reads: that was most of its work."""
+
+    def on_hci_packet(self, packet: hci.HCI_Packet) -> None:
+        """Take a packet from the controller."""
+        if isinstance(packet, hci.HCI_AclDataPacket):
+            self.on_hci_acl_data_packet(packet)
+        elif isinstance(packet, hci.HCI_Event):
+            self.on_hci_event_packet(packet)
+
+    def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
+        """Give a packet to the controller."""
+        if self.hci_sink is not None:
+            self.hci_sink.on_packet(bytes(packet))
 
 
 class Adapter:
@@ -185,7 +204,7 @@ class Adapter:
         return self._gone is None or self._gone.done()
 
     async def _power_on(self, transport: Transport) -> None:
-        host = Host(transport.source, transport.sink)
+        host = _Host(transport.source, transport.sink)
         digest = hashlib.sha256(self._seed.encode()).digest()
         address = hci.Address(bytes((*digest[:5], digest[5] | _STATIC_ADDRESS)), hci.Address.RANDOM_DEVICE_ADDRESS)
         self.device = device = Device(config=DeviceConfiguration(name="gatewayd", address=address), host=host)
@@ -491,6 +510,9 @@ class _Client(BaseBleakClient):
             await self._run(connection.encrypt())
         elif pair:
             await self.pair()
+        if self.adapter.device.supports_le_phy(hci.Phy.LE_2M):
+            with contextlib.suppress(BleakError):  # where the peer has it too
+                await self.adapter.command(connection.set_phy([hci.Phy.LE_2M], [hci.Phy.LE_2M]))
         gatt = self._client()
         await self._run(gatt.request_mtu(_MTU))
         self.services = await self._run(self._discover(gatt))
