@@ -16,13 +16,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gatewayd import __version__, bundle, signing
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
-from gatewayd.core.registry import Node, Registry
+from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
@@ -36,6 +36,10 @@ from gatewayd.shelf import Shelf
 from gatewayd.store import Store
 from gatewayd.supervise import supervise
 from gatewayd.transports.mqtt import MqttTransport
+
+if TYPE_CHECKING:
+    from gatewayd.ports import Transport
+    from gatewayd.transports.ble import BleTransport
 
 DRAIN_S = 5.0
 MAX_NODES = 20_000
@@ -58,14 +62,15 @@ async def run(config: Config) -> None:
     registry = Registry(MAX_NODES)
     escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
     listening = Listening()
-    mqtt = MqttTransport(config.mqtt, config.gateway.id)
+    mqtt, ble = MqttTransport(config.mqtt, config.gateway.id), _bluetooth(config, metrics, registry)
+    transports: dict[str, Transport] = {mqtt.name: mqtt} | ({ble.name: ble} if ble else {})
     async with AsyncExitStack() as rooms:
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         await asyncio.to_thread(_restore, registry, store)
         ledger = Ledger(store)
         cascades = await asyncio.to_thread(lambda: shelf.overlay(folders, ledger.active()))
         judges = await rooms.enter_async_context(Judges(cascades, lambda folder: _pool(folder, config, metrics)))
-        publisher = NodePublisher({mqtt.name: mqtt})
+        publisher = NodePublisher(transports, metrics.radio_changes.inc)
         rollouts = Rollouts(
             registry=registry,
             ledger=ledger,
@@ -91,28 +96,37 @@ async def run(config: Config) -> None:
 
         def scrape() -> bytes:
             metrics.mqtt_connected.set(mqtt.connected)
+            for adapter, links in ble.links().items() if ble else ():
+                metrics.ble_links.labels(adapter).set(links)
             metrics.escalation_queue_depth.set(escalations.depth)
             metrics.store_queue_depth.set(store.pending())
             return metrics.exposition(registry, _now_ms())
 
         def problem() -> str:
             waiting = [] if mqtt.connected else ["no broker"]
+            waiting += ble.problems() if ble else []
             return ", ".join(waiting + [f"{name}: no larger model yet" for name in judges.waited_for()])
 
         port = await rooms.enter_async_context(serve(config.http, scrape, problem))
         _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)
         working = [
-            await rooms.enter_async_context(_task("mqtt", supervise("mqtt", mqtt.run, metrics.adapter_restarts.labels("mqtt").inc))),
+            *[
+                await rooms.enter_async_context(_task(name, supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc)))
+                for name, transport in transports.items()
+            ],
             await rooms.enter_async_context(_task("tick", pipeline.tick())),
             await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
             await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
             await rooms.enter_async_context(_task("rollouts", rollouts.run())),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
         ]
-        async with _task("read", pipeline.read(mqtt)) as reading:
+        async with AsyncExitStack() as sources:
+            reading = [
+                await sources.enter_async_context(_task(f"read-{name}", pipeline.read(transport))) for name, transport in transports.items()
+            ]
             _settle_memory()
             notify("READY=1")
-            await _first(stopping, *working, reading)
+            await _first(stopping, *working, *reading)
             notify("STOPPING=1")
         await pipeline.drain(DRAIN_S)
     _log.info("stopped")
@@ -121,6 +135,21 @@ async def run(config: Config) -> None:
 def cascade_folders(config: Config) -> list[Path]:
     """The configured folders, or those that are part of this distribution."""
     return list(config.cascades.folders) or sorted(file.parent for file in SHIPPED_CASCADES.glob("*/cascade.toml"))
+
+
+def _bluetooth(config: Config, metrics: Metrics, registry: Registry) -> "BleTransport | None":
+    """The second radio, if there is one. Raises MissingPackageError."""
+    if not config.ble.on:
+        return None
+    from gatewayd.transports import ble  # noqa: PLC0415 -- an extra
+
+    return ble.BleTransport(
+        config.ble,
+        ble.stacks(config.ble, config.gateway.id, config.gateway.state_dir),
+        count=metrics.ble,
+        sighted=lambda node: registry.sighted(node, "ble", _now_ms(), time.time()),
+        lost=lambda node: registry.lost(node, "ble"),
+    )
 
 
 def _pool(folder: bundle.Folder, config: Config, metrics: Metrics) -> WorkerPool:
@@ -133,8 +162,8 @@ def _pool(folder: bundle.Folder, config: Config, metrics: Metrics) -> WorkerPool
 def _restore(registry: Registry, store: Store) -> None:
     """Nodes as the store knows them; whether they are there is for the broker's retained states to say."""
     for row in store.load_nodes():
-        node = Node(row.id, known=True, enrolled=row.enrolled, state=NodeState.LOST, session=row.session, info=row.info)
-        node.heard_ms, node.heard_unix_s = _now_ms(), row.last_seen_s
+        node = Node(row.id, known=True, enrolled=row.enrolled, session=row.session, info=row.info, heard_unix_s=row.last_seen_s)
+        node.links = {transport: Link(_now_ms(), NodeState.LOST) for transport in row.transports}
         registry.restore(node, row.keys)
 
 
@@ -149,7 +178,7 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                 for node_id, enrolled in (await asyncio.to_thread(store.enrolments)).items():
                     node = registry.get(node_id)
                     if node is None:  # enrolled before it was ever heard: expected, and not there
-                        registry.restore(Node(node_id, known=True, enrolled=enrolled, state=NodeState.LOST), ())
+                        registry.restore(Node(node_id, known=True, enrolled=enrolled), ())
                     elif node.enrolled != enrolled:
                         node.enrolled = enrolled
                         _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")

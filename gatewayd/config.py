@@ -76,6 +76,26 @@ class Mqtt(Section):
             raise ConfigError(f"mqtt.password_file: {exc}") from exc
 
 
+class Ble(Section):
+    """Bluetooth Low Energy; off unless an adapter is named."""
+
+    adapters: Texts = ()
+    """Adapters of BlueZ, like ["hci0"]."""
+    hci: str = ""
+    """A controller that is not BlueZ's but package bumble's, like "serial:/dev/ttyACM0,1000000", "usb:0" or "tcp-client:127.0.0.1:9000"."""
+    connections: Annotated[int, Field(ge=1, le=32)] = 5
+    """Connections that an adapter may have at once; most controllers take five to seven."""
+    idle_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    """Silence after which a connection is given up."""
+    pairing: Literal["open", "required"] = "open"
+    """Whether a node has to be paired before anything is said to it or heard from it."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is an adapter."""
+        return bool(self.adapters or self.hci)
+
+
 class Http(Section):
     """Where /metrics and /healthz are served."""
 
@@ -127,6 +147,7 @@ class Config(Section):
 
     gateway: Gateway = Gateway()
     mqtt: Mqtt = Mqtt()
+    ble: Ble = Ble()
     http: Http = Http()
     store: Store = Store()
     escalation: Escalation = Escalation()

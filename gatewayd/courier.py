@@ -1,48 +1,71 @@
-"""What core.update asks of a node, said over SMP by smpclient: `Courier` has a verb for each of its actions, and reads the node's slots.
+"""What core.update asks of a node, said over SMP: `Courier` has a verb for each of its actions, and reads the node's slots.
 
-A refusal is a NodeRefusedError with the node's reason; a link that breaks is a TransportError, silence a TimeoutError.
+smpclient says all of it but the upload, which is core.upload's. A refusal is a NodeRefusedError with the node's reason; a link that breaks
+is a TransportError, silence a TimeoutError.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from smpclient import SMPClient
-from smpclient.exceptions import SMPUploadError
 from smpclient.generics import success
 from smpclient.requests.image_management import ImageErase, ImageStatesRead, ImageStatesWrite
+from smpclient.requests.os_management import MCUMgrParametersRead
 
 from gatewayd.core import update
 from gatewayd.core.types import SlotState
-from gatewayd.errors import GatewaydError, NodeRefusedError, TransportError
+from gatewayd.core.upload import Upload
+from gatewayd.errors import NodeRefusedError, TransportError
 from gatewayd.metrics import SmpResult
 from gatewayd.smp import NodeLink, SmpLinks
 
 TIMEOUT_S = 5.0
-_PATIENCE_S = 30.0  # the first piece of an upload may wait for an erase, the last is answered when the node has verified the image
+_PATIENCE_S = 30.0  # a radio may have to connect first; an upload's first piece waits for an erase, its last for the image's verification
+_MOST_IN_FLIGHT = 8  # requests, whatever a node says of its buffers
 _MOST_STALLS = 8  # answers that bring an upload no further
 _SLOTS_OF_AN_IMAGE = 2  # MCUmgr counts slots through all images
 
 
 @asynccontextmanager
-async def conversation(links: SmpLinks, node: str, count: Callable[[SmpResult], None]) -> AsyncIterator["Courier"]:
-    """A conversation with `node`; `count` hears the result of every request. Raises TransportError, also where there is one already."""
-    client = SMPClient(NodeLink(links), node, TIMEOUT_S)
+async def conversation(links: SmpLinks, node: str, transport: str, count: Callable[[SmpResult], None]) -> AsyncIterator["Courier"]:
+    """A conversation with `node` over that transport; `count` hears the result of every request.
+
+    Raises TransportError, also where there is one already.
+    """
+    link = NodeLink(links, transport)
+    courier = Courier(SMPClient(link, node, TIMEOUT_S), link, count)
+    await link.connect(node, TIMEOUT_S)
     try:
-        with _translated():
-            await client.connect()  # asks for the size of its buffer
-        yield Courier(client, count)
+        await courier.meet()
+        yield courier
     finally:
-        await client.disconnect()
+        await link.disconnect()
 
 
 class Courier:
     """One conversation with a node about its images."""
 
-    def __init__(self, client: SMPClient, count: Callable[[SmpResult], None]) -> None:
+    def __init__(self, client: SMPClient, link: NodeLink, count: Callable[[SmpResult], None]) -> None:
+        self.transport = link.transport
         self._client = client
+        self._link = link
         self._count = count
-        self.frame_bytes = client._transport.max_unencoded_size  # noqa: SLF001 -- smpclient has no other way to ask
+        self._window = 1
+
+    @property
+    def frame_bytes(self) -> int:
+        """The largest request that the node takes."""
+        return self._link.mtu
+
+    async def meet(self) -> None:
+        """Ask how large its buffer is, and how many it has."""
+        with self._counted():
+            said = await self._client.request(MCUMgrParametersRead(), timeout_s=_PATIENCE_S)
+        if success(said):
+            self._link.initialize(said.buf_size)
+            self._window = min(max(said.buf_count, 1), _MOST_IN_FLIGHT)
 
     async def states(self) -> dict[bytes, SlotState]:
         """What is in the node's slots, by the image's SHA-256. Asking lets a trial's deadline begin anew."""
@@ -50,14 +73,18 @@ class Courier:
 
     async def upload(self, data: bytes, image: int) -> AsyncIterator[int]:
         """Bring `data`, from where the node has it; yields how many bytes it has by now. Ends when the node has verified them."""
-        furthest, stalls = -1, 0
+        upload = Upload(data, image, frame_bytes=self.frame_bytes, window=self._window, sequence=self._link.sequence + 1)
         with self._counted():
-            async for offset in self._client.upload(data, slot=image, first_timeout_s=_PATIENCE_S, subsequent_timeout_s=_PATIENCE_S):
+            while not upload.done:
+                for frame in upload.requests():
+                    self._link.post(frame)
+                async with asyncio.timeout(_PATIENCE_S):
+                    answer = await self._link.receive()
+                upload.answered(answer)
                 self._count("ok")
-                furthest, stalls = max(furthest, offset), 0 if offset > furthest else stalls + 1
-                if offset > len(data) or stalls > _MOST_STALLS:
-                    raise TransportError(f"SMP: the upload stays at {furthest} of {len(data)} bytes")
-                yield offset
+                if upload.stalls > _MOST_STALLS:
+                    raise TransportError(f"SMP: the upload stays at {upload.offset} of {len(data)} bytes")
+                yield upload.offset
 
     async def test(self, sha256: bytes) -> bool:
         """Let the image run on trial; whether it does."""
@@ -85,9 +112,6 @@ class Courier:
         try:
             with _translated():
                 yield
-        except SMPUploadError as refused:
-            self._count("refused")
-            raise NodeRefusedError(_reason(refused.args[0])) from refused
         except NodeRefusedError:
             self._count("refused")
             raise
@@ -101,12 +125,12 @@ class Courier:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Whatever smpclient makes of a node's bytes becomes a TransportError."""
+    """What is no answer becomes a TransportError."""
     try:
         yield
-    except (TimeoutError, GatewaydError, SMPUploadError):  # the last one carries the node's answer
+    except (TimeoutError, NodeRefusedError, TransportError):
         raise
-    except Exception as broken:  # smp lets through what cbor2, struct and enum raise
+    except Exception as broken:  # DecodeError; smp lets through what cbor2, struct and enum raise
         raise TransportError(f"SMP: {type(broken).__name__}: {broken}") from broken
 
 

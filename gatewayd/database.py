@@ -22,7 +22,10 @@ windows = table(
     *map(column, ("event_id", "arrived_s", "size_bytes", "kind", "rate_hz", "channels", "shape", "scale", "zero_point", "data")),
 )
 nodes = table(
-    "nodes", column("id"), column("enrolled", sa.Boolean), *map(column, ("first_seen_s", "last_seen_s", "session", "info", "labels"))
+    "nodes",
+    column("id"),
+    column("enrolled", sa.Boolean),
+    *map(column, ("first_seen_s", "last_seen_s", "session", "info", "labels", "transports")),
 )
 rollouts = table(
     "rollouts",
@@ -111,6 +114,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE TABLE active_bundles (cascade TEXT PRIMARY KEY, bundle_sha256 TEXT NOT NULL)",
     ),
+    ("ALTER TABLE nodes ADD COLUMN transports TEXT NOT NULL DEFAULT ''",),
 )
 
 VERSION = len(_STEPS)

@@ -73,8 +73,8 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"gatewayd_{name}", text, labels, registry=registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"gatewayd_{name}", text, registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"gatewayd_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"gatewayd_{name}", text, labels, buckets=buckets, registry=registry)
@@ -82,6 +82,7 @@ class Metrics:
         self.messages = counter("messages", "Messages other than events that were understood.")
         self.duplicates = counter("duplicates", "Events that came again and were not processed again.")
         self.verdicts_unsent = counter("verdicts_unsent", "Verdicts for which there was no link.")
+        self.radio_changes = counter("radio_changes", "Times that a node was spoken to over another transport than before.")
         self.commands = counter("commands", "Verdicts that asked their node to act.", "cascade")
         self._rejected = counter("rejected_messages", "Messages that were refused.", "reason")
         self._events = counter("cascade_events", "Events by why the node sent them.", "cascade", "reason")
@@ -132,6 +133,16 @@ class Metrics:
         self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
         self.adapter_restarts = counter("adapter_restarts", "Links and other adapters that were started again.", "adapter")
 
+        self.ble_links = gauge("ble_links", "Connections with nodes.", "adapter")
+        self._ble = {
+            "advertisements": counter("ble_advertisements", "Advertisements of nodes, or of who says so.", "adapter"),
+            "connections": counter("ble_connections", "Connections that were made.", "adapter"),
+            "failures": counter("ble_connection_failures", "Connections that could not be made.", "reason"),
+            "refused": counter("ble_refused", "Advertisements, identities and links that were refused.", "reason"),
+            "scanner_restarts": counter("ble_scanner_restarts", "Scanners that heard nothing any more.", "adapter"),
+            "restarts": self.adapter_restarts,
+        }
+
         # A child with its labels costs three times its increment: keep it. Labels come from configuration and closed sets.
         self._verdict_children = cache(self._verdicts.labels)
         self._event_children = cache(self._events.labels)
@@ -139,6 +150,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A message was refused; `reason` is one of a closed set."""
         self._rejected.labels(reason).inc()
+
+    def ble(self, what: str, label: str) -> None:
+        """Something happened on Bluetooth LE; `label` is an adapter's name or a reason of a closed set."""
+        self._ble[what].labels(label).inc()
 
     def reset(self, reason: str) -> None:
         """A node came back after a reset; `reason` is its own word."""

@@ -45,7 +45,7 @@ class _Job(NamedTuple):
 class Pipeline:
     """Everything between the transports and the store. `read` and `tick` run side by side; `drain` after them.
 
-    `judges`, by cascade, may change between two frames. `managed` gets what enrolled nodes answer over SMP (node, frame), `changed` the id
+    `judges`, by cascade, may change between two frames. `managed` gets what enrolled nodes answer over SMP, `changed` the id
     of each node that said what it is or where it is in its life.
     """
 
@@ -60,7 +60,7 @@ class Pipeline:
         enrolls: Callable[[str], bool],
         escalations: Escalations,
         listening: Listening,
-        managed: Callable[[str, bytes], object] = lambda _node, _frame: None,
+        managed: Callable[[Frame], object] = lambda _frame: None,
         changed: Callable[[str], object] = lambda _node: None,
     ) -> None:
         self._registry = registry
@@ -98,7 +98,7 @@ class Pipeline:
                 self._refuse(frame, "node_id", "not a node's name")
                 continue
             if frame.tail == "smp":
-                self._manage(node, frame)
+                self._manage(node, frame, now_ms, unix_s)
                 continue
             try:
                 message = wire.decode(frame.tail, frame.payload)
@@ -123,7 +123,7 @@ class Pipeline:
                 self._told(node, info, message)
             frame.done()
 
-    def _manage(self, node: Node | None, frame: Frame) -> None:
+    def _manage(self, node: Node | None, frame: Frame, now_ms: int, unix_s: float) -> None:
         """An SMP frame is for whoever manages the node: it is not part of nodelink."""
         if frame.retained:  # the answer to a question of long ago
             frame.done()
@@ -132,7 +132,8 @@ class Pipeline:
             self._refuse(frame, "not_enrolled", "its node is not enrolled")
             return
         self._metrics.messages.inc()
-        self._managed(node.id, frame.payload)
+        self._registry.sighted(node.id, frame.transport, now_ms, unix_s)
+        self._managed(frame)
         frame.done()
 
     def _listened(self, node: Node, before: Vitals | None, vitals: Vitals, unix_s: float) -> None:

@@ -25,6 +25,9 @@ class Transport(Protocol):
     def send(self, node: str, tail: str, payload: bytes) -> None:
         """Hand `payload` to the link, which keeps it in order. Raises TransportError where there is no link or no room."""
 
+    def reaches(self, node: str) -> bool:
+        """Whether what is sent to `node` now has a way, as far as is known here."""
+
 
 class Model(Protocol):
     """A larger model, as its worker process holds it. Built by its module's `load()`; may block, holds no locks."""
@@ -79,10 +82,16 @@ class Store(Protocol):
 
 
 class Publisher(Protocol):
-    """Tells nodes what was decided, and asks them."""
+    """Tells nodes what was decided, and asks them, over one of the transports."""
+
+    def route(self, node: Node) -> str:
+        """The transport over which the node is spoken to now."""
+
+    def reaches(self, node: Node, transport: str) -> bool:
+        """Whether it could be."""
 
     def verdict(self, node: Node, record: Record) -> None:
         """Tell the node. Raises TransportError."""
 
-    def smp(self, node: Node, frame: bytes) -> None:
+    def smp(self, node: Node, transport: str, frame: bytes) -> None:
         """Send it an SMP request. Raises TransportError."""

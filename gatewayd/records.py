@@ -54,6 +54,7 @@ class StoredNode(NamedTuple):
     info: Info | None
     keys: tuple[tuple[int, int], ...] = ()  # (session, seq) of its newest events; load_nodes() fills it
     labels: tuple[str, ...] = ()
+    transports: tuple[str, ...] = ()  # on which it was heard
 
 
 class Counts(NamedTuple):
@@ -126,11 +127,12 @@ def upsert_nodes(connection: Connection, rows: Sequence[StoredNode]) -> None:
     """Insert or update; the enrolment, the labels and the first sight of one that is there stay as they are."""
     connection.execute(
         text(
-            "INSERT INTO nodes (id, enrolled, first_seen_s, last_seen_s, session, info)"
-            " VALUES (:id, :enrolled, :first_seen_s, :last_seen_s, :session, :info)"
-            " ON CONFLICT (id) DO UPDATE SET last_seen_s = excluded.last_seen_s, session = excluded.session, info = excluded.info"
+            "INSERT INTO nodes (id, enrolled, first_seen_s, last_seen_s, session, info, transports)"
+            " VALUES (:id, :enrolled, :first_seen_s, :last_seen_s, :session, :info, :transports)"
+            " ON CONFLICT (id) DO UPDATE SET last_seen_s = excluded.last_seen_s, session = excluded.session, info = excluded.info,"
+            " transports = excluded.transports"
         ),
-        [{**row._asdict(), "info": wire.encode(row.info) if row.info else None} for row in rows],
+        [{**row._asdict(), "info": wire.encode(row.info) if row.info else None, "transports": " ".join(row.transports)} for row in rows],
     )
 
 
@@ -146,4 +148,4 @@ def stored_node(row: sa.Row[Any]) -> StoredNode:
         info = wire.decode_as(Info, row.info) if row.info else None
     except DecodeError:  # written by another version, whose nodelink was another
         info = None
-    return StoredNode(**{**row._asdict(), "info": info, "labels": tuple(row.labels.split())})
+    return StoredNode(**{**row._asdict(), "info": info, "labels": tuple(row.labels.split()), "transports": tuple(row.transports.split())})

@@ -22,7 +22,7 @@ from gatewayd.bundle import NODE_IMAGE, Bundle, Folder
 from gatewayd.core import gate, rollout, update
 from gatewayd.core.registry import Node, Registry
 from gatewayd.core.rollout import Do, Rollout
-from gatewayd.core.types import Info, NodeState, Slot, SlotState
+from gatewayd.core.types import Frame, Info, NodeState, Slot, SlotState
 from gatewayd.core.update import Action, Event, State, Update
 from gatewayd.errors import CascadeError, GatewaydError, NodeRefusedError, StoreError, TransportError
 from gatewayd.evidence import Evidence
@@ -109,11 +109,15 @@ class Rollouts:
         self._open: dict[str, _Open] = {}
         self._wake = asyncio.Event()
 
-    def _send(self, node: str, frame: bytes) -> None:
+    def _send(self, node: str, transport: str, frame: bytes) -> None:
         known = self._registry.get(node)
         if known is None:
             raise TransportError(f"{node} was never heard")
-        self._publisher.smp(known, frame)
+        self._publisher.smp(known, transport, frame)
+
+    def _reaches(self, node: str, transport: str) -> bool:
+        known = self._registry.get(node)
+        return known is not None and self._publisher.reaches(known, transport)
 
     def changed(self, node: str) -> None:
         """A node has told of its slots or its state."""
@@ -122,9 +126,9 @@ class Rollouts:
                 one.heard.add(node)
                 self._wake.set()
 
-    def managed(self, node: str, frame: bytes) -> None:
+    def managed(self, frame: Frame) -> None:
         """An SMP answer has come."""
-        if not self._links.deliver(node, frame):
+        if not self._links.deliver(frame.node, frame.transport, frame.payload):
             self._metrics.smp_request("unasked")
 
     async def run(self) -> None:
@@ -135,6 +139,7 @@ class Rollouts:
                 try:
                     if time.monotonic() >= next_look_s:
                         next_look_s = time.monotonic() + TICK_S
+                        self._links.check(self._reaches)
                         await self._follow_orders()
                     for one in [*self._open.values()]:
                         await self._advance(one, talks)
@@ -368,8 +373,11 @@ class Rollouts:
         """One conversation: what the node has done, and what is there to do next."""
         from gatewayd.courier import conversation  # noqa: PLC0415 -- smpclient takes its time, and most gateways have nothing to roll out
 
+        known = self._registry.get(node)
+        assert known is not None  # else it would not be reachable
+        transport = self._publisher.route(known)
         try:
-            async with conversation(self._links, node, self._metrics.smp_request) as courier:
+            async with conversation(self._links, node, transport, self._metrics.smp_request) as courier:
                 action = self._resume(one, node, await courier.states())
                 while action is not None:
                     await self._saved(one)
@@ -435,14 +443,10 @@ class Rollouts:
             if had == 0 and offset > courier.frame_bytes:  # more than the first piece: of an earlier conversation
                 self._metrics.ota_resumes.inc()
                 had = offset
-            self._metrics.uploaded(self._transport(node), offset, had)
+            self._metrics.uploaded(courier.transport, offset, had)
             had = offset
             self._event(one, node, Event.PROGRESS, offset_bytes=offset)
         return (Event.UPLOADED,)
-
-    def _transport(self, node: str) -> str:
-        known = self._registry.get(node)
-        return known.transport() if known else ""
 
     def _slot(self, state: Update) -> int:
         """Where the image is, or was to be: the slot of its number that is not confirmed."""

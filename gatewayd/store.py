@@ -318,7 +318,8 @@ class Store:
     def save_nodes(self, changed: Iterable[Node]) -> None:
         """Queue what is known of nodes, from the event loop. The enrolment of one that is on disk stays as it is: see enroll()."""
         for node in changed:
-            self._unsaved[node.id] = StoredNode(node.id, node.enrolled, node.heard_unix_s, node.heard_unix_s, node.session, node.info)
+            heard_s, transports = node.heard_unix_s, tuple(sorted(node.links))
+            self._unsaved[node.id] = StoredNode(node.id, node.enrolled, heard_s, heard_s, node.session, node.info, transports=transports)
         self._wake.set()
 
     def _save_nodes(self) -> bool:

@@ -32,8 +32,8 @@ def answer(request, fields):
 class SmpNode:
     """`asked` lists what it was asked to do, (verb, what came of it); `repeated` counts what it had done already."""
 
-    def __init__(self, cascade="vibration", previous=OLD, buffer_bytes=1_024):
-        self.cascade, self.previous, self.buffer_bytes = cascade, previous, buffer_bytes
+    def __init__(self, cascade="vibration", previous=OLD, buffer_bytes=1_024, buffers=1):
+        self.cascade, self.previous, self.buffer_bytes, self.buffers = cascade, previous, buffer_bytes, buffers
         self.data, self.size, self.upload_sha = b"", 0, b""
         self.sha256, self.state, self.rejected = b"", SlotState.EMPTY, None
         self.confirmed = previous
@@ -67,7 +67,7 @@ class SmpNode:
         header = smp.Header.loads(frame[:8])
         fields = cbor2.loads(frame[8:])
         if header.group_id != _IMAGE:
-            return answer(header, {"buf_size": self.buffer_bytes, "buf_count": 1})
+            return answer(header, {"buf_size": self.buffer_bytes, "buf_count": self.buffers})
         verb, said = self._image(header, fields)
         if verb in self.silent:
             return None

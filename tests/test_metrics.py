@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd.config import Http
 from gatewayd.core import gate, rollout
-from gatewayd.core.registry import Node
+from gatewayd.core.registry import Link, Node
 from gatewayd.core.types import (
     Basis,
     CascadeVitals,
@@ -44,7 +44,7 @@ def make_node(name="kitchen", *, up=True, battery=0.5, work=(WORK,), hardware="e
     info = Info(7, hardware, "devkit", "1.2.3", "power-on", bytes(16), 50_000, ("audio",), 60, slots)
     vitals = Vitals(7, 100, 1_000, 0, 3, tuple(work), battery, -60, 20_480, 1_024)
     state = NodeState.READY if up else NodeState.LOST
-    return Node(name, state=state, session=7, info=info, vitals=vitals, heard_ms=NOW_MS, heard_unix_s=1.7e9, messages=9, lost=2)
+    return Node(name, session=7, info=info, vitals=vitals, links={"mqtt": Link(NOW_MS, state)}, heard_unix_s=1.7e9, messages=9, lost=2)
 
 
 def samples(text):

@@ -65,12 +65,12 @@ class Site:
         async for message in self.client.messages:
             _, _, _, node, tail = str(message.topic).split("/")
             if tail == "smp":
-                self.links.deliver(node, message.payload)
+                self.links.deliver(node, "mqtt", message.payload)
                 continue
             self.heard.append((node, tail, wire.decode(tail, message.payload)))  # a bad message ends the test by its silence
             self.news.set()
 
-    def _ask(self, node, frame):
+    def _ask(self, node, _transport, frame):
         self.asked.add(asyncio.ensure_future(self.client.publish(f"nodelink/1/down/{node}/smp", frame)))
 
     async def wait_for(self, kind, condition=lambda _: True, count=1):
@@ -244,7 +244,7 @@ async def test_an_update_is_told_of(place, image):
 
     async with place.up(), place.node("--image", image, "--trial-s", "1"):
         await place.state(NodeState.READY)
-        async with SMPClient(NodeLink(place.links), "n-1") as client:
+        async with SMPClient(NodeLink(place.links, "mqtt"), "n-1") as client:
             assert [offset async for offset in client.upload(audited, slot=1)][-1] == len(audited)
             receiving = (await place.wait_for(Info, lambda info: info.slots[1].state == "receiving"))[0].slots[1]
             assert (receiving.sha256, receiving.version) == (hashlib.sha256(audited).digest(), None)
@@ -270,7 +270,7 @@ async def test_a_fleet_that_was_killed_goes_on(place, image):
     log = place.folder / "fleet.log"
     async with place.up():
         await place.gateway(online=True)
-        async with site.process(command, log) as running, SMPClient(NodeLink(place.links), "f-1") as client:
+        async with site.process(command, log) as running, SMPClient(NodeLink(place.links, "mqtt"), "f-1") as client:
             await place.wait_for(State, lambda message: message.state == NodeState.READY, count=3)
             assert (await place.wait_for(Event))[0].model == images.parse(image.read_bytes()).sha256[:8]
             async for offset in client.upload(audited, slot=1):
@@ -278,7 +278,7 @@ async def test_a_fleet_that_was_killed_goes_on(place, image):
                     await site.end(running, signal.SIGKILL)
                     break
         place.heard.clear()
-        async with site.process(command, log) as running, SMPClient(NodeLink(place.links), "f-1") as client:
+        async with site.process(command, log) as running, SMPClient(NodeLink(place.links, "mqtt"), "f-1") as client:
             await place.wait_for(State, lambda message: message == (NodeState.READY, 2), count=3)
             first, *_ = [offset async for offset in client.upload(audited, slot=1)]
             assert first == 4_096

@@ -55,7 +55,7 @@ async def test_a_node_with_its_key(place):
     async with place.up(), place.node("--psk", place.keys(), name="kitchen") as running:
         await place.state(NodeState.READY)
         assert (await place.wait_for(Info))[0].session == 1
-        async with SMPClient(NodeLink(place.links), "kitchen") as client:
+        async with SMPClient(NodeLink(place.links, "mqtt"), "kitchen") as client:
             text = "x" * 1_400
             assert (await client.request(EchoWrite(d=text))).r == text
             big = await client.request(EchoWrite(d="x" * 4_000))  # comes whole, in several records; so long an answer has no place

@@ -126,7 +126,7 @@ class Site:
             enrolls=enrolls,
             escalations=Escalations(capacity, per_node),
             listening=self.listening,
-            managed=lambda node, frame: self.managed.append((node, frame)),
+            managed=lambda frame: self.managed.append((frame.node, frame.payload)),
             changed=self.changed.append,
         )
 

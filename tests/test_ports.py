@@ -164,7 +164,7 @@ async def test_the_template_is_a_node_with_a_key(place):
             await place.state(NodeState.READY)
             info = (await place.wait_for(Info))[0]
             assert (info.board, info.reset_reason, info.session) == ("template", "pin", 1)
-            async with SMPClient(NodeLink(place.links), "kitchen") as client:
+            async with SMPClient(NodeLink(place.links, "mqtt"), "kitchen") as client:
                 text = "x" * 1_400
                 assert (await client.request(EchoWrite(d=text))).r == text
                 assert (await client.request(EchoWrite(d="x" * 4_000))).rc == MGMT_ERR.EMSGSIZE  # it came, in pieces

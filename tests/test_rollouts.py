@@ -14,7 +14,7 @@ from gatewayd import bundle, courier, rollouts
 from gatewayd.core import gate, image, update
 from gatewayd.core.registry import Registry
 from gatewayd.core.rollout import Command, Rollout, Rules, State
-from gatewayd.core.types import NodeState, SlotState
+from gatewayd.core.types import Frame, NodeState, SlotState
 from gatewayd.core.types import State as Said
 from gatewayd.errors import CascadeError, RefusedError, StoreError, TransportError
 from gatewayd.ledger import Ledger
@@ -94,8 +94,14 @@ class Site:
         if not said:
             self.engine.changed(name)
 
-    def smp(self, node, frame):
+    def route(self, node):
         """The engine's Publisher."""
+        return "mqtt"
+
+    def reaches(self, node, transport):
+        return node.up_on(transport, rollouts.time.monotonic_ns() // 1_000_000)
+
+    def smp(self, node, transport, frame):
         self.frames += 1
         if self.stop_after is not None and self.frames > self.stop_after:
             raise TransportError("killed")
@@ -105,7 +111,7 @@ class Site:
         loop = asyncio.get_running_loop()
         loop.call_soon(self.tell, node.id)
         if answer is not None:
-            loop.call_soon(self.engine.managed, node.id, answer)
+            loop.call_soon(self.engine.managed, Frame(node.id, "smp", answer, transport, print))
 
     @contextlib.asynccontextmanager
     async def life(self):
@@ -147,6 +153,7 @@ async def site(sqlite_url, monkeypatch):
     monkeypatch.setattr(rollouts, "_WORD_S", 0.005)
     monkeypatch.setattr(rollouts, "_RETRY_S", 0.0)
     monkeypatch.setattr(courier, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(courier, "_PATIENCE_S", 0.1)
     async with open_store(sqlite_url) as store:
         yield Site(Ledger(store))
 

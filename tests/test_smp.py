@@ -29,12 +29,12 @@ class Wire:
         self.handle, self.frames = handle, []
         self.links = links.SmpLinks(self._send)
 
-    def _send(self, node, frame):
+    def _send(self, node, transport, frame):
         self.frames.append(frame)
         said = self.handle(frame)
         for one in said if isinstance(said, list) else [said]:
             if one is not None:
-                asyncio.get_running_loop().call_soon(self.links.deliver, node, one)
+                asyncio.get_running_loop().call_soon(self.links.deliver, node, transport, one)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def counts():
 
 
 async def bring(wire, counts, work):
-    async with conversation(wire.links, "n1", counts.append) as courier:
+    async with conversation(wire.links, "n1", "mqtt", counts.append) as courier:
         return await work(courier)
 
 
@@ -164,9 +164,9 @@ async def test_answers_to_earlier_questions_and_of_strangers_are_not_heard(node,
         return [late, b"", b"short", said, said]
 
     wire = Wire(stammer)
-    assert not wire.links.deliver("n2", b"\0" * 8)
+    assert not wire.links.deliver("n2", "mqtt", b"\0" * 8)
     await bring(wire, counts, lambda courier: courier.states())
-    assert not wire.links.deliver("n1", b"\0" * 8)
+    assert not wire.links.deliver("n1", "mqtt", b"\0" * 8)
 
 
 async def test_silence_is_a_timeout(node, counts, monkeypatch):
@@ -179,13 +179,13 @@ async def test_silence_is_a_timeout(node, counts, monkeypatch):
 
 async def test_there_is_one_conversation_with_a_node(node):
     wire = Wire(node.handle)
-    async with conversation(wire.links, "n1", print):
+    async with conversation(wire.links, "n1", "mqtt", print):
         with pytest.raises(TransportError, match="already"):
-            async with conversation(wire.links, "n1", print):
+            async with conversation(wire.links, "n1", "mqtt", print):
                 pass
-        async with conversation(wire.links, "n2", print):
+        async with conversation(wire.links, "n2", "mqtt", print):
             pass
-    async with conversation(wire.links, "n1", print):
+    async with conversation(wire.links, "n1", "mqtt", print):
         pass
 
 
@@ -193,7 +193,7 @@ async def test_there_is_one_conversation_with_a_node(node):
     ("said", "used"), [(0, links.LEAST_FRAME_BYTES), (-5, links.LEAST_FRAME_BYTES), (1 << 40, links.MOST_FRAME_BYTES), (600, 600)]
 )
 async def test_a_node_is_not_believed_every_buffer(said, used):
-    async with conversation(Wire(SmpNode(buffer_bytes=said).handle).links, "n1", print) as courier:
+    async with conversation(Wire(SmpNode(buffer_bytes=said).handle).links, "n1", "mqtt", print) as courier:
         assert courier.frame_bytes == used
 
 
@@ -202,5 +202,5 @@ async def test_smpclient_itself_is_used_unchanged():
         header = smp.Header.loads(frame[:8])
         return answer(header, {"r": "hello"} if header.command_id == 0 else {"buf_size": 1024, "buf_count": 1})
 
-    async with SMPClient(NodeLink(Wire(echo).links), "n1") as client:
+    async with SMPClient(NodeLink(Wire(echo).links, "mqtt"), "n1") as client:
         assert (await client.request(EchoWrite(d="hello"))).r == "hello"

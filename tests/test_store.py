@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from gatewayd import config, database
-from gatewayd.core.registry import Node
+from gatewayd.core.registry import Link, Node
 from gatewayd.core.types import Basis, Event, Info, Opinion, Reason, Record, Verdict, Window
 from gatewayd.errors import ConfigError, StoreError
 from gatewayd.store import Store
@@ -348,7 +348,7 @@ async def test_the_writer_sweeps_by_itself(sqlite_url):
 
 
 def make_node(name, **fields):
-    return Node(name, **{"session": 7, "info": INFO, "heard_unix_s": NOW_S, **fields})
+    return Node(name, **{"session": 7, "info": INFO, "links": {"mqtt": Link(0), "ble": Link(0)}, "heard_unix_s": NOW_S, **fields})
 
 
 async def saved(store, *nodes):
@@ -363,8 +363,8 @@ async def test_nodes_outlive_a_restart(url):
     async with open_store(url) as store:
         nodes = {node.id: node for node in store.nodes()}
         assert len(nodes) == 1_100
-        assert nodes["node-2"] == ("node-2", True, NOW_S, NOW_S, 7, INFO, (), ())
-        assert nodes["node-1"] == ("node-1", False, NOW_S + 5, NOW_S + 5, 8, None, (), ())
+        assert nodes["node-2"] == ("node-2", True, NOW_S, NOW_S, 7, INFO, (), (), ("ble", "mqtt"))
+        assert nodes["node-1"] == ("node-1", False, NOW_S + 5, NOW_S + 5, 8, None, (), (), ("ble", "mqtt"))
 
 
 async def test_saving_a_node_does_not_touch_its_enrolment(url):

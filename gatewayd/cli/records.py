@@ -25,7 +25,7 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         for node in nodes:
             typer.echo(json.dumps(_node(node)))
         return
-    table = Table("node", "enrolled", "last heard", "session", "reset", "board", "firmware", "models", "labels")
+    table = Table("node", "enrolled", "last heard", "on", "session", "reset", "board", "firmware", "models", "labels")
     for node in nodes:
         info = node.info
         models = ", ".join(f"{slot.cascade} {slot.version or ''}".strip() for slot in info.slots if slot.cascade) if info else ""
@@ -33,7 +33,8 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         if info and info.crash:
             reset += f" at {info.crash.pc:#x}"
         enrolled, labels = "yes" if node.enrolled else "no", " ".join(node.labels)
-        table.add_row(node.id, enrolled, _when(node.last_seen_s), str(node.session or ""), reset, board, firmware, models, labels)
+        when, session = _when(node.last_seen_s), str(node.session or "")
+        table.add_row(node.id, enrolled, when, " ".join(node.transports), session, reset, board, firmware, models, labels)
     Console(markup=False).print(table)  # a stranger's words are among these
 
 

@@ -23,7 +23,7 @@ class Seen(Enum):
 
     NEW = auto()
     DUPLICATE = auto()
-    STALE = auto()  # the will of a connection that a newer birth has replaced
+    STALE = auto()  # the will of a connection that a newer birth has replaced, or an old word of who is here on another transport
     FULL = auto()  # one node more than the registry may hold
 
 
@@ -80,18 +80,26 @@ class Sequence:
 
 
 @dataclass(slots=True)
+class Link:
+    """A node on one transport: a will, or silence, speaks for the link that it came over, and for no other."""
+
+    heard_ms: int
+    state: NodeState = NodeState.INIT
+    session: int | None = None  # of the newest birth on it
+
+
+@dataclass(slots=True)
 class Node:
     """One node as the gateway knows it."""
 
     id: str
     known: bool = False  # policy has looked at it
     enrolled: bool = False
-    state: NodeState = NodeState.INIT
     session: int | None = None
     info: Info | None = None
     vitals: Vitals | None = None
-    transports: dict[str, int] = field(default_factory=dict)  # transport -> when it was last heard there
-    heard_ms: int = 0
+    links: dict[str, Link] = field(default_factory=dict)  # by transport
+    route: str = ""  # the transport over which it is spoken to
     heard_unix_s: float = 0.0
     clock_offset_ms: int | None = None  # unix ms minus the node's clock
     sequences: dict[int, Sequence] = field(default_factory=dict)
@@ -100,14 +108,48 @@ class Node:
     duplicates: int = 0
     reboots: int = 0
 
+    @property
+    def state(self) -> NodeState:
+        """Its newest word, wherever it was heard; lost is who is lost everywhere."""
+        return max(self.links.values(), key=_word, default=_NOWHERE).state
+
+    @property
+    def heard_ms(self) -> int:
+        """When it was last heard."""
+        return max((link.heard_ms for link in self.links.values()), default=0)
+
     def up(self, now_ms: int) -> bool:
         """Whether it is there now."""
+        return any(self.up_on(transport, now_ms) for transport in self.links)
+
+    def up_on(self, transport: str, now_ms: int) -> bool:
+        """Whether it is there now on that transport."""
+        link = self.links.get(transport, _NOWHERE)
         interval_s = self.info.vitals_interval_s if self.info else DEFAULT_VITALS_INTERVAL_S
-        return is_up(self.state, now_ms - self.heard_ms, interval_s)
+        return is_up(link.state, now_ms - link.heard_ms, interval_s)
 
     def transport(self) -> str:
-        """Where it was heard last."""
-        return max(self.transports, key=lambda name: self.transports[name])
+        """Where it was heard last; empty where it never was."""
+        return max(self.links, key=lambda name: _word(self.links[name]), default="")
+
+
+_NOWHERE = Link(0, NodeState.LOST)
+
+
+def _word(link: Link) -> tuple[bool, int]:
+    """By this the newest word is chosen: a link that is lost has none."""
+    return link.state is not NodeState.LOST, link.heard_ms
+
+
+def _is_will(message: Message) -> bool:
+    return isinstance(message, State) and message.state is NodeState.LOST  # no node says that of itself
+
+
+def _stale(node: Node, link: Link, message: Message, retained: bool) -> bool:
+    if _is_will(message):
+        return link.session not in (None, message.session)
+    others = (other for other in node.links.values() if other is not link and other.state is not NodeState.LOST)
+    return retained and any(other.session is not None for other in others)
 
 
 class Registry:
@@ -150,39 +192,57 @@ class Registry:
         if node is None:
             if len(self._nodes) >= self._max_nodes:
                 return Seen.FULL
-            node = self._nodes[node_id] = Node(node_id, heard_ms=now_ms, heard_unix_s=unix_s)
-        if isinstance(message, State) and message.state is NodeState.LOST and node.session not in (None, message.session):
+            node = self._nodes[node_id] = Node(node_id, heard_unix_s=unix_s)
+        link = node.links.get(transport)
+        if link is None:
+            link = node.links[transport] = Link(now_ms)
+        if _stale(node, link, message, retained):
             return Seen.STALE
-        node.transports[transport] = now_ms
         node.messages += 1
-        if not retained:
-            node.heard_ms, node.heard_unix_s = now_ms, unix_s
-        return self._apply(node, message, now_ms, unix_s)
+        if not retained and not _is_will(message):
+            link.heard_ms, node.heard_unix_s = now_ms, unix_s
+        return self._apply(node, link, message, now_ms, unix_s)
 
-    def _apply(self, node: Node, message: Message, now_ms: int, unix_s: float) -> Seen:
+    def sighted(self, node_id: str, transport: str, now_ms: int, unix_s: float) -> None:
+        """A sign of life without a message, as an advertisement is. A node that never said anything stays unknown."""
+        node = self._nodes.get(node_id)
+        if node is not None:
+            link = node.links.setdefault(transport, Link(now_ms))
+            link.heard_ms, link.state, node.heard_unix_s = now_ms, NodeState.READY, unix_s
+
+    def lost(self, node_id: str, transport: str) -> None:
+        """What a will says on MQTT: there it is silent for longer than it ever was."""
+        node = self._nodes.get(node_id)
+        if node is not None and transport in node.links:
+            node.links[transport].state = NodeState.LOST
+
+    def _apply(self, node: Node, link: Link, message: Message, now_ms: int, unix_s: float) -> Seen:
         match message:
             case Event():
                 return self._event(node, message, now_ms)
             case Vitals():
                 node.vitals = message
                 node.clock_offset_ms = round(unix_s * 1_000) - message.t_ms
-                node.state = NodeState.READY  # whoever reports is there, whatever a retained will says
+                link.state = NodeState.READY  # whoever reports is there, whatever a retained will says
             case Info():
                 node.info = message
-                self._session(node, message.session)
+                self._session(node, link, message.session)
             case State():
-                node.state = message.state
+                link.state = message.state
                 if message.state is not NodeState.LOST:
-                    self._session(node, message.session)
+                    self._session(node, link, message.session)
             case _:
                 assert_never(message)
         return Seen.NEW
 
     @staticmethod
-    def _session(node: Node, session: int) -> None:
+    def _session(node: Node, link: Link, session: int) -> None:
         if node.session is not None and node.session != session:
             node.reboots += 1
-        node.session = session
+            for other in node.links.values():  # a reset breaks them all
+                if other is not link and other.session != session:
+                    other.state = NodeState.LOST
+        node.session = link.session = session
 
     def _event(self, node: Node, event: Event, now_ms: int) -> Seen:
         sequence = node.sequences.get(event.session)

@@ -210,6 +210,13 @@ class GatewayState(NamedTuple):
     unix_s: U32
 
 
+class Stored(NamedTuple):
+    """Over Bluetooth LE: events of a session that are on the gateway's disk."""
+
+    session: U32
+    seqs: Annotated[tuple[U32, ...], Field(min_length=1, max_length=16)]
+
+
 class Security(StrEnum):
     """How a node and its broker know each other."""
 

@@ -24,6 +24,7 @@ from gatewayd.core.types import (
     Provisioning,
     Slot,
     State,
+    Stored,
     Verdict,
     Vitals,
     Window,
@@ -50,6 +51,7 @@ _KEYS: dict[type, tuple[str, ...]] = {
     Event: Event._fields,
     Window: ("kind", "rate_hz", "channels", "shape", "scale", "zero_point", "data"),
     Verdict: Verdict._fields,
+    Stored: Stored._fields,
     Provisioning: Provisioning._fields,
 }
 _NAMES: dict[type, dict[int, str]] = {kind: dict(enumerate(fields)) for kind, fields in _KEYS.items()}
@@ -102,6 +104,7 @@ _NESTED: dict[type, tuple[tuple[str, type | None], ...]] = {
     Info: (("front_ends", None), ("slots", Slot), ("limits", Limits), ("crash", Crash)),
     Vitals: (("cascades", CascadeVitals),),
     CascadeVitals: (("histogram", None),),
+    Stored: (("seqs", None),),
     Provisioning: (("keys", None),),
 }
 _SINGLE = {Window, Limits, Crash}  # maps; other nested ones come in lists
@@ -112,7 +115,7 @@ def _validator(kind: type) -> Callable[[Any], Any]:
 
 
 _VALIDATE: dict[type, Callable[[Any], Any]] = {
-    kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState, Provisioning)
+    kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState, Stored, Provisioning)
 }
 _TAILS: dict[str, type] = {"state": State, "info": Info, "vitals": Vitals, "event": Event}
 _node_id = TypeAdapter[str](NodeId, config=_STRICT)

@@ -172,6 +172,10 @@ class MqttTransport:
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             raise TransportError(f"MQTT: {paho.error_string(info.rc)}")
 
+    def reaches(self, node: str) -> bool:  # noqa: ARG002 -- the broker has them all
+        """Whether there is a connection."""
+        return self.connected
+
     # ---- paho's callbacks, all on the loop
 
     def _on_connect(self, client: paho.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:

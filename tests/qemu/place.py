@@ -126,11 +126,11 @@ class Place(Live):
         async for message in self._client.messages:
             _, _, _, node, tail = message.topic.value.split("/")
             if tail == "smp":
-                self.links.deliver(node, message.payload)
+                self.links.deliver(node, "mqtt", message.payload)
             else:
                 self.newest[node, tail] = wire.decode(tail, message.payload)  # a bad message ends the test by its silence
 
-    def _ask(self, node, frame):
+    def _ask(self, node, _transport, frame):
         self._asked.add(asyncio.ensure_future(self._client.publish(f"nodelink/1/down/{node}/smp", frame)))
 
     async def hears(self, node, kind, condition=lambda _: True):
@@ -148,7 +148,7 @@ class Place(Live):
     async def update(self, node, image, progress=None):
         """Bring it an image, try it and confirm it, as a rollout does; `progress` is awaited with how many bytes the node has."""
         sha256 = images.parse(image).sha256
-        async with conversation(self.links, node, lambda _: None) as courier:
+        async with conversation(self.links, node, "mqtt", lambda _: None) as courier:
             async for offset in courier.upload(image, 1):
                 if progress:
                     await progress(offset)

@@ -35,7 +35,7 @@ async def test_a_hang_ends_a_trial(site):
     old, new = (images.parse(data).sha256 for data in (place.models.old, place.models.new))
     async with place.broker(), place.hearing(), place.board("kitchen") as board:
         await place.ready("kitchen", 1)
-        async with conversation(place.links, "kitchen", lambda _: None) as courier:
+        async with conversation(place.links, "kitchen", "mqtt", lambda _: None) as courier:
             async for _ in courier.upload(place.models.new, 1):
                 pass
             assert await courier.test(new)

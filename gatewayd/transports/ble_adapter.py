@@ -1,0 +1,189 @@
+"""One Bluetooth adapter: its scanner, which is watched, and its connections, which are made one after the other.
+
+A scanner may die without a word (a restart of bluetoothd does that), so one that hears nothing for too long is started again. Two
+connects at once fail on many adapters, as does a connect by address: one at a time, with a device that was heard just now.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Never, Protocol
+
+from bleak import BleakAdapter, BleakClient, BleakScanner
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData
+from bleak_retry_connector import BleakNotFoundError, BleakOutOfConnectionSlotsError, establish_connection
+
+from gatewayd.core.beacon import SERVICE_UUID
+from gatewayd.errors import TransportError
+from gatewayd.transports.ble_link import Link, answered
+
+if TYPE_CHECKING:
+    from gatewayd.transports import bumble
+
+SILENCE_S = 90.0
+_LOOK_S = 1.0
+_SCANNER_S = 20.0  # to start or to stop it
+_CONNECT_S = 12.0
+_MOST_SEEN = 8_192  # devices that bleak's scanner may remember; anyone can make up more
+_log = logging.getLogger(__name__)
+Heard = Callable[[BLEDevice, AdvertisementData], None]
+
+
+class Stack(Protocol):
+    """A Bluetooth stack with one adapter, in bleak's terms."""
+
+    name: str
+    client: dict[str, Any]  # arguments of BleakClient
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """Take the adapter, for as long as the block runs. Raises TransportError."""
+
+    def scanner(self, heard: Heard) -> BleakScanner:
+        """A scanner."""
+
+    async def watch(self) -> Never:
+        """Raise TransportError when the adapter is gone."""
+
+    async def connected(self) -> list[BLEDevice]:
+        """Nodes that are connected already: a gateway that was killed leaves them so."""
+
+
+class BluezStack:
+    """BlueZ, over D-Bus."""
+
+    def __init__(self, adapter: str) -> None:
+        self.name = adapter
+        self.client: dict[str, Any] = {"bluez": {"adapter": adapter}}
+        self._folder = Path("/sys/class/bluetooth") / adapter
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Look whether it is there. Raises TransportError."""
+        if not self._folder.exists():
+            raise TransportError(f"Bluetooth: there is no adapter {self.name}")
+        yield
+
+    def scanner(self, heard: Heard) -> BleakScanner:
+        """A scanner."""
+        return BleakScanner(heard, bluez={"adapter": self.name})
+
+    async def watch(self) -> Never:
+        """Raise TransportError when the adapter was unplugged."""
+        while self._folder.exists():  # noqa: ASYNC110 -- sysfs does not say when it changes
+            await asyncio.sleep(_LOOK_S)
+        raise TransportError(f"Bluetooth: adapter {self.name} is gone")
+
+    async def connected(self) -> list[BLEDevice]:
+        """Nodes to which BlueZ has kept a connection."""
+        async with answered("connected devices"):
+            adapter = await BleakAdapter.get(bluez={"adapter": self.name})
+            return await adapter.get_connected_devices([SERVICE_UUID])
+
+
+class BumbleStack:
+    """A controller that BlueZ does not have."""
+
+    def __init__(self, adapter: "bumble.Adapter") -> None:
+        self.name = adapter.name
+        self.client: dict[str, Any] = {"backend": adapter.client}
+        self._adapter = adapter
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """Open the controller. Raises TransportError."""
+        return self._adapter
+
+    def scanner(self, heard: Heard) -> BleakScanner:
+        """A scanner."""
+        return BleakScanner(heard, backend=self._adapter.scanner)
+
+    async def watch(self) -> Never:
+        """Raise TransportError when the controller is gone."""
+        await self._adapter.watch()
+
+    async def connected(self) -> list[BLEDevice]:
+        """None: a controller is reset when it is opened."""
+        return []
+
+
+class Adapter:
+    """An adapter and its links. `failed` counts connections that could not be made, by reason; `silenced` restarts of the scanner."""
+
+    def __init__(self, stack: Stack, connections: int, failed: Callable[[str], None], silenced: Callable[[], object]) -> None:
+        self.name = stack.name
+        self.stack = stack
+        self.links: set[Link] = set()
+        self.wake = asyncio.Event()  # there may be somebody to connect, or room for somebody
+        self.scanning = False
+        self._connections = connections
+        self._failed = failed
+        self._silenced = silenced
+        self._heard_s = 0.0  # anything
+        self._node_s: float | None = None  # a node's advertisement, by this scanner
+
+    async def scan(self, heard: Heard, *, began: Callable[[], None], ended: Callable[[], None], all_linked: Callable[[], bool]) -> Never:
+        """Scan, and start the scanner again whenever it falls silent. Raises TransportError where it cannot be started."""
+
+        def taken(device: BLEDevice, advertisement: AdvertisementData) -> None:
+            self._heard_s = time.monotonic()
+            if SERVICE_UUID in advertisement.service_data:
+                self._node_s = self._heard_s
+            heard(device, advertisement)
+
+        while True:
+            scanner = self.stack.scanner(taken)
+            async with answered(f"{self.name}: start the scanner", _SCANNER_S):
+                await scanner.start()
+            self._heard_s, self._node_s = time.monotonic(), None
+            self.scanning = True
+            began()
+            try:
+                while not self._silent(all_linked()) and len(scanner.discovered_devices) < _MOST_SEEN:  # noqa: ASYNC110 -- watches the clock
+                    await asyncio.sleep(_LOOK_S)
+            finally:
+                self.scanning = False
+                ended()
+                with contextlib.suppress(TransportError):  # what is dead may not be stopped
+                    async with answered("stop the scanner", _SCANNER_S):
+                        await scanner.stop()
+            self._silenced()
+            _log.warning("%s: the scanner hears nothing any more and is started again", self.name)
+
+    def _silent(self, all_linked: bool) -> bool:
+        """Nothing was heard for too long, or no node where nodes were. Nodes that are connected do not advertise."""
+        if all_linked:
+            return False
+        now_s = time.monotonic()
+        return now_s - self._heard_s > SILENCE_S or (self._node_s is not None and now_s - self._node_s > SILENCE_S)
+
+    @property
+    def full(self) -> bool:
+        """No room for another connection."""
+        return len(self.links) >= self._connections
+
+    async def connect(self, device: BLEDevice, gone: Callable[[BleakClient], None], *, attempts: int) -> BleakClient:
+        """Connect to a device that was heard. Raises TransportError, and counts the reason."""
+        try:
+            async with answered(f"{self.name}: connect {device.address}", _CONNECT_S):
+                return await establish_connection(BleakClient, device, device.address, gone, max_attempts=attempts, **self.stack.client)
+        except TransportError as error:
+            self._failed(_reason(error))
+            raise
+
+
+def _reason(error: TransportError) -> str:
+    """The word for a metric's label."""
+    cause, text = error.__cause__, str(error)
+    if isinstance(cause, TimeoutError):
+        return "timeout"
+    if isinstance(cause, BleakNotFoundError):
+        return "not_found"
+    if isinstance(cause, BleakOutOfConnectionSlotsError):
+        return "slots"
+    if "InProgress" in text:
+        return "in_progress"
+    return "services" if "service" in text else "other"
