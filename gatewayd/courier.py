@@ -16,7 +16,7 @@ from smpclient.requests.os_management import MCUMgrParametersRead
 
 from gatewayd.core import update
 from gatewayd.core.types import SlotState
-from gatewayd.core.upload import Upload
+from gatewayd.core.upload import NOT_HEARD, Upload
 from gatewayd.errors import NodeRefusedError, TransportError
 from gatewayd.metrics import SmpResult
 from gatewayd.smp import NodeLink, SmpLinks
@@ -102,6 +102,8 @@ class Courier:
         """The states that the answer tells of, if it does."""
         with self._counted():
             answer = await self._client.request(request)
+            if (missed := NOT_HEARD.get(getattr(answer, "rc", 0))) is not None:
+                raise TransportError(f"SMP: the node says {missed}")
             if not success(answer):
                 raise NodeRefusedError(_reason(answer))
         self._count("ok")

@@ -68,7 +68,8 @@ class _Open:
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     heard: set[str] = field(default_factory=set)  # nodes that have told something since they were looked at
     talks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    breaks: dict[str, int] = field(default_factory=dict)  # conversations in a row that broke
+    furthest: dict[str, int] = field(default_factory=dict)  # bytes of the image that a node ever had
+    breaks: dict[str, int] = field(default_factory=dict)  # conversations that broke, in a row since that grew
     retry_s: dict[str, float] = field(default_factory=dict)  # not before
     explained: tuple[float, str] = (0.0, "")
 
@@ -444,6 +445,9 @@ class Rollouts:
                 self._metrics.ota_resumes.inc()
                 had = offset
             self._metrics.uploaded(courier.transport, offset, had)
+            if offset > one.furthest.get(node, 0):
+                one.furthest[node] = offset
+                one.breaks.pop(node, None)
             had = offset
             self._event(one, node, Event.PROGRESS, offset_bytes=offset)
         return (Event.UPLOADED,)

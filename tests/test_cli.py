@@ -12,6 +12,7 @@ from live import WINDOW, Live, Node, event, info, until
 from gatewayd import __version__, config, signing
 from gatewayd.cli.watch import describe
 from gatewayd.core import wire
+from gatewayd.core.registry import Link
 from gatewayd.core.registry import Node as KnownNode
 from gatewayd.core.types import Basis, Crash, GatewayState, Limits, NodeState, Opinion, Record, Slot, SlotState, State, Verdict
 from gatewayd.errors import StoreError
@@ -47,7 +48,12 @@ def store(tmp_path):
                 limits=Limits(1_024, 512, 6, 1 << 28, 1),
                 crash=Crash(0x2F3C, 0x2F11, 0x8200, 3_480),
             )
-            store.save_nodes([KnownNode("n1", enrolled=True, session=3, info=known, heard_unix_s=1.8e9), KnownNode("stranger")])
+            store.save_nodes(
+                [
+                    KnownNode("n1", enrolled=True, session=3, info=known, links={"mqtt": Link(0), "ble": Link(0)}, heard_unix_s=1.8e9),
+                    KnownNode("stranger"),
+                ]
+            )
             assert await asyncio.gather(*stored) == [True] * 3
 
     asyncio.run(fill())
@@ -76,9 +82,9 @@ def test_help_names_every_command(ctl):
 def test_nodes(ctl):
     status, out, _ = ctl("nodes", "list")
     head, first, second = rows(out)
-    assert (status, head) == (0, ["node", "enrolled", "last heard", "session", "reset", "board", "firmware", "models", "labels"])
-    assert (first[0], first[1], first[3:]) == ("n1", "yes", ["3", "fault at 0x2f3c", "board[/]", "1.0", "wakeword 1.2.0", ""])
-    assert (second[0], second[1], second[3:]) == ("stranger", "no", ["", "", "", "", "", ""])
+    assert (status, head) == (0, ["node", "enrolled", "last heard", "on", "session", "reset", "board", "firmware", "models", "labels"])
+    assert (first[0], first[1], first[3:]) == ("n1", "yes", ["ble mqtt", "3", "fault at 0x2f3c", "board[/]", "1.0", "wakeword 1.2.0", ""])
+    assert (second[0], second[1], second[3:]) == ("stranger", "no", ["", "", "", "", "", "", ""])
 
 
 @pytest.mark.usefixtures("store")
@@ -92,6 +98,7 @@ def test_nodes_as_json(ctl):
         "fault",
         {"pc": 0x2F3C, "lr": 0x2F11, "status": 0x8200, "stack_bytes": 3_480},
     )
+    assert (first["transports"], second["transports"]) == (["ble", "mqtt"], [])
     assert (second["id"], second["enrolled"], second["info"]) == ("stranger", False, None)
 
 

@@ -19,6 +19,7 @@ from gatewayd.core.types import State as Said
 from gatewayd.errors import CascadeError, RefusedError, StoreError, TransportError
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics
+from gatewayd.publish import NodePublisher
 
 U = update.State
 IMAGE = hostile_images.good()
@@ -355,6 +356,105 @@ async def test_links_that_break_are_tried_again_and_then_given_up(site):
         courier.Courier.upload = real
     assert site.state(one) is State.ROLLED_BACK
     assert (site.updates(one)["n0"], site.ledger.updates(one)["n0"].reason) == (U.FAILED, "link")
+
+
+class Radio:
+    """A transport to the site's nodes that breaks for good after some frames; an answer may be lost with it."""
+
+    def __init__(self, site, name, frames=10**9):
+        self.site, self.name, self.frames = site, name, frames
+
+    def reaches(self, node):
+        return self.frames > 0
+
+    def send(self, node, tail, frame):
+        if self.frames <= 0:
+            raise TransportError("no link")
+        self.frames -= 1
+        answer = self.site.nodes[node].handle(frame)
+        if self.frames > 0:
+            self.site.later(Frame(node, tail, answer, self.name, print))
+        else:
+            self.site.on_break(self.name)
+
+
+class TwoRadios(Site):
+    """A site whose nodes are heard on MQTT and on Bluetooth."""
+
+    def __init__(self, ledger):
+        super().__init__(ledger, NAMES[:1])
+        (self.node,) = self.nodes.values()
+        self.node.buffer_bytes, self.node.buffers = 128, 4
+        self.on_break = lambda _name: None
+
+    def later(self, frame):
+        asyncio.get_running_loop().call_soon(self.engine.managed, frame)
+
+    def tell(self, name, *, said=False, state=NodeState.READY):
+        super().tell(name, said=True, state=state)
+        self.registry.sighted(name, "ble", rollouts.time.monotonic_ns() // 1_000_000, self.now_s)
+
+    def radios(self, **frames):
+        radios = {name: Radio(self, name, count) for name, count in frames.items()}
+        self.engine._publisher = NodePublisher(radios, self.metrics.radio_changes.inc)
+        return radios
+
+    def bytes_over(self, transport):
+        return self.count("gatewayd_ota_bytes_total", transport=transport)
+
+
+@pytest.fixture
+def two(site):
+    return TwoRadios(site.ledger)
+
+
+@pytest.mark.parametrize("broken", range(2, 14))
+@pytest.mark.parametrize("names", [("mqtt", "ble"), ("ble", "mqtt")])
+async def test_an_update_goes_on_over_the_other_radio(two, names, broken):
+    first, second = names
+    two.radios(**{first: broken, second: 10**9})
+    one = two.add((NAMES[:1],))
+    async with two.life():
+        await two.ends(one)
+    assert two.state(one) is State.DONE
+    assert two.node.asked == ["upload", "test", "confirm"]
+    assert two.count("gatewayd_radio_changes_total") == 1
+    had = two.bytes_over(first) or 0
+    assert 0 < two.bytes_over(second) <= len(IMAGE) - had
+
+
+async def test_and_back_and_whatever_brings_it_on_is_patience_anew(two):
+    radios, cuts = two.radios(mqtt=8, ble=0), 0
+
+    def other(broken):
+        nonlocal cuts
+        cuts += 1
+        radios[{"mqtt": "ble", "ble": "mqtt"}[broken]].frames = 8
+
+    two.on_break = other
+    one = two.add((NAMES[:1],))
+    async with two.life():
+        await two.ends(one)
+    assert two.state(one) is State.DONE
+    assert cuts > rollouts._MOST_BREAKS
+    assert two.node.asked == ["upload", "test", "confirm"]
+    assert two.bytes_over("mqtt") > 0
+    assert two.bytes_over("ble") > 0
+    assert two.count("gatewayd_radio_changes_total") == cuts
+
+
+async def test_a_node_that_always_breaks_at_the_same_byte_is_given_up(two):
+    radios = two.radios(mqtt=10, ble=0)
+
+    def again(_broken):
+        two.node.data = two.node.data[:400]  # a reset: what flash claims
+        radios["mqtt"].frames = 10
+
+    two.on_break = again
+    one = two.add((NAMES[:1],))
+    async with two.life():
+        await two.ends(one)
+    assert (two.updates(one)["n0"], two.ledger.updates(one)["n0"].reason) == (U.FAILED, "link")
 
 
 async def test_a_disk_that_refuses_is_waited_for(site, monkeypatch):

@@ -169,6 +169,61 @@ async def test_answers_to_earlier_questions_and_of_strangers_are_not_heard(node,
     assert not wire.links.deliver("n1", "mqtt", b"\0" * 8)
 
 
+async def test_as_many_requests_are_in_flight_as_the_node_has_buffers(counts):
+    node = SmpNode(buffer_bytes=links.LEAST_FRAME_BYTES, buffers=4)
+    most = 0
+
+    def handle(frame):
+        nonlocal most
+        most = max(most, len(wire.links._links["n1"]._asked))
+        return node.handle(frame)
+
+    async def upload(courier):
+        async for _ in courier.upload(IMAGE, 1):
+            pass
+
+    wire = Wire(handle)
+    await bring(wire, counts, upload)
+    assert (most, node.data) == (4, IMAGE)
+
+
+async def test_a_conversation_breaks_with_its_radio(counts):
+    wire = Wire(lambda frame: None)
+
+    async def ask(courier):
+        raise AssertionError("nobody answers")
+
+    talk = asyncio.ensure_future(bring(wire, counts, ask))
+    await asyncio.sleep(0)
+    wire.links.check(lambda node, transport: (node, transport) == ("n1", "mqtt"))
+    await asyncio.sleep(0)
+    assert not talk.done()
+    wire.links.check(lambda _node, _transport: False)
+    with pytest.raises(TransportError, match="not reached over mqtt"):
+        await talk
+    assert counts == ["broken"]
+
+
+async def test_what_comes_over_another_radio_is_no_answer(node, counts):
+    wire = Wire(node.handle)
+
+    async def ask(courier):
+        assert not wire.links.deliver("n1", "ble", wire.frames[-1])
+
+    await bring(wire, counts, ask)
+
+
+@pytest.mark.parametrize(("rc", "word"), [(3, "malformed"), (10, "busy")])
+async def test_a_node_that_has_not_heard_has_not_refused(node, counts, rc, word):
+    def handle(frame):
+        header = smp.Header.loads(frame[:8])
+        return answer(header, {"rc": rc}) if header.group_id == 1 else node.handle(frame)
+
+    with pytest.raises(TransportError, match=word):
+        await bring(Wire(handle), counts, lambda courier: courier.test(SHA))
+    assert counts == ["broken"]
+
+
 async def test_silence_is_a_timeout(node, counts, monkeypatch):
     monkeypatch.setattr(courier, "TIMEOUT_S", 0.05)
     node.silent = {"states"}

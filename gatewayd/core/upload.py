@@ -2,8 +2,8 @@
 
 The first one names the image and goes alone, for its answer says how much of it the node has. From there on up to `window` pieces are in
 flight. The node takes them in order, so an answer also tells that those before it which have none are lost. Every answer names the offset
-where the node goes on; where that is not the end of its piece, the sending goes back there. What is in flight by then comes to nothing,
-but is waited for: never are there more than `window` requests that the node has to keep.
+where the node goes on; where that is not the end of its piece, or the node has not heard it as it was sent, the sending goes back there.
+What is in flight by then comes to nothing, but is waited for: never are there more than `window` requests that the node has to keep.
 """
 
 import struct
@@ -20,6 +20,7 @@ _HEADER = struct.Struct("!BBHHBB")  # version and op, flags, length, group, sequ
 _SEQUENCE = 6
 _VERSION_2, _OP_MASK, _WRITE, _WRITTEN = 1 << 3, 7, 2, 3
 _GROUP, _COMMAND, _DIGEST = 1, 1, 24
+NOT_HEARD = {3: "malformed", 10: "busy"}  # SMP's own rcs where a request was not heard as it was sent; it may be sent again
 _STALE = -1  # where a piece ends that comes to nothing
 
 
@@ -61,10 +62,11 @@ class Upload:
 
     def answered(self, frame: bytes) -> None:
         """Take in an answer. Raises NodeRefusedError, and DecodeError for what is none."""
-        offset, match = _answer(frame)
+        said, match = _answer(frame)
         end = self._landed(frame[_SEQUENCE])
         if end == _STALE:
             return
+        offset = self.offset if said is None else said
         if not 0 <= offset <= len(self._data):
             raise DecodeError("schema", f"an upload of {len(self._data)} bytes stands at {offset}")
         if offset != end:
@@ -87,8 +89,11 @@ def _encode(value: Any) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def _answer(frame: bytes) -> tuple[int, bool]:
-    """Where the node goes on, and whether the image's digest is right as far as it knows. Raises NodeRefusedError, DecodeError."""
+def _answer(frame: bytes) -> tuple[int | None, bool]:
+    """Where the node goes on, None where it has not heard the request; and whether the image's digest is right as far as it knows.
+
+    Raises NodeRefusedError, DecodeError.
+    """
     try:
         op, _, _, group, _, command = _HEADER.unpack_from(frame)
         answer = cbor2.loads(frame[_HEADER.size :])
@@ -99,6 +104,8 @@ def _answer(frame: bytes) -> tuple[int, bool]:
     match answer:
         case {"err": {"group": int(of), "rc": int(rc)}}:
             raise NodeRefusedError(refusal(of, rc))
+        case {"rc": int(rc)} if rc in NOT_HEARD:
+            return None, True
         case {"rc": int(rc)} if rc:
             raise NodeRefusedError(f"smp rc {rc}")
         case {"off": int(offset)}:

@@ -5,6 +5,7 @@
 
 #include "ble_parts.h"
 
+#define REQUESTS   4    /* out at a time: they wait on their way, their answers here */
 #define GIVE_UP_MS 2000 /* a write may be lost on its way: what comes after this silence begins a frame */
 
 static size_t frame_bytes(const uint8_t header[SMP_HEADER_BYTES])
@@ -19,7 +20,7 @@ static int answer(node_t *n, const uint8_t header[SMP_HEADER_BYTES], const uint8
     const size_t room = sizeof n->ble_answers - n->ble.answers;
     size_t answered;
     if (frame != NULL && room >= NODE_ANSWER_BYTES) {
-        answered = smp_answer(n, frame, size, out, room);
+        answered = smp_answer(n, frame, size, out, room, REQUESTS);
     } else {
         answered = smp_refuse(header, SMP_EBUSY, out, room);
         n->counts.unanswered++;

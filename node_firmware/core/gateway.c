@@ -85,7 +85,7 @@ static void take_request(node_t *n, const uint8_t *data, size_t size)
     const mqtt_publish_t publish = {.prefix = n->up,
                                     .tail = "smp",
                                     .payload = n->answer,
-                                    .size = (uint32_t)smp_answer(n, data, size, n->answer, sizeof n->answer),
+                                    .size = (uint32_t)smp_answer(n, data, size, n->answer, sizeof n->answer, 1),
                                     .token = OWN_ANSWER};
     n->answering = publish.size != 0 && mqtt_publish(&n->mqtt, &publish) == NODE_OK;
 }

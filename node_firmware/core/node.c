@@ -203,7 +203,7 @@ int node_step(node_t *n, uint32_t now_ms)
 size_t node_manage(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity, uint32_t now_ms)
 {
     node_tick(n, now_ms);
-    const size_t answered = smp_answer(n, request, size, answer, capacity);
+    const size_t answered = smp_answer(n, request, size, answer, capacity, 1);
     node_advance(n);
     return answered;
 }

@@ -165,13 +165,14 @@ size_t smp_refuse(const uint8_t request[SMP_HEADER_BYTES], int rc, uint8_t *answ
     return put_header(request, answer, cbor_written(&w));
 }
 
-size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity)
+size_t smp_answer(node_t *n, const uint8_t *request, size_t size, uint8_t *answer, size_t capacity, unsigned buffers)
 {
     if (!answerable(request, size, capacity)) {
         return 0;
     }
     const unsigned version = request[0] >> 3 & 3, length = get_u16(request + 2);
-    smp_call_t call = {.node = n, .map = {request + SMP_HEADER_BYTES, (uint32_t)(size - SMP_HEADER_BYTES)}};
+    smp_call_t call = {
+        .node = n, .buffers = buffers, .map = {request + SMP_HEADER_BYTES, (uint32_t)(size - SMP_HEADER_BYTES)}};
     call.answer = cbor_writer(answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
     const int refusal = version > 1                                    ? SMP_ETOONEW
                         : length != call.map.size || !is_map(call.map) ? SMP_EINVAL

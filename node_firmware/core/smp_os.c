@@ -148,7 +148,7 @@ int smp_os_parameters(smp_call_t *call)
     cbor_put_text(&call->answer, "buf_size");
     cbor_put_uint(&call->answer, NODE_RECEIVE_BYTES);
     cbor_put_text(&call->answer, "buf_count");
-    cbor_put_uint(&call->answer, 1);
+    cbor_put_uint(&call->answer, call->buffers);
     return 0;
 }
 

@@ -24,6 +24,7 @@ typedef struct smp_call {
     node_t *node;
     span_t map;           /* of the request, well-formed */
     cbor_writer_t answer; /* takes one map */
+    unsigned buffers;     /* as smp_answer()'s */
     bool malformed;       /* a field that was asked for has another type */
 } smp_call_t;
 
