@@ -280,11 +280,15 @@ async def test_who_did_not_authenticate_does_not_replace_who_did(cell):
         await host.start(AUTHENTICATED, SHOWS, 123_456)
         async with Central(cell.air, fingers=fingers).on() as central:
             _, address = await central.advertisement()
-            await (await central.connect(address)).connection.pair()
+            visit = await central.connect(address)
+            await visit.connection.pair()
+            assert await visit.identity() == b"n-1"
             keys = central.device.keystore
         await host.start(ENCRYPTED)
         async with Central(cell.air).on() as imitator:  # it has the address
-            await (await imitator.connect(address)).connection.pair()
+            visit = await imitator.connect(address)
+            await visit.connection.pair()
+            assert await visit.identity() == b"n-1"
         await host.start(AUTHENTICATED, SHOWS, 123_456)
         async with Central(cell.air).on() as central:
             central.device.keystore = keys

@@ -103,6 +103,7 @@ class Radio:
         self.needed = Level.AUTHENTICATED
         self._level = Level.OPEN
         self._identity = b""
+        self._serving = asyncio.Lock()  # one host at a time
         self._writer: asyncio.StreamWriter | None = None
         self._heeds = False  # from *security* on, until it starts anew
         self._next_said = self._next_heard = 0
@@ -138,11 +139,10 @@ class Radio:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._line is not None
         self._line.close()
-        if writer := self._writer:
-            self._writer = None
-            writer.close()
-        await self._quieten()
-        await self._device.power_off()
+        if self._writer:
+            self._writer.close()
+        async with self._serving:
+            await self._device.power_off()
 
     async def restart(self) -> None:
         """What its reset does, whoever asked for that: it forgets all but its bonds."""
@@ -166,18 +166,17 @@ class Radio:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._writer:
             self._writer.close()  # a host that restarts may be there before its last life's end is seen
-        self._writer = writer
-        frames = line.Reader()
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(4_096):
-                for frame in frames.feed(data):
-                    if self._writer is writer:
+        async with self._serving:
+            self._writer = writer
+            frames = line.Reader()
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(4_096):
+                    for frame in frames.feed(data):
                         await self._obey(frame)
-        if self._writer is writer:
             self._writer = None
             self._heeds = False
             await self._quieten()
-        writer.close()
+            writer.close()
 
     def _say(self, kind: Chip, payload: bytes = b"") -> None:
         if not self._writer or (kind != Chip.STARTED and not self._heeds):
