@@ -46,7 +46,9 @@ class Peer:
     async def start(self, data: bytes = b"0123456789", response: bytes = b"") -> None:
         """Advertise, whenever nobody is connected."""
         await self.device.power_on()
-        advertised = bytes((2, 1, 6, 17 + len(data), AdvertisingData.SERVICE_DATA_128_BIT_UUID)) + bytes.fromhex(SERVICE.replace("-", ""))[::-1]
+        advertised = (
+            bytes((2, 1, 6, 17 + len(data), AdvertisingData.SERVICE_DATA_128_BIT_UUID)) + bytes.fromhex(SERVICE.replace("-", ""))[::-1]
+        )
         await self.device.start_advertising(advertising_data=advertised + data, scan_response_data=response, auto_restart=True)
 
     async def notify(self, data: bytes) -> None:

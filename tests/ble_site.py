@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from bumble import att, core, gatt, hci
+from bumble import att, core, gatt, hci, ll
 from bumble.device import Connection, Device, DeviceConfiguration
 from bumble.host import Host
-from bumble.transport.common import AsyncPipeSink
+from bumble.transport.common import AsyncPipeSink, StreamPacketSink
 
 from gatewayd.config import Ble
 from gatewayd.core import wire
@@ -16,6 +17,7 @@ from gatewayd.core.beacon import SERVICE_UUID, Beacon, build, crc_of
 from gatewayd.core.segments import Receiver, Sender
 from gatewayd.core.types import Event, GatewayState, Info, NodeState, Reason, State, Stored, Verdict
 from gatewayd.demo.air import Air, Controller, plugged
+from gatewayd.errors import DecodeError
 from gatewayd.transports.ble import BleTransport, stacks
 from gatewayd.transports.ble_link import DOWN, FLOW, IDENTITY, SMP, UP
 
@@ -42,7 +44,7 @@ class BleNode:
         self.events: dict[int, Event] = {}  # by seq, not stored
         self.requests: list[bytes] = []  # pieces of SMP
         self.connections = 0
-        self.mtu = 247
+        self.missing = False  # the gateway said so
         self._air = air
         self._controller = Controller(node, air)
         host = Host(self._controller, AsyncPipeSink(self._controller))
@@ -113,6 +115,7 @@ class BleNode:
         self.receiver, self.sender = Receiver(98_305), Sender(20)
         self._subscriptions = 0
         connection.on("disconnection", self._disconnected)
+        asyncio.get_running_loop().call_later(0.2, self._tick, self.sender)
         connection.on("connection_att_mtu_update", lambda: setattr(self.sender, "segment_bytes", connection.att_mtu - 3))
 
     def _disconnected(self, _reason: int) -> None:
@@ -148,11 +151,19 @@ class BleNode:
             self.hear(wire.decode_as(KINDS[message[0]], message[1:]))
 
     def _flow(self, flow: bytes) -> None:
-        self.sender.heard(flow, 0)
+        self.missing = self.missing or flow[0] > 0x7F
+        with contextlib.suppress(DecodeError):
+            self.sender.heard(flow, now_ms())
         self._send()
 
+    def _tick(self, sender: Sender) -> None:
+        if self.connected and self.sender is sender:
+            sender.tick(now_ms())
+            self._send()
+            asyncio.get_running_loop().call_later(0.2, self._tick, sender)
+
     def _send(self) -> None:
-        while (segment := self.sender.next(0)) is not None:
+        while (segment := self.sender.next(now_ms())) is not None:
             self.soon(UP, segment)
 
     def say(self, code: int, message: tuple) -> None:
@@ -186,11 +197,17 @@ class BleNode:
             await self.advertise()
 
 
+def now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
 class Site:
     """The gateway's transport on the air; what it says is in `frames`, what it counts in `counts`."""
 
     def __init__(self, air: Air) -> None:
         self.air = air
+        self.controller = Controller("gateway", air)
+        self.adapter = ""
         self.frames: list = []
         self.counts = Counter[tuple[str, str]]()
         self.sighted = Counter[str]()
@@ -204,6 +221,16 @@ class Site:
                 self.frames.append(frame)
                 if self.keeps:
                     frame.done()
+
+    def unplug(self) -> None:
+        """The controller goes, and is there again."""
+        assert isinstance(self.controller.host, StreamPacketSink)
+        self.controller.host.close()
+
+    def advertise(self, address: str, node: str) -> None:
+        """An advertisement out of nowhere."""
+        data = core.UUID(SERVICE_UUID).to_bytes() + build(Beacon(1, crc_of(node)))
+        self.controller.on_ll_advertising_pdu(ll.AdvInd(hci.Address(address), bytes((2, 1, 6, len(data) + 1, 0x21)) + data))
 
     def count(self, what: str) -> int:
         return sum(number for (kind, _), number in self.counts.items() if kind == what)
@@ -221,9 +248,9 @@ class Site:
 async def site(tmp_path, loss: float = 0.0, **settings) -> AsyncIterator[Site]:
     air = Air(loss=loss, interval_ms=15)
     here = Site(air)
-    controller = Controller("gateway", air)
-    async with plugged(controller) as port, asyncio.TaskGroup() as tasks:
-        ble = Ble(hci=f"tcp-client:127.0.0.1:{port}", **settings)
+    async with plugged(here.controller) as port, asyncio.TaskGroup() as tasks:
+        here.adapter = f"tcp-client:127.0.0.1:{port}"
+        ble = Ble(hci=here.adapter, **settings)
         here.transport = BleTransport(
             ble,
             stacks(ble, "site", tmp_path),

@@ -66,7 +66,7 @@ def test_who_is_not_provisioned_is_left_alone() -> None:
 
 def test_verdicts_before_telemetry_before_updates_before_strangers() -> None:
     air = Air()
-    update, telemetry, verdict = (air.known(*who) for who in (("A", "node-a"), ("B", "node-b"), ("C", "node-c")))
+    update, _telemetry, verdict = (air.known(*who) for who in (("A", "node-a"), ("B", "node-b"), ("C", "node-c")))
     air.hear("D", "node-d")
     air.wait(600)
     for address, node in (("A", "node-a"), ("C", "node-c"), ("D", "node-d")):
@@ -107,7 +107,7 @@ def test_failures_make_patient() -> None:
     pauses_s = []
     for _ in range(8):
         air.hear("A", "kitchen-1", wants=True)
-        air.all.failed(peer, air.now_ms)
+        air.all.failed(peer, "hci0", air.now_ms, air.now_ms)
         began_ms = air.now_ms
         while air.next() is None:
             air.wait(500)
@@ -210,8 +210,7 @@ def test_a_flood_of_addresses_costs_bounded_memory_and_no_known_node_its_turn() 
             stranger = air.next()
             if stranger is not None:
                 asked += 1
-                air.all.failed(stranger, air.now_ms)
-                air.all.asked("hci0", 2_000, air.now_ms)
+                air.all.failed(stranger, "hci0", air.now_ms - 2_000, air.now_ms)
     assert len(air.all._strangers) <= MAX_STRANGERS
     assert asked <= 20_000 / 6_000 + 1
     newcomer = air.hear("N", "attic-1")
@@ -226,7 +225,7 @@ def test_a_newcomer_comes_before_those_that_failed() -> None:
             stranger = air.hear(f"E{number}", f"evil-{number}")
             assert stranger is not None
             if round_:
-                air.all.failed(stranger, air.now_ms)
+                air.all.failed(stranger, "hci0", air.now_ms, air.now_ms)
         air.wait(600)
     newcomer = air.hear("N", "attic-1")
     air.wait(10_000)

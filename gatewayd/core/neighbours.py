@@ -21,7 +21,7 @@ FRESH_MS = 20_000  # after this a device may be gone from its stack
 _SETTLED_MS = 500  # between a stranger's first and last advertisement: one that is heard once only is not worth a connection
 _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 1_000, 60_000
 _STRANGER_PAUSE_MS, _LONGEST_STRANGER_PAUSE_MS = 5_000, 600_000
-_STRANGERS_SHARE = 4  # strangers get one part of so many of an adapter's time for connecting
+_STRANGERS_SHARE = 4  # strangers may waste one part of so many of an adapter's time for connecting
 
 
 class Urgency(IntEnum):
@@ -213,12 +213,10 @@ class Neighbours:
         strangers = [peer for peer in self._strangers.values() if due(peer) and peer.heard[adapter].at_ms - peer.first_ms >= _SETTLED_MS]
         return min(strangers, key=lambda peer: (peer.failures, random.random()), default=None)  # noqa: S311 -- a fair share, no secret
 
-    def asked(self, adapter: str, took_ms: int, now_ms: int) -> None:
-        """A stranger was asked who it is, which took so long."""
-        self._no_strangers_before_ms[adapter] = now_ms + (_STRANGERS_SHARE - 1) * took_ms
-
-    def failed(self, peer: Peer, now_ms: int) -> None:
-        """It could not be connected, or did not behave: not again before a growing pause."""
+    def failed(self, peer: Peer, adapter: str, began_ms: int, now_ms: int) -> None:
+        """It could not be connected, or did not behave: not again before a growing pause, nor another stranger for a while after one."""
+        if not peer.id:
+            self._no_strangers_before_ms[adapter] = now_ms + (_STRANGERS_SHARE - 1) * (now_ms - began_ms)
         first_ms, longest_ms = (_FIRST_PAUSE_MS, _LONGEST_PAUSE_MS) if peer.id else (_STRANGER_PAUSE_MS, _LONGEST_STRANGER_PAUSE_MS)
         peer.not_before_ms = now_ms + min(first_ms << min(peer.failures, 16), longest_ms)
         peer.failures += 1

@@ -194,7 +194,8 @@ class Air(LocalLink):
         if self.random.random() >= self.loss:
             for controller in tuple(self.controllers - {sender_controller}):
                 controller.on_ll_advertising_pdu(packet)
-                if peer := controller.le_connections.get(packet.initiator_address):
+                peer = controller.le_connections.get(packet.initiator_address)
+                if peer and peer.self_address == packet.advertiser_address:
                     wire.ends.append(peer)
                     return
         wire.unheard()

@@ -224,12 +224,9 @@ class BleTransport:
                     async with asyncio.timeout(_TICK_S):
                         await adapter.wake.wait()
                 continue
-            met, began_ms = asyncio.Event(), _now_ms()
-            peer.busy = True
+            peer.busy, met = True, asyncio.Event()
             visits.create_task(self._visit(adapter, peer, met), name=f"ble-{peer.address}")
             await met.wait()
-            if urgency is Urgency.STRANGER:
-                self._neighbours.asked(adapter.name, _now_ms() - began_ms, _now_ms())
 
     @staticmethod
     def _room(adapter: Adapter, urgency: Urgency) -> bool:
@@ -242,7 +239,8 @@ class BleTransport:
         return False
 
     async def _visit(self, adapter: Adapter, peer: Peer, met: asyncio.Event) -> None:
-        link, client = Link(self._settings.idle_s), None
+        """One connection, from its beginning to its end; `met` is done when others may be made."""
+        link, client, began_ms = Link(self._settings.idle_s), None, _now_ms()
         adapter.links.add(link)
         try:
             try:
@@ -251,7 +249,7 @@ class BleTransport:
                     lambda _: link.end(TransportError("Bluetooth: disconnected")),
                     attempts=2 if peer.id else 1,
                 )
-                peer = await self._met(peer, link, client)
+                peer = await self._meet(peer, link, client)
             finally:
                 met.set()
             self._count("connections", adapter.name)
@@ -260,17 +258,17 @@ class BleTransport:
             await link.run(client, partial(self._take, peer, link))
         except DecodeError as error:
             self._refuse(error)
-            self._neighbours.failed(peer, _now_ms())
+            self._neighbours.failed(peer, adapter.name, began_ms, _now_ms())
         except TransportError as error:
             _log.debug("%s: %s", peer.id or peer.address, error)
             if not link.heard:
-                self._neighbours.failed(peer, _now_ms())
+                self._neighbours.failed(peer, adapter.name, began_ms, _now_ms())
         else:
             peer.failures = 0
         finally:
             await self._part(adapter, peer, link, client)
 
-    async def _met(self, peer: Peer, link: Link, client: BleakClient) -> Peer:
+    async def _meet(self, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""
         if self._settings.pairing == "required":
             try:
