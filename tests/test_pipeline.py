@@ -130,10 +130,10 @@ class Site:
             changed=self.changed.append,
         )
 
-    def hear(self, seq, node="n1", tail="event", payload=None, **fields):
+    def hear(self, seq, node="n1", tail="event", payload=None, on="fake", **fields):
         event = Event(seq, 1, "wakeword", b"12345678", 0.5, 0, 0, Reason.TRIGGER, WINDOW)._replace(**fields)
         payload = wire.encode(event) if payload is None else payload
-        self.pipeline.take([Frame(node, tail, payload, "fake", lambda: self.acknowledged.append(seq))])
+        self.pipeline.take([Frame(node, tail, payload, on, lambda: self.acknowledged.append(seq))])
 
     def say(self, message, node="n1", retained=False):
         """`message` is bytes of SMP, or one of nodelink's."""
@@ -178,6 +178,19 @@ async def test_a_redelivery_waits_for_the_same_commit_and_is_judged_once():
     assert site.escalator.asked == len(site.publisher.verdicts) == 1
     site.hear(0)  # once more, long after
     assert site.acknowledged == [0, 0, 0]
+    assert site.count("gatewayd_duplicates_total") == 2
+
+
+async def test_an_event_that_comes_over_both_radios_is_one_and_both_hear_that_it_is_stored():
+    site = Site()
+    for on in ("mqtt", "ble"):
+        site.hear(0, on=on)
+    await settle()
+    assert site.acknowledged == []
+    site.store.commit()
+    site.hear(0, on="ble")
+    assert site.acknowledged == [0, 0, 0]
+    assert len(site.store.records) == len(site.publisher.verdicts) == site.escalator.asked == 1
     assert site.count("gatewayd_duplicates_total") == 2
 
 
@@ -325,6 +338,7 @@ async def test_smp_is_for_whoever_manages_the_node_and_comes_from_enrolled_ones_
     site.say(b"long ago", retained=True)
     site.say(b"", "BAD id")
     assert site.managed == [("n1", b"n1")]
+    assert site.registry.get("n1").links["fake"].state is NodeState.READY  # it has answered
     assert site.acknowledged.count("smp") == 5
     assert site.count('gatewayd_rejected_messages_total{reason="not_enrolled"}') == 2
     assert site.count('gatewayd_rejected_messages_total{reason="node_id"}') == 1

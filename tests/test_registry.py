@@ -16,8 +16,8 @@ def info(session=1, interval_s=10):
     return Info(session, "h", "b", "1", "power", b"", 0, (), interval_s, ())
 
 
-def see(registry, message, now_ms=0, node="n1", **kwargs):
-    return registry.observe(node, message, "mqtt", now_ms, now_ms / 1000, **kwargs)
+def see(registry, message, now_ms=0, node="n1", on="mqtt", **kwargs):
+    return registry.observe(node, message, on, now_ms, now_ms / 1000, **kwargs)
 
 
 def test_a_node_is_up_by_its_word_and_down_by_its_will():
@@ -59,6 +59,80 @@ def test_a_new_session_is_a_reboot():
     for session in (4, 4, 5, 1):
         see(registry, info(session))
     assert registry.get("n1").reboots == 2
+
+
+def on_both(now_ms=0):
+    registry = Registry(10)
+    for on in ("mqtt", "ble"):
+        see(registry, info(), now_ms, on=on)
+        see(registry, State(NodeState.READY, 1), now_ms, on=on)
+    return registry, registry.get("n1")
+
+
+def test_a_will_speaks_for_its_transport_only():
+    registry, node = on_both()
+    see(registry, State(NodeState.LOST, 1))
+    assert (node.up(0), node.up_on("mqtt", 0), node.up_on("ble", 0), node.state) == (True, False, True, NodeState.READY)
+    registry.lost("n1", "ble")
+    assert (node.up(0), node.state) == (False, NodeState.LOST)
+    see(registry, Vitals(1, 5, 5, 0, 0, ()))
+    assert (node.up_on("mqtt", 0), node.up_on("ble", 0)) == (True, False)
+
+
+def test_silence_is_each_transports_own_and_a_sight_ends_it():
+    registry, node = on_both()
+    late = patience_ms(10) + 1
+    registry.sighted("n1", "ble", late, 0.0)
+    assert (node.up(late), node.up_on("mqtt", late), node.transport()) == (True, False, "ble")
+    registry.lost("n1", "ble")
+    registry.sighted("n1", "ble", late, 0.0)
+    assert node.up(late)
+
+
+def test_the_newest_word_is_its_state_wherever_it_was_said():
+    registry, node = on_both()
+    see(registry, State(NodeState.SLEEPING, 1), 10, on="ble")
+    assert node.state is NodeState.SLEEPING
+    registry.sighted("n1", "mqtt", 20, 0.0)
+    assert node.state is NodeState.READY
+
+
+def test_a_sight_of_a_stranger_is_nothing():
+    registry = Registry(10)
+    registry.sighted("n1", "ble", 0, 0.0)
+    registry.lost("n1", "ble")
+    assert len(registry) == 0
+
+
+def test_a_reset_breaks_every_link_though_the_will_that_says_so_is_of_an_older_session():
+    registry, node = on_both()
+    see(registry, info(2), on="ble")
+    assert (node.reboots, node.up_on("mqtt", 0), node.up_on("ble", 0)) == (1, False, True)
+    see(registry, State(NodeState.READY, 2))
+    assert (node.reboots, node.up_on("mqtt", 0)) == (1, True)
+    assert see(registry, State(NodeState.LOST, 1)) is Seen.STALE
+    assert node.up_on("mqtt", 0)
+
+
+def test_what_a_broker_remembers_is_older_than_what_a_node_says_elsewhere():
+    registry = Registry(10)
+    see(registry, info(7), on="ble")
+    assert see(registry, info(6), retained=True) is Seen.STALE
+    assert see(registry, State(NodeState.READY, 6), retained=True) is Seen.STALE
+    node = registry.get("n1")
+    assert (node.session, node.reboots, node.up_on("ble", 0)) == (7, 0, True)
+    registry.lost("n1", "ble")
+    assert see(registry, info(8), retained=True) is Seen.NEW
+
+
+def test_events_that_come_over_both_radios_are_one():
+    registry = Registry(10)
+    assert [see(registry, event(seq), on=on) for seq, on in ((0, "mqtt"), (0, "ble"), (1, "ble"), (1, "mqtt"))] == [
+        Seen.NEW,
+        Seen.DUPLICATE,
+        Seen.NEW,
+        Seen.DUPLICATE,
+    ]
 
 
 def test_gaps_become_losses_only_after_their_grace():
