@@ -195,7 +195,7 @@ class Air(LocalLink):
             for controller in tuple(self.controllers - {sender_controller}):
                 controller.on_ll_advertising_pdu(packet)
                 peer = controller.le_connections.get(packet.initiator_address)
-                if peer and peer.self_address == packet.advertiser_address:
+                if peer is not None and peer.self_address == packet.advertiser_address:
                     wire.ends.append(peer)
                     return
         wire.unheard()

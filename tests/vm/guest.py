@@ -1,0 +1,77 @@
+"""A virtual machine that runs what image.py built: commands in it, its console, and its Bluetooth adapters, whose radio is ours."""
+
+import asyncio
+import base64
+import json
+import os
+from pathlib import Path
+
+import image
+
+BOOT_S = 180
+QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-logind.service"  # of no use to anybody here
+
+
+class Guest:
+    """Its console's log is a file in `folder`. `adapters` are sockets there, for a controller each."""
+
+    def __init__(self, folder: Path, adapters: tuple[str, ...] = ("hci0",)) -> None:
+        self.folder, self.adapters, self.console = folder, adapters, folder / "console.log"
+        self._asking = asyncio.Lock()
+
+    async def __aenter__(self):
+        with (self.folder / "qemu.log").open("wb") as log:
+            self._qemu = await asyncio.create_subprocess_exec(*self._command(), cwd=self.folder, stdout=log, stderr=log)
+        try:
+            async with asyncio.timeout(BOOT_S):
+                while not self.socket("agent").exists():
+                    assert self._qemu.returncode is None, (self.folder / "qemu.log").read_text()
+                    await asyncio.sleep(0.05)
+                self._agent = await asyncio.open_unix_connection(self.socket("agent"), limit=16 << 20)
+                await self.run("systemctl is-system-running --wait || systemctl --failed", timeout_s=BOOT_S)
+        except BaseException as exc:
+            await self.__aexit__()
+            exc.add_note(self.console.read_text(errors="replace"))
+            raise
+        return self
+
+    async def __aexit__(self, *exc):
+        if self._qemu.returncode is None:
+            self._qemu.kill()
+        await self._qemu.wait()
+
+    def socket(self, name: str) -> Path:
+        """By a path that is short enough for a socket."""
+        return Path(f"/proc/{self._qemu.pid}/cwd/{name}")
+
+    def _command(self):
+        # /dev/kvm alone says nothing: without these flags it cannot run a stock kernel.
+        native = {"vmx", "svm"} & {*Path("/proc/cpuinfo").read_text().split()} and os.access("/dev/kvm", os.W_OK)
+        yield from ("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+        yield from ("-machine", "q35", "-smp", "2", "-m", "2048")
+        yield from ("-accel", "kvm", "-cpu", "host") if native else ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max")
+        yield from ("-kernel", image.KERNEL, "-initrd", image.INITRD)
+        kernel = "console=ttyS0 panic=-1 quiet tsc=reliable random.trust_cpu=on mitigations=off"
+        yield from ("-append", " ".join([kernel, "systemd.journald.forward_to_console=1", *(f"systemd.mask={unit}" for unit in QUIET)]))
+        yield from ("-serial", f"file:{self.console}", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci")
+        for socket, port in {"agent": "org.qemu.guest_agent.0", **{name: name for name in self.adapters}}.items():
+            yield from ("-chardev", f"socket,id={socket},path={socket},server=on,wait=off")
+            yield from ("-device", f"virtserialport,chardev={socket},name={port}")
+
+    async def run(self, command: str, stdin: bytes = b"", timeout_s: float = 60) -> str:
+        """What a root shell's `command` printed. Raises AssertionError where it fails."""
+        async with asyncio.timeout(timeout_s), self._asking:
+            shell = {"path": "/bin/bash", "arg": ["-c", f"exec 2>&1\n{command}"]}
+            started = await self._ask("guest-exec", **shell, **{"input-data": base64.b64encode(stdin).decode(), "capture-output": True})
+            while not (done := await self._ask("guest-exec-status", **started))["exited"]:
+                await asyncio.sleep(0.1)
+        said = base64.b64decode(done.get("out-data", "")).decode(errors="replace")
+        assert done.get("exitcode") == 0, f"{command}: {done.get('exitcode', done.get('signal'))}\n{said}"
+        return said
+
+    async def _ask(self, what, **arguments):
+        reader, writer = self._agent
+        writer.write(json.dumps({"execute": what, "arguments": arguments}).encode() + b"\n")
+        answer = json.loads(await reader.readline())
+        assert "return" in answer, answer
+        return answer["return"]

@@ -1,0 +1,146 @@
+"""The guest's kernel and its root file system, which is its initial RAM disk: there is no disk, and nothing outlives its power.
+
+Three archives, one behind the other: Debian from the mirrors of this machine, what gatewayd needs of PyPI, and gatewayd as it is
+installed, with the files in `root/`. Each is made again when what it is made of has changed. `python image.py` makes them all.
+"""
+
+import hashlib
+import json
+import lzma
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "vm"
+KERNEL, INITRD = BUILD / "vmlinux", BUILD / "initrd"
+PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "bsdtar": "libarchive-tools"}
+PYTHON = "/usr/bin/python3"  # this machine's, which is the guest's
+DEBIAN = "linux-image-amd64", "systemd-sysv", "dbus", "udev", "bluez", "python3", "mosquitto", "qemu-guest-agent"
+MODULES = (  # with what they depend on; a folder is all that is in it
+    *("crypto", "lib", "net/bluetooth", "net/rfkill", "drivers/bluetooth/hci_vhci.ko*", "drivers/hid/uhid.ko*"),
+    *("drivers/virtio", "drivers/char/virtio_console.ko*", "drivers/char/hw_random"),
+)
+UNUSED = (  # and not small
+    *("boot/*", "usr/lib/*/perl", "usr/lib/udev/hwdb*", "usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/perl*"),
+    *("usr/share/zoneinfo", "var/cache", "var/lib/apt"),
+)
+PROJECT = "gatewayd", "cascades", "systemd", "deploy", "pyproject.toml", "README.md", "LICENSE"
+INSTALLED = {
+    "systemd/gatewayd.service": "usr/lib/systemd/system",
+    "systemd/sysusers.d/gatewayd.conf": "usr/lib/sysusers.d",
+    "deploy/mosquitto/shared/10-gatewayd.conf": "etc/mosquitto/conf.d",
+}
+
+
+def build() -> None:
+    """Make what is missing or old. Raises RuntimeError with what a program said."""
+    missing = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
+    if missing:
+        raise RuntimeError(f"not installed: {', '.join(sorted(missing))} (scripts/setup.sh vm)")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*about["dependencies"], *about["optional-dependencies"]["ble"]]
+    parts = [
+        _stage("debian", [platform.freedesktop_os_release()["VERSION_CODENAME"], DEBIAN, MODULES, UNUSED], _debian),
+        _stage("pypi", [requirements, (ROOT / "constraints.txt").read_text()], lambda to: _pip(to, "-c", "constraints.txt", *requirements)),
+        _stage("project", [_digest(ROOT / name for name in PROJECT), _digest([Path(__file__).parent / "root"])], _project),
+    ]
+    newest = max(part.stat().st_mtime for part in parts)
+    if not INITRD.exists() or INITRD.stat().st_mtime < newest:
+        with INITRD.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, whole, 1 << 20)
+
+
+def _stage(name, inputs, make):
+    """`make` an archive in the format of initial RAM disks, unless it was made of the same."""
+    archive, stamp = BUILD / f"{name}.cpio", BUILD / f"{name}.json"
+    wanted = json.dumps(inputs)
+    if not archive.exists() or not stamp.exists() or stamp.read_text() != wanted:
+        began = time.monotonic()
+        stamp.unlink(missing_ok=True)
+        make(archive)
+        stamp.write_text(wanted)
+        print(f"{archive.name}: {archive.stat().st_size >> 20} MiB in {time.monotonic() - began:.0f} s")
+    return archive
+
+
+def _debian(archive):
+    """A system with the few modules of its kernel that a guest has use for, and that kernel without its wrapping, which costs seconds."""
+    suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    sources = _run("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", "Origin: Debian")
+    options = ["--dpkgopt=path-exclude=/lib/modules/*/kernel/*"]
+    for module in MODULES:
+        options.append(f"--dpkgopt=path-include=/lib/modules/*/kernel/{module}{'' if '.ko' in module else '/*'}")
+    with tempfile.TemporaryDirectory(dir=BUILD) as boot:
+        Path(boot).chmod(0o755)
+        system = Path(boot) / "system.tar"
+        _run(
+            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(DEBIAN)}", "--aptopt=APT::Install-Recommends false"),
+            *(*options, f"--customize-hook=copy-out /boot {boot}", suite, system, *sources.splitlines()),
+            env=os.environ | {"INITRD": "No"},  # asks Debian's own scripts for none
+        )
+        packed = next(Path(boot).glob("boot/vmlinuz-*")).read_bytes()
+        KERNEL.write_bytes(lzma.LZMADecompressor().decompress(packed[packed.index(b"\xfd7zXZ\0") :]))
+        _run("bsdtar", "--format=newc", *(f"--exclude=./{path}" for path in UNUSED), "-cf", archive, f"@{system}")
+
+
+def _pip(archive, *arguments):
+    """Install into an archive, for `PYTHON`."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        Path(folder).chmod(0o755)
+        _install(folder, *arguments)
+        _run("bsdtar", "--format=newc", "--uid=0", "--gid=0", "-cf", archive, "-C", folder, ".")
+
+
+def _install(folder, *arguments):
+    common = "--quiet", "--root", folder, "--prefix", "/usr", "--ignore-installed", "--no-warn-script-location", "--root-user-action=ignore"
+    _run(sys.executable, "-m", "pip", "--python", PYTHON, "install", *common, *arguments)
+
+
+def _project(archive):
+    """The wheel, and what an operator installs by hand."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        root, source = Path(folder) / "root", Path(folder) / "source"
+        for name in PROJECT:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            source.mkdir(exist_ok=True)
+            copy(ROOT / name, source / name)
+        shutil.copytree(Path(__file__).parent / "root", root, symlinks=True)
+        root.chmod(0o755)
+        _install(root, "--no-deps", source)
+        for file, place in INSTALLED.items():
+            (root / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, root / place)
+        (root / "usr/bin").mkdir(exist_ok=True)
+        (root / "usr/bin/gatewayctl").symlink_to("/usr/local/bin/gatewayctl")
+        _run("bsdtar", "--format=newc", "--uid=0", "--gid=0", "-cf", archive, "-C", root, ".")
+
+
+def _digest(paths):
+    """Of the names and contents of all files at and below `paths`."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and file.suffix != ".pyc":
+                digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, **options)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: status {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    build()
