@@ -227,9 +227,11 @@ class Rollouts:
         battery = node.vitals.battery if node and node.vitals else None
         return rollout.Node(state.state, self._reachable(node), battery, state.started_s, state.reason)
 
-    @staticmethod
-    def _reachable(node: Node | None) -> bool:
-        return node is not None and node.enrolled and node.info is not None and node.up(time.monotonic_ns() // 1_000_000)
+    def _reachable(self, node: Node | None) -> bool:
+        """Whether it can be talked to now: who cannot has not failed."""
+        if node is None or not node.enrolled or node.info is None:
+            return False
+        return any(self._publisher.reaches(node, transport) for transport in node.links)
 
     async def _move(self, one: _Open, moved: Rollout, because: str = "", order: int | None = None) -> None:
         """Store where the rollout is now, with the words of why it moved, and that an order is done."""
