@@ -76,7 +76,9 @@ def _stage(name, inputs, make):
 def _debian(archive):
     """A system with the few modules of its kernel that a guest has use for, and that kernel without its wrapping, which costs seconds."""
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    sources = _run("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", "Origin: Debian")
+    sources = _run(
+        "apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", "Origin: Debian"
+    )
     options = ["--dpkgopt=path-exclude=/lib/modules/*/kernel/*"]
     for module in MODULES:
         options.append(f"--dpkgopt=path-include=/lib/modules/*/kernel/{module}{'' if '.ko' in module else '/*'}")
