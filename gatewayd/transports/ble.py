@@ -27,8 +27,9 @@ try:
     from bleak.backends.device import BLEDevice
     from bleak.backends.scanner import AdvertisementData
 
-    from gatewayd.transports.ble_adapter import Adapter, BluezStack, BumbleStack, Stack
+    from gatewayd.transports.ble_adapter import Adapter
     from gatewayd.transports.ble_link import Link, answered
+    from gatewayd.transports.ble_stacks import BluezStack, BumbleStack, Stack
 except ImportError as error:
     raise MissingPackageError("bleak", "ble") from error
 
@@ -55,6 +56,15 @@ def stacks(settings: Ble, gateway_id: str, state_dir: Path) -> list[Stack]:
 
         found.append(BumbleStack(Bumble(settings.hci, gateway_id, bonds=state_dir / "bonds.json")))
     return found
+
+
+async def probe(stack: Stack) -> None:
+    """Scan for a moment. Raises TransportError where that is not possible."""
+    async with stack.open():
+        scanner = stack.scanner(lambda _device, _advertisement: None)
+        async with answered("scan"):
+            await scanner.start()
+            await scanner.stop()
 
 
 class BleTransport:

@@ -37,7 +37,7 @@ try:
     from bumble.device import Connection, ConnectionParametersPreferences, Device, DeviceConfiguration, Peer
     from bumble.host import DataPacketQueue, Host
     from bumble.transport import open_transport
-    from bumble.transport.common import Transport
+    from bumble.transport.common import Transport, TransportLostError
 except ImportError as error:
     raise MissingPackageError("bumble", "bumble") from error
 
@@ -110,9 +110,13 @@ class _Queue(DataPacketQueue):
         del self._flying[connection_handle]
         self._advance()
 
+    def full(self, connection_handle: int) -> bool:
+        """Enough of a connection's packets wait."""
+        return len(self._lines.get(connection_handle, ())) > _MOST_WAITING
+
     async def room(self, connection_handle: int) -> None:
-        """Wait until few of a connection's packets wait."""
-        while len(self._lines.get(connection_handle, ())) > _MOST_WAITING:
+        """Wait until it is not full."""
+        while self.full(connection_handle):
             await self._moved.wait()
 
     async def drain(self, connection_handle: int) -> None:
@@ -143,6 +147,11 @@ class _Host(Host):
             self.on_hci_acl_data_packet(packet)
         elif isinstance(packet, hci.HCI_Event):
             self.on_hci_event_packet(packet)
+
+    def on_transport_lost(self) -> None:
+        """The controller is gone; Bumble fails the command that waits for it, unless that has just ended."""
+        with contextlib.suppress(asyncio.InvalidStateError):
+            super().on_transport_lost()  # type: ignore[no-untyped-call]
 
     def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
         """Give a packet to the controller."""
@@ -188,8 +197,9 @@ class Adapter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(client.disconnect() for client in tuple(self.clients)), return_exceptions=True)
         if not self.gone:
-            with contextlib.suppress(BleakError):  # no peer stays connected to nobody
+            with contextlib.suppress(BleakError):
                 await self.command(self.device.send_sync_command(hci.HCI_Reset_Command()))
         await self._close("closed by the gateway")
 
@@ -264,6 +274,8 @@ class Adapter:
         except att.ATT_Error as error:
             raise BleakGATTProtocolError(error.error_code) from error
         except (core.BaseBumbleError, TimeoutError) as error:
+            if isinstance(error, TransportLostError):
+                self._fail("closed")
             raise BleakError(str(error) or "no answer") from error
         except asyncio.CancelledError as error:  # the task's: Bumble cancels what waits for a peer that has left
             raise BleakError("disconnected") from error
@@ -341,8 +353,11 @@ class Adapter:
     async def stop_scanning(self, scanner: "_Scanner") -> None:
         """Deliver no more to `scanner`."""
         self._scanners.discard(scanner)
-        if not self.gone:
+        try:
             await self.command(self._change_scan(active=scanner.active))
+        except BleakError:
+            if not self.gone:
+                raise
 
     async def _change_scan(self, *, active: bool) -> None:
         async with self._changing_scan:
@@ -598,7 +613,8 @@ class _Client(BaseBleakClient):
         if self._connection is not None:
             queue = self._connection.data_packet_queue
             assert isinstance(queue, _Queue)
-            await queue.room(self._connection.handle)
+            while queue.full(self._connection.handle):
+                await self._run(queue.room(self._connection.handle))
         await self._client().write_value(characteristic.handle, value)  # only queues it
 
     async def write_gatt_descriptor(self, descriptor: BleakGATTDescriptor, data: SizedBuffer) -> None:
