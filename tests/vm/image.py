@@ -32,7 +32,7 @@ UNUSED = (  # and not small
     *("usr/share/zoneinfo", "var/cache", "var/lib/apt"),
 )
 PROJECT = "gatewayd", "cascades", "systemd", "deploy", "pyproject.toml", "README.md", "LICENSE"
-INSTALLED = {
+INSTALLED = {  # by hand, after the wheel
     "systemd/gatewayd.service": "usr/lib/systemd/system",
     "systemd/sysusers.d/gatewayd.conf": "usr/lib/sysusers.d",
     "deploy/mosquitto/shared/10-gatewayd.conf": "etc/mosquitto/conf.d",
