@@ -160,7 +160,7 @@ class _Host(Host):
 
 
 class Adapter:
-    """One HCI controller and its host, from `async with` to its end. `name` makes its address; bonds are kept in the file `bonds`."""
+    """One HCI controller and its host, in an `async with`, also again. `name` makes its address; bonds are in the file `bonds`."""
 
     def __init__(self, hci_name: str, name: str, *, bonds: Path | None = None, agent: Agent | None = None) -> None:
         self.name = hci_name
@@ -235,6 +235,8 @@ class Adapter:
         self._fail(reason)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._scanners.clear()
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
@@ -568,10 +570,11 @@ class _Client(BaseBleakClient):
         await asyncio.wait((left,), timeout=_LEAVE_S)
 
     async def pair(self, *_: Any, **__: Any) -> None:
-        """Pair with LE Secure Connections, and bond. Raises BleakError."""
+        """Pair with LE Secure Connections, and bond, where that was not done before. Raises BleakError."""
         if self._connection is None:
             raise BleakError("not connected")
-        await self._run(self._connection.pair())
+        if not self._connection.is_encrypted:
+            await self._run(self._connection.pair())
 
     async def unpair(self) -> None:
         """Forget the bond, and disconnect."""
