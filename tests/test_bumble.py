@@ -475,14 +475,15 @@ async def test_pulled_out_while_setting_up(site, at):
 
 async def test_plugged_in_again_everything_works(site):
     peer = await site.peer()
+    adapter = site.adapter()
     for _ in range(2):
-        async with site.adapter() as adapter, scanning(adapter) as device:
+        async with adapter, scanning(adapter) as device:
             client = await establish_connection(BleakClient, await device(peer.address), "peer", backend=adapter.client)
             assert await client.read_gatt_char(NAME) == peer.address.encode()
             await site.pull_out()
             await until(lambda: adapter.gone)
         with pytest.raises(TransportError):
-            await site.adapter().__aenter__()
+            await adapter.__aenter__()
         await site.plug_in()
 
 

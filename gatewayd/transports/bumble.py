@@ -160,7 +160,7 @@ class _Host(Host):
 
 
 class Adapter:
-    """One HCI controller and its host, from `async with` to its end. `name` makes its address; bonds are kept in the file `bonds`."""
+    """One HCI controller and its host, in an `async with`, also again. `name` makes its address; bonds are in the file `bonds`."""
 
     def __init__(self, hci_name: str, name: str, *, bonds: Path | None = None, agent: Agent | None = None) -> None:
         self.name = hci_name
@@ -235,6 +235,8 @@ class Adapter:
         self._fail(reason)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._scanners.clear()
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
