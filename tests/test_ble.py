@@ -98,6 +98,7 @@ async def test_what_the_stack_loses_arrives_nevertheless(tmp_path) -> None:
         assert not here.count("refused")
 
 
+@pytest.mark.slow
 async def test_more_nodes_than_places(tmp_path) -> None:
     async with site(tmp_path, connections=3) as here:
         nodes = [await here.node(f"node-{number}", number) for number in range(1, 13)]
@@ -142,6 +143,7 @@ async def test_a_verdict_that_a_broken_link_swallowed_comes_again(tmp_path) -> N
         await until(lambda: VERDICT in node.said)
 
 
+@pytest.mark.slow
 async def test_silence_is_told_and_so_is_the_return(tmp_path) -> None:
     async with site(tmp_path, idle_s=1.0) as here:
         await here.node("attic-1", 2)
@@ -233,6 +235,7 @@ async def test_a_flood_of_addresses(tmp_path) -> None:
         assert here.count("failures") < 5
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_is_refused_with_its_reason(tmp_path) -> None:
     evil = {
         "segment_counter": saying(UP, b"\x20a"),

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import pytest
 from ble_site import BleNode
 from live import Live, event, until
 
@@ -11,6 +12,7 @@ from gatewayd.demo import site
 from gatewayd.demo.air import Air, Controller, plugged
 
 
+@pytest.mark.slow
 async def test_a_site_without_a_broker(tmp_path) -> None:
     air = Air(interval_ms=15)
     async with plugged(Controller("gateway", air)) as port:

@@ -66,6 +66,7 @@ def shaking(file, seconds):
     return f"vibration:{file}"
 
 
+@pytest.mark.slow
 async def test_an_event_its_verdict_and_what_was_stored(tmp_path, host_build, image):
     async with place(tmp_path, host_build, "n-1", idle_s=1.0) as here:
         shaken = shaking(tmp_path / "shaken.wav", 30)
@@ -112,6 +113,7 @@ async def test_smp(tmp_path, host_build):
         assert b"x" * 200 in answers[1]
 
 
+@pytest.mark.slow
 async def test_twenty_nodes(tmp_path, host_build, image):
     names = [f"n-{number}" for number in range(20)]
     shaken = shaking(tmp_path / "shaken.wav", 10)
