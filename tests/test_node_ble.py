@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import signal
-import time
 
 import numpy as np
 import pytest
-from ble_central import DOWN, FLOW, SMP, UP, Central, Fingers
+from ble_central import SMP, UP, Central, Fingers, Talk
 from bumble.att import ATT_Error
 from bumble.core import BaseBumbleError
 from bumble.pairing import PairingDelegate
@@ -15,57 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cascades.vibration import simulator
 from gatewayd import bundle, signing
-from gatewayd.core import beacon, wire
-from gatewayd.core.segments import Receiver, Sender
-from gatewayd.core.types import Basis, Event, GatewayState, Info, NodeState, State, Stored, Verdict, Vitals
+from gatewayd.core import beacon
+from gatewayd.core.types import Basis, Event, Info, NodeState, State, Stored, Verdict
 from gatewayd.demo import radio, site
 from gatewayd.demo.air import Air
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 RATE_HZ = 8_000
-KINDS = {1: State, 2: Info, 3: Vitals, 4: Event}
-CODES = {GatewayState: 1, Verdict: 2, Stored: 3}
-
-
-class Talk:
-    """The gateway's end of a visit: messages both ways, in segments."""
-
-    def __init__(self, visit):
-        self.visit, self.messages = visit, []
-        self.sender, self.receiver = Sender(visit.connection.att_mtu - 3), Receiver(100_000)
-
-    async def begin(self):
-        await self.visit.subscribe(UP, FLOW)
-        await self.say(GatewayState("online", int(time.time())))
-        return self
-
-    async def say(self, message):
-        self.sender.put(bytes((CODES[type(message)],)) + wire.encode(message))
-        await self._flush()
-
-    async def _flush(self):
-        while segment := self.sender.next(0):
-            await self.visit.write(DOWN, segment)
-
-    async def hear(self, kind, condition=lambda _: True):
-        """The first message of that kind that meets the condition. Raises ConnectionError where the connection ends before."""
-        while True:
-            for message in self.messages:
-                if isinstance(message, kind) and condition(message):
-                    return message
-            await self._listen()
-
-    async def _listen(self):
-        heard = self.visit.heard
-        await self.visit.until(lambda: heard[UP] or heard[FLOW])
-        while heard[FLOW]:
-            self.sender.heard(heard[FLOW].pop(0), 0)
-        while heard[UP]:
-            if message := self.receiver.take(heard[UP].pop(0)):
-                self.messages.append(wire.decode_as(KINDS[message[0]], message[1:]))
-        if flow := self.receiver.flow():
-            await self.visit.write(FLOW, flow)
-        await self._flush()
 
 
 class Place:
