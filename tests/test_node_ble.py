@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 
+import ble_site
 import numpy as np
 import pytest
 from ble_central import SMP, UP, Central, Fingers, Talk
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cascades.vibration import simulator
 from gatewayd import bundle, signing
-from gatewayd.core import beacon
+from gatewayd.core import beacon, wire
 from gatewayd.core.types import Basis, Event, Info, NodeState, State, Stored, Verdict
 from gatewayd.demo import radio, site
 from gatewayd.demo.air import Air
@@ -250,3 +251,16 @@ async def test_a_node_that_shows_a_number(place):
         running.send_signal(signal.SIGUSR1)
         await pairing
         await (await Talk(visit).begin()).hear(State)
+
+
+# ---- with the gateway's transport
+
+
+async def test_what_the_gateway_hears(place, image):
+    async with ble_site.site(place.folder) as gateway:
+        place.air = gateway.air
+        async with place.both("--image", image, *shaking(place.folder, 5)):
+            await ble_site.until(lambda: len(gateway.heard("n-1", "event")) >= 5)
+        assert [len(gateway.heard("n-1", tail)) >= 1 for tail in ("info", "state", "vitals")] == [True] * 3
+        events = [wire.decode("event", frame.payload) for frame in gateway.heard("n-1", "event")]
+        assert len({(event.session, event.seq) for event in events}) == len(events) == 5

@@ -99,6 +99,7 @@ class Radio:
     def __init__(self, controller: Controller, address: str, path: Path, advertising_interval_ms: float = 100) -> None:
         self.path = path
         self.passkey = 0
+        self.overhear: Callable[[Host | Chip, bytes], object] = lambda _kind, _payload: None  # what passes the line
         self.needed = Level.AUTHENTICATED
         self._level = Level.OPEN
         self._identity = b""
@@ -181,6 +182,7 @@ class Radio:
     def _say(self, kind: Chip, payload: bytes = b"") -> None:
         if not self._writer or (kind != Chip.STARTED and not self._heeds):
             return
+        self.overhear(kind, payload)
         if self._writer.transport.get_write_buffer_size() < MAX_UNREAD:
             self._writer.write(line.encode(line.Frame(kind, self._next_said, payload)))
         self._next_said = (self._next_said + 1) % 256  # also of one that was lost: then the host notices
@@ -204,6 +206,7 @@ class Radio:
             await self.restart()
 
     async def _do(self, kind: Host, payload: bytes) -> None:
+        self.overhear(kind, payload)
         match kind:
             case Host.SECURITY:
                 level, io, self.passkey = struct.unpack("<BBI", payload)

@@ -279,8 +279,8 @@ static bool finished(const host_t *host)
     if (!host->options.exit_at_end || host->ended_us == 0) {
         return false;
     }
-    return (node_ready(&host->node) && host->node.queue.waiting == 0) ||
-           clock_us() - host->ended_us > DRAIN_MS * UINT64_C(1000);
+    const bool told = node_ready(&host->node) || node_delivers(&host->node);
+    return (told && host->node.queue.waiting == 0) || clock_us() - host->ended_us > DRAIN_MS * UINT64_C(1000);
 }
 
 /* Sleeps until something happens, at most `most_ms`. */
