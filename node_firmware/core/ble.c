@@ -127,7 +127,7 @@ void node_ble_connected(node_t *n, uint16_t mtu, uint32_t now_ms)
 
 void node_ble_mtu(node_t *n, uint16_t mtu)
 {
-    n->ble.mtu = mtu < BLE_MTU ? BLE_MTU : mtu > BLE_MTU_MOST ? BLE_MTU_MOST : mtu;
+    n->ble.mtu = mtu < BLE_MTU ? BLE_MTU : mtu > BLE_VALUE_MOST + 3 ? BLE_VALUE_MOST + 3 : mtu;
 }
 
 void node_ble_subscribed(node_t *n, ble_characteristic_t characteristic, bool on, uint32_t now_ms)

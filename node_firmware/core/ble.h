@@ -22,6 +22,7 @@ struct node;
 #define BLE_ADVERTISEMENT_BYTES 31
 #define BLE_MTU                 23 /* ATT_MTU before it was exchanged */
 #define BLE_MTU_MOST            517
+#define BLE_VALUE_MOST          512 /* bytes of a characteristic, however large ATT_MTU is */
 #define BLE_BEACON_BYTES        10 /* the service data */
 
 typedef enum ble_characteristic {
