@@ -11,6 +11,8 @@ GATEWAY = {
     *("rss_10k_mb", "scrape_10k_ms", "ready_s"),
 }
 
+BLE = {"ota_ratio_15ms", "ota_ratio_50ms", "scan_cpu_100"}
+
 
 @pytest.fixture
 def report():
@@ -26,7 +28,7 @@ def results():
 
 
 def test_results_are_a_flat_map_that_tools_can_read(results):
-    assert {f"gateway.{name}" for name in GATEWAY} <= results.keys()
+    assert {f"gateway.{name}" for name in GATEWAY} | {f"ble.{name}" for name in BLE} <= results.keys()
     for name, result in results.items():
         assert "." in name
         assert result.keys() >= FIELDS
@@ -42,10 +44,15 @@ def test_the_readable_report_is_made_from_the_results(report, results):
 
 def test_a_missed_goal_is_called_missed(report, results):
     one = next(iter(results.values()))
-    met, missed = {**one, "value": 1.0, "goal": 1.0}, {**one, "value": 1.1, "goal": 1.0}
-    lines = report.report({"a.met": met, "a.missed": missed}).splitlines()
-    assert "**missed**" in next(line for line in lines if "| a.missed |" in line)
-    assert "**missed**" not in next(line for line in lines if "| a.met |" in line)
+    goals = {
+        "a.met": {"value": 1.0, "goal": 1.0, "at_least": False},
+        "a.missed": {"value": 1.1, "goal": 1.0, "at_least": False},
+        "b.met": {"value": 0.7, "goal": 0.7, "at_least": True},
+        "b.missed": {"value": 0.6, "goal": 0.7, "at_least": True},
+    }
+    lines = report.report({name: {**one, **goal} for name, goal in goals.items()}).splitlines()
+    for name in goals:
+        assert ("**missed**" in next(line for line in lines if f"| {name} |" in line)) == name.endswith("missed")
 
 
 def test_a_reference_that_was_not_measured_is_marked(report, results):
