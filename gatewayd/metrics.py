@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 
 from gatewayd import __version__
 from gatewayd.config import Http
-from gatewayd.core import rollout, update
+from gatewayd.core import neighbours, rollout, segments, update, wire
 from gatewayd.core.registry import Node
 from gatewayd.core.rollout import Rollout
 from gatewayd.core.types import Basis, Info, Opinion, Reason, Record, Slot, SlotState, Verdict
@@ -56,6 +56,8 @@ FAILURES = frozenset({  # first words: of images; of a node's slots and of its a
 })  # fmt: skip
 ROLLBACKS = frozenset({"gate", "errors", "operator", "reset", "deadline", "flash", "reverted", OTHER})
 RESETS = frozenset({"power-on", "brown-out", "pin", "software", "watchdog", "fault", "unknown", OTHER})  # docs/nodelink.md, "Reset reasons"
+BLE_REFUSALS = frozenset({*neighbours.REASONS, *segments.REASONS, *wire.REASONS, "code", "smp", "unpaired"})
+BLE_FAILURES = frozenset({"timeout", "not_found", "slots", "in_progress", "services", OTHER})
 SmpResult = Literal["ok", "refused", "timeout", "broken", "unasked"]  # broken: no link, or nonsense; unasked: nobody waited for it
 Pause = Literal["operator", "evidence", "approval"]  # for what a rollout waits that does not go on by itself
 
@@ -121,18 +123,7 @@ class Metrics:
         self.listening_dropped = counter("listening_dropped", "Reports whose time listened found no room.")
         self._rollouts = _Rollouts()
         registry.register(self._rollouts)
-        for known, family in (
-            (REFUSALS, self._ota_refused),
-            (FAILURES, self._ota_failed),
-            (ROLLBACKS, self._ota_rollbacks),
-            (RESETS, self._resets),
-        ):
-            for reason in sorted(known):  # an alert on what grows sees no growth in a series that begins with 1
-                family.labels(reason)
-
-        self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
         self.adapter_restarts = counter("adapter_restarts", "Links and other adapters that were started again.", "adapter")
-
         self.ble_links = gauge("ble_links", "Connections with nodes.", "adapter")
         self._ble = {
             "advertisements": counter("ble_advertisements", "Advertisements of nodes, or of who says so.", "adapter"),
@@ -142,6 +133,18 @@ class Metrics:
             "scanner_restarts": counter("ble_scanner_restarts", "Scanners that heard nothing any more.", "adapter"),
             "restarts": self.adapter_restarts,
         }
+        for known, family in (
+            (REFUSALS, self._ota_refused),
+            (FAILURES, self._ota_failed),
+            (ROLLBACKS, self._ota_rollbacks),
+            (RESETS, self._resets),
+            (BLE_REFUSALS, self._ble["refused"]),
+            (BLE_FAILURES, self._ble["failures"]),
+        ):
+            for reason in sorted(known):  # an alert on what grows sees no growth in a series that begins with 1
+                family.labels(reason)
+
+        self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
 
         # A child with its labels costs three times its increment: keep it. Labels come from configuration and closed sets.
         self._verdict_children = cache(self._verdicts.labels)

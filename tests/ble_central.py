@@ -1,7 +1,8 @@
-"""A central for tests: Bumble as it is, on a controller of its own."""
+"""A central for tests: Bumble as it is, on a controller of its own; and what a gateway says to a node, by hand."""
 
 import asyncio
 import contextlib
+import time
 
 from bumble.core import AdvertisingData
 from bumble.device import Device, Peer
@@ -9,11 +10,16 @@ from bumble.hci import Address
 from bumble.keys import MemoryKeyStore
 from bumble.pairing import PairingConfig, PairingDelegate
 
+from gatewayd.core import wire
+from gatewayd.core.segments import Receiver, Sender
+from gatewayd.core.types import Event, GatewayState, Info, State, Stored, Verdict, Vitals
 from gatewayd.demo import radio
 from gatewayd.demo.air import Controller
 
 IDENTITY, UP, DOWN, FLOW, SMP = range(5)
 TIMEOUT_S = 30
+KINDS = {1: State, 2: Info, 3: Vitals, 4: Event}
+CODES = {GatewayState: 1, Verdict: 2, Stored: 3}
 
 
 class Fingers(PairingDelegate):
@@ -77,7 +83,7 @@ class Visit:
         self.heard = [[] for _ in range(5)]
         self.news = asyncio.Event()
         self.ended = asyncio.Event()
-        connection.on("disconnection", lambda _: self.ended.set())
+        connection.on("disconnection", lambda _: (self.ended.set(), self.news.set()))
 
     async def begin(self, mtu=247):
         await self.peer.request_mtu(mtu)
@@ -99,8 +105,51 @@ class Visit:
         return await self.table[IDENTITY].read_value()
 
     async def until(self, condition):
-        """Until what was heard meets the condition."""
+        """Until what was heard meets the condition. Raises ConnectionError where the connection ends before."""
         async with asyncio.timeout(TIMEOUT_S):
             while not condition():
+                if self.ended.is_set():
+                    raise ConnectionError
                 self.news.clear()
                 await self.news.wait()
+
+
+class Talk:
+    """The gateway's end of a visit: messages both ways, in segments."""
+
+    def __init__(self, visit):
+        self.visit, self.messages = visit, []
+        self.sender, self.receiver = Sender(visit.connection.att_mtu - 3), Receiver(100_000)
+
+    async def begin(self):
+        await self.visit.subscribe(UP, FLOW)
+        await self.say(GatewayState("online", int(time.time())))
+        return self
+
+    async def say(self, message):
+        self.sender.put(bytes((CODES[type(message)],)) + wire.encode(message))
+        await self._flush()
+
+    async def _flush(self):
+        while segment := self.sender.next(0):
+            await self.visit.write(DOWN, segment)
+
+    async def hear(self, kind, condition=lambda _: True):
+        """The first message of that kind that meets the condition. Raises ConnectionError where the connection ends before."""
+        while True:
+            for message in self.messages:
+                if isinstance(message, kind) and condition(message):
+                    return message
+            await self._listen()
+
+    async def _listen(self):
+        heard = self.visit.heard
+        await self.visit.until(lambda: heard[UP] or heard[FLOW])
+        while heard[FLOW]:
+            self.sender.heard(heard[FLOW].pop(0), 0)
+        while heard[UP]:
+            if message := self.receiver.take(heard[UP].pop(0)):
+                self.messages.append(wire.decode_as(KINDS[message[0]], message[1:]))
+        if flow := self.receiver.flow():
+            await self.visit.write(FLOW, flow)
+        await self._flush()

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 from ble_site import BleNode, site, until
+from bumble.pairing import PairingConfig, PairingDelegate
 
 from gatewayd.core import wire
 from gatewayd.core.types import GatewayState, NodeState, State, Stored, Verdict
@@ -97,6 +98,7 @@ async def test_what_the_stack_loses_arrives_nevertheless(tmp_path) -> None:
         assert not here.count("refused")
 
 
+@pytest.mark.slow
 async def test_more_nodes_than_places(tmp_path) -> None:
     async with site(tmp_path, connections=3) as here:
         nodes = [await here.node(f"node-{number}", number) for number in range(1, 13)]
@@ -141,6 +143,7 @@ async def test_a_verdict_that_a_broken_link_swallowed_comes_again(tmp_path) -> N
         await until(lambda: VERDICT in node.said)
 
 
+@pytest.mark.slow
 async def test_silence_is_told_and_so_is_the_return(tmp_path) -> None:
     async with site(tmp_path, idle_s=1.0) as here:
         await here.node("attic-1", 2)
@@ -232,6 +235,7 @@ async def test_a_flood_of_addresses(tmp_path) -> None:
         assert here.count("failures") < 5
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_is_refused_with_its_reason(tmp_path) -> None:
     evil = {
         "segment_counter": saying(UP, b"\x20a"),
@@ -293,3 +297,18 @@ async def test_who_holds_a_place_for_ever_loses_it_to_who_waits(tmp_path, monkey
 
     async with beside(tmp_path, ("evil-1", Talkative), connections=1) as (here, _):
         await until(lambda: len(here.heard("evil-1", "info")) > 3, 60)
+
+
+async def test_who_cannot_be_paired_is_refused_where_that_is_required(tmp_path) -> None:
+    class Shy(BleNode):
+        async def start(self) -> None:
+            self.device.pairing_config_factory = lambda _: PairingConfig(delegate=Refusing())
+            await super().start()
+
+    class Refusing(PairingDelegate):
+        async def accept(self) -> bool:
+            return False
+
+    async with beside(tmp_path, ("evil-1", Shy), pairing="required") as (here, (evil,)):
+        await until(lambda: here.counts["refused", "unpaired"] and not evil.connected)
+        assert not here.heard("evil-1", "info")

@@ -1,5 +1,6 @@
 """The gateway's transport and the real node, between them the radio chip of the demo and the air: events, verdicts, SMP, resets."""
 
+import asyncio
 import contextlib
 import signal
 
@@ -65,6 +66,7 @@ def shaking(file, seconds):
     return f"vibration:{file}"
 
 
+@pytest.mark.slow
 async def test_an_event_its_verdict_and_what_was_stored(tmp_path, host_build, image):
     async with place(tmp_path, host_build, "n-1", idle_s=1.0) as here:
         shaken = shaking(tmp_path / "shaken.wav", 30)
@@ -111,6 +113,7 @@ async def test_smp(tmp_path, host_build):
         assert b"x" * 200 in answers[1]
 
 
+@pytest.mark.slow
 async def test_twenty_nodes(tmp_path, host_build, image):
     names = [f"n-{number}" for number in range(20)]
     shaken = shaking(tmp_path / "shaken.wav", 10)
@@ -120,3 +123,16 @@ async def test_twenty_nodes(tmp_path, host_build, image):
         await until(lambda: all(here.here.heard(name, "event") for name in names), 120)
         assert not here.here.count("refused")
         assert max(here.here.transport.links().values()) <= 5
+
+
+async def test_a_node_that_wants_to_be_paired(tmp_path, host_build):
+    async with place(tmp_path, host_build, "n-1", pairing="required") as here, here.node("n-1", "--pairing", "encrypted"):
+        await until(lambda: here.said("n-1", State, "state"))
+        assert not here.here.count("refused")
+
+
+async def test_without_pairing_it_is_not_heard_and_seldom_asked(tmp_path, host_build):
+    async with place(tmp_path, host_build, "n-1") as here, here.node("n-1", "--pairing", "encrypted"):
+        await until(lambda: here.here.sighted or here.here.count("advertisements") > 10)
+        await asyncio.sleep(3)
+        assert not here.here.frames

@@ -18,7 +18,7 @@ from rich.live import Live
 
 from gatewayd import app, config, signing
 from gatewayd.core.update import Update
-from gatewayd.demo import models, proof, site, stage, talk
+from gatewayd.demo import models, proof, site, stage, talk, wireless
 from gatewayd.demo.show import RolloutShow
 from gatewayd.errors import ConfigError
 from gatewayd.ledger import Ledger, Note, StoredRollout
@@ -55,11 +55,13 @@ async def act(folder: Path, sensors: Sequence[stage.Sensor], motor: Path, key: P
     address = f"http://127.0.0.1:{http_port}"
     folders = json.dumps([str(made.folder), str(app.SHIPPED_CASCADES / "vibration")])
     settings = f'[cascades]\nfolders = {folders}\nkeys = ["{key}.pub"]\n[escalation]\nqueue_size = {8 * len(sensors)}\nworkers = 2'
+    show = RolloutShow(sensors, address, _CASCADE)
     async with AsyncExitStack() as running:
         await running.enter_async_context(site.broker(folder, mqtt_port))
-        await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, settings))
+        ble = await running.enter_async_context(wireless.air(folder, show.message))
+        await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, f"{settings}\n{ble}"))
         await site.healthy(address)
-        show = RolloutShow(sensors, address, _CASCADE)
+        show.begin()
         watching = asyncio.get_running_loop().create_task(show.follow(mqtt_port))
         running.callback(watching.cancel)
         for sensor in sensors:
@@ -68,7 +70,7 @@ async def act(folder: Path, sensors: Sequence[stage.Sensor], motor: Path, key: P
                 images.append(motor)
                 inputs.append(f"{sensor.cascade}:{healthy if sensor.fails else sensor.wav}")  # since the first act it was mended
             more = ("--key", f"{key}.pub", "--vitals-s", "2", "--speed", str(SPEED), "--loop")
-            command = site.node_command(folder, sensor.node, mqtt_port, images, inputs, *more)
+            command = site.node_command(folder, sensor.node, wireless.links(folder, sensor.node, mqtt_port), images, inputs, *more)
             await running.enter_async_context(site.process(command, folder / f"{sensor.node}.log"))
         settled = config.load(folder / "gatewayd.toml")
         store = running.enter_context(Store(settled.store, settled.store_url))

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.live import Live
 
 from gatewayd import app, bundle, config, signing
-from gatewayd.demo import ota, proof, site, stage
+from gatewayd.demo import ota, proof, site, stage, wireless
 from gatewayd.demo.show import Show
 from gatewayd.store import Store
 
 _AUDIT_S = 30  # mean time between audit samples: a demo has less patience than a site
 _VITALS_S = 2
+_CUT_S = 28.0  # then the node with both radios loses its way to the broker
 _SETTLE_S = 10.0  # after the last word: a command may be recorded and understood
 
 
@@ -62,20 +63,26 @@ async def _main_job(folder: Path, sensors: list[stage.Sensor], images: dict[str,
     """The first act: nodes suspect, the gateway judges, in real time."""
     mqtt_port, http_port = site.free_port(), site.free_port()
     address = f"http://127.0.0.1:{http_port}"
+    show = Show(sensors, address)
     async with AsyncExitStack() as running:
         await running.enter_async_context(site.broker(folder, mqtt_port))
-        await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, f"[escalation]\nqueue_size = {8 * len(sensors)}"))
+        ble = await running.enter_async_context(wireless.air(folder, show.message))
+        settings = f"[escalation]\nqueue_size = {8 * len(sensors)}\n{ble}"
+        await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, settings))
         console.print("waiting for the larger models ...")
         await site.healthy(address)
-        show = Show(sensors, address)
+        relay = await running.enter_async_context(wireless.Relay(mqtt_port))
+        show.begin()
         watching = asyncio.get_running_loop().create_task(show.follow(mqtt_port))
         running.callback(watching.cancel)
         for sensor in sensors:
             inputs = [f"{'audio' if sensor.cascade == 'wakeword' else 'vibration'}:{sensor.wav}"]
+            links = wireless.links(folder, sensor.node, relay.port if sensor.node == wireless.BOTH else mqtt_port)
             more = ("--key", f"{key}.pub", "--vitals-s", str(_VITALS_S))
-            command = site.node_command(folder, sensor.node, mqtt_port, [images[sensor.cascade]], inputs, *more)
+            command = site.node_command(folder, sensor.node, links, [images[sensor.cascade]], inputs, *more)
             await running.enter_async_context(site.process(command, folder / f"{sensor.node}.log"))
         with Live(show, console=console, refresh_per_second=4):
+            asyncio.get_running_loop().call_later(_CUT_S, relay.cut)
             await asyncio.wait([watching], timeout=stage.SECONDS + _SETTLE_S)
         return await _outcome(folder, sensors, show, address)
 
@@ -86,8 +93,12 @@ async def _outcome(folder: Path, sensors: list[stage.Sensor], show: Show, addres
     with Store(settings.store, settings.store_url) as store:
         events = store.recent(100_000)
     counts = proof.account(sensors, events, show.answer_s)
+    stored = {(event.node, event.session, event.seq) for event in events}
     return {
         "nodes": len(re.findall(r"^gatewayd_node_up\{.*\} 1$", metrics, re.MULTILINE)),
         **counts,
+        "ble_nodes": len(show.heard["ble"]),
+        "ble_events": len(stored & show.events["ble"]),
+        "radio_changes": sum(map(int, re.findall(r"^gatewayd_radio_changes_total (\d+)", metrics, re.MULTILINE))),
         "lost": sum(map(int, re.findall(r"^gatewayd_node_(?:messages_lost|events_dropped)_total\{.*\} (\d+)$", metrics, re.MULTILINE))),
     }

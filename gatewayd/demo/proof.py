@@ -7,6 +7,7 @@ import numpy as np
 
 from gatewayd.core.rollout import Rollout
 from gatewayd.core.update import State, Update
+from gatewayd.demo import wireless
 from gatewayd.demo.stage import Sensor
 from gatewayd.records import StoredEvent
 
@@ -51,6 +52,9 @@ def shortfalls(outcome: Mapping[str, Any], nodes: int) -> list[str]:
         (outcome["anomalies_false"] == 0, "no healthy motor was blamed"),
         (outcome["audit"] > 0, "audit samples were judged"),
         (outcome["lost"] == 0, "no event was lost"),
+        (outcome["ble_nodes"] == len(wireless.NODES), f"{len(wireless.NODES)} nodes were heard over Bluetooth LE"),
+        (outcome["ble_events"] > 0, "events came over Bluetooth LE"),
+        (outcome["radio_changes"] > 0, "a node that lost one radio was spoken to over the other"),
         (outcome["without_opinion"] == 0, "every escalation got its opinion"),
         (outcome["escalation_overhead_p50_ms"] is not None, "the overhead was measured"),
         *_rollouts_expected(outcome["rollout_good"], outcome["rollout_bad"], nodes),

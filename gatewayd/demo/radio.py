@@ -99,6 +99,7 @@ class Radio:
     def __init__(self, controller: Controller, address: str, path: Path, advertising_interval_ms: float = 100) -> None:
         self.path = path
         self.passkey = 0
+        self.overhear: Callable[[Host | Chip, bytes], object] = lambda _kind, _payload: None  # what passes the line
         self.needed = Level.AUTHENTICATED
         self._level = Level.OPEN
         self._identity = b""
@@ -142,6 +143,7 @@ class Radio:
             self._writer.close()
         async with self._serving:
             await self._device.power_off()
+        self.path.unlink(missing_ok=True)
 
     async def restart(self) -> None:
         """What its reset does, whoever asked for that: it forgets all but its bonds."""
@@ -180,6 +182,7 @@ class Radio:
     def _say(self, kind: Chip, payload: bytes = b"") -> None:
         if not self._writer or (kind != Chip.STARTED and not self._heeds):
             return
+        self.overhear(kind, payload)
         if self._writer.transport.get_write_buffer_size() < MAX_UNREAD:
             self._writer.write(line.encode(line.Frame(kind, self._next_said, payload)))
         self._next_said = (self._next_said + 1) % 256  # also of one that was lost: then the host notices
@@ -203,6 +206,7 @@ class Radio:
             await self.restart()
 
     async def _do(self, kind: Host, payload: bytes) -> None:
+        self.overhear(kind, payload)
         match kind:
             case Host.SECURITY:
                 level, io, self.passkey = struct.unpack("<BBI", payload)
@@ -377,14 +381,15 @@ async def cell(air: Air, paths: Iterable[Path]) -> AsyncIterator[list[Radio]]:
 async def _run(arguments: argparse.Namespace) -> None:
     air = Air(interval_ms=arguments.interval_ms, loss=arguments.loss)
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with cell(air, arguments.sockets), plugged(Controller("gateway", air), arguments.hci_port) as port:
         print(f"READY {port}", flush=True)  # noqa: T201 -- whoever started it waits for this
         await ended.wait()
 
 
 def main() -> None:
-    """Run radios, and the controller of a gateway, until SIGTERM; say READY and its port when they are there."""
+    """Run radios, and the controller of a gateway, until a signal; say READY and its port when they are there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sockets", type=Path, nargs="+", metavar="SOCKET", help="where a radio listens for its node")
     parser.add_argument("--hci-port", type=int, default=0, help="loopback port of the gateway's controller; 0: any")

@@ -27,6 +27,7 @@ _WHY = {Reason.TRIGGER: "suspects", Reason.AUDIT: "audit", Reason.FOLLOW: "recor
 @dataclass
 class _Row:
     state: str = "…"
+    radio: str = ""
     noticed: str = ""
     verdict: Text = field(default_factory=Text)
     action: str = ""
@@ -43,7 +44,13 @@ class Show:
         self._address = address
         self._began = time.monotonic()
         self.answer_s: dict[tuple[str, int, int], float] = {}
+        self.heard: dict[str, set[str]] = {"mqtt": set(), "ble": set()}  # nodes, by radio
+        self.events: dict[str, set[tuple[str, int, int]]] = {"mqtt": set(), "ble": set()}  # by the radio that brought them
         self.ready: set[str] = set()
+
+    def begin(self) -> None:
+        """Its time begins now."""
+        self._began = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -59,14 +66,19 @@ class Show:
                 _, _, direction, node, tail = message.topic.value.split("/")
                 self.message(direction, node, tail, bytes(message.payload))
 
-    def message(self, direction: str, node: str, tail: str, payload: bytes) -> None:
-        """Take in what passed the broker."""
+    def message(self, direction: str, node: str, tail: str, payload: bytes, radio: str = "mqtt") -> None:
+        """Take in what passed the broker, or a radio chip."""
         if node not in self._rows or tail == "smp":
             return
         try:
             said = wire.decode(tail, payload) if direction == "up" else wire.decode_as(Verdict, payload)
         except DecodeError:
             return
+        if isinstance(said, Event):
+            self.events[radio].add((node, said.session, said.seq))
+        if not isinstance(said, State) or said.state is not NodeState.LOST:  # a will is the broker's
+            self._rows[node].radio = radio
+            self.heard[radio].add(node)
         self._take(node, said)
 
     def _take(self, node: str, said: Message | Verdict) -> None:
@@ -85,15 +97,16 @@ class Show:
             row.action = said.action
             heard_s = row.heard_s.pop((said.session, said.seq), now_s)
             row.latency_ms = (now_s - heard_s) * 1_000
-            self.answer_s[node, said.session, said.seq] = now_s - heard_s
+            if row.radio == "mqtt":  # over the other it is also the time in the air
+                self.answer_s[node, said.session, said.seq] = now_s - heard_s
 
     def __rich__(self) -> Group:
         """The picture of now."""
-        table = Table("node", "state", "what happens there", "node", "gateway", "action", "ms", expand=True)
+        table = Table("node", "radio", "state", "what happens there", "node", "gateway", "action", "ms", expand=True)
         for sensor in self._sensors:
             row = self._rows[sensor.node]
             latency = "" if row.latency_ms is None else f"{row.latency_ms:.0f}"
-            table.add_row(sensor.node, row.state, sensor.now(self.seconds), row.noticed, row.verdict, row.action, latency)
+            table.add_row(sensor.node, row.radio, row.state, sensor.now(self.seconds), row.noticed, row.verdict, row.action, latency)
         return Group(table, self._footer())
 
     def _footer(self) -> Text:
@@ -138,12 +151,13 @@ class RolloutShow(Show):
 
     def __rich__(self) -> Group:
         """The picture of now."""
-        table = Table("node", "model", "update", "agreed", "node", "gateway", "action", expand=True)
+        table = Table("node", "radio", "model", "update", "agreed", "node", "gateway", "action", expand=True)
         for sensor in self._sensors:
             row, slot, update = self._rows[sensor.node], self.running.get(sensor.node), self._updates.get(sensor.node)
             key = sensor.node, (slot.sha256 or b"")[:8] if slot else b""
             table.add_row(
                 sensor.node,
+                row.radio,
                 slot.version if slot else "…",
                 update.state.replace("_", " ") if update and update.started_s else "",
                 f"{self._agreed[key]} of {self._judged[key]}",

@@ -142,11 +142,16 @@ def write_config(folder: Path, mqtt_port: int, http_port: int, settings: str = "
     return config
 
 
-def node_command(folder: Path, node: str, mqtt_port: int, images: Sequence[Path], inputs: Sequence[str], *more: str) -> list[str | Path]:
-    """The command that runs one node of the C firmware. Raises ConfigError where it is not built."""
+def node_command(
+    folder: Path, node: str, links: int | Sequence[str], images: Sequence[Path], inputs: Sequence[str], *more: str
+) -> list[str | Path]:
+    """The command that runs one node of the C firmware; `links` are its options, or its broker's port. Raises ConfigError where it is not
+    built.
+    """
     if not NODE_PROGRAM.is_file():
         raise ConfigError(f"{NODE_PROGRAM} is not built: run `make node`")
-    command: list[str | Path] = [NODE_PROGRAM, "--id", node, "--broker", f"127.0.0.1:{mqtt_port}", "--flash", folder / f"{node}.flash"]
+    command: list[str | Path] = [NODE_PROGRAM, "--id", node, "--flash", folder / f"{node}.flash"]
+    command += ("--broker", f"127.0.0.1:{links}") if isinstance(links, int) else links
     for image in images:
         command += ["--image", image]
     for spec in inputs:

@@ -597,10 +597,11 @@ class _Client(BaseBleakClient):
         await asyncio.wait((left,), timeout=_LEAVE_S)
 
     async def pair(self, *_: Any, **__: Any) -> None:
-        """Pair with LE Secure Connections, and bond. Raises BleakError."""
+        """Pair with LE Secure Connections, and bond, where that was not done before. Raises BleakError."""
         if self._connection is None:
             raise BleakError("not connected")
-        await self._run(self._connection.pair())
+        if not self._connection.is_encrypted:
+            await self._run(self._connection.pair())
 
     async def unpair(self) -> None:
         """Forget the bond, and disconnect."""

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FLASH_BYTES = 16 << 20
-BOARDS = {"qemu-m4": "mps2-an386", "qemu-m3": "mps2-an385", "qemu-m4-plain": "mps2-an386", "qemu-m4-x509": "mps2-an386"}  # by preset
+BOARDS = {  # by preset
+    "qemu-m4": "mps2-an386",
+    "qemu-m4-ble": "mps2-an386",
+    "qemu-m4-plain": "mps2-an386",
+    "qemu-m4-x509": "mps2-an386",
+    "qemu-m3": "mps2-an385",
+}
+RADIO = ("-chardev", "socket,id=radio,path=radio,server=off,reconnect=1", "-serial", "chardev:radio")  # at the second UART
 BOOTED = ", reset: "  # once in every life of a board that is provisioned
 HANG, FAULT = bytes.fromhex("fee7"), bytes.fromhex("00de")  # Thumb: `b .` and `udf #0`
 _PATIENCE_S = 60
@@ -33,7 +40,9 @@ def firmware(preset: str) -> Path:
 
 
 class Machine:
-    """One board. Its flash, its console's log and what it hears are files in `folder`, and outlive its power."""
+    """One board. Its flash, its console's log and what it hears are files in `folder`, and outlive its power. With Bluetooth LE it
+    looks for its radio chip at `radio` in there.
+    """
 
     def __init__(self, folder: Path, provisioning: bytes, preset: str = "qemu-m4", network: str = "user") -> None:
         folder.mkdir(exist_ok=True)
@@ -77,6 +86,7 @@ class Machine:
             *("-object", f"memory-backend-file,id=nor,size={FLASH_BYTES},mem-path={self.flash},share=on"),
             *("-nic", f"{self.network},model=lan9118,id=net", "-chardev", "null,id=nowhere"),
             *("-chardev", f"file,id=uart,path={self.console},append=on", "-serial", "chardev:uart", "-qmp", "stdio"),
+            *(RADIO if self.preset == "qemu-m4-ble" else ()),
             *("-gdb", "unix:gdb,server=on,wait=off"),
             *("-semihosting-config", "enable=on,target=native"),
         ]

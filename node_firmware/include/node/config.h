@@ -19,7 +19,7 @@
 #endif
 #define BLE_SEGMENT_BYTES 244  /* the largest that is sent: what one packet of the link layer carries */
 #define BLE_DOWN_BYTES    576  /* the largest message that is read: a verdict with the longest texts */
-#define BLE_ANSWERS_BYTES 1792 /* SMP answers that wait: the largest, and some that are as short as an upload's */
+#define BLE_ANSWERS_BYTES 1664 /* SMP answers that wait: the largest, and some that are as short as an upload's */
 
 #define MQTT_MAX_PUBLISHES 6   /* waiting to be sent or acknowledged; more than NODE_EVENTS_IN_FLIGHT */
 #define MQTT_CONTROL_BYTES 384 /* CONNECT with its will and password is the largest packet */
