@@ -4,10 +4,11 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
@@ -15,8 +16,8 @@ REPORT = FOLDER / "RESULTS.md"
 
 
 class Result(NamedTuple):
-    """One measurement. `ratio` is value / reference where both are the same kind of thing; `goal` is the largest value that is good,
-    or the `least`.
+    """One measurement. `ratio` is value / reference where both are the same kind of thing; `goal` is the largest value that is good, or the
+    smallest, where it is a goal to be `at_least`.
 
     A reference is measured in the same run, unless it is `recorded`: a figure from elsewhere, which the note names.
     """
@@ -28,12 +29,15 @@ class Result(NamedTuple):
     ratio: float | None = None
     note: str = ""
     recorded: bool = False
-    least: bool = False
+    at_least: bool = False
 
 
-def met(value: float, goal: float, *, least: bool) -> bool:
-    """Whether a value is as good as its goal."""
-    return value >= goal if least else value <= goal
+def judged(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The goal, and whether it is met; empty where there is none."""
+    goal, value, at_least = result["goal"], result["value"], result.get("at_least", False)
+    if goal is None:
+        return "", ""
+    return f"{'≥ ' if at_least else ''}{goal}", "met" if (value >= goal if at_least else value <= goal) else "missed"
 
 
 def keep(measured: dict[str, Result]) -> None:
@@ -47,24 +51,22 @@ def keep(measured: dict[str, Result]) -> None:
     REPORT.write_text(report(results))
 
 
-def report(results: dict[str, dict[str, object]]) -> str:
+def report(results: Mapping[str, Mapping[str, Any]]) -> str:
     """RESULTS.md."""
     lines = [
         "# Benchmarks",
         "",
-        "Made from `results.json` by `make bench`; not edited by hand. A goal is the largest value that is good, or with ≥ the least. Load is the machine's load average",
-        "at the end of the run: above 1 on two cores somebody else was working too. A reference marked * was recorded earlier and elsewhere: it was not",
-        "measured in the run.",
+        "Made from `results.json` by `make bench`; not edited by hand. A goal is the largest value that is good, or, after ≥, the smallest. Load is the",
+        "machine's load average at the end of the run: above 1 on two cores somebody else was working too. A reference marked * was recorded earlier and",
+        "elsewhere: it was not measured in the run.",
         "",
         "| name | value | goal | | reference | ratio | date | load |",
         "|---|--:|--:|---|--:|--:|---|--:|",
     ]
     for name, result in sorted(results.items()):
-        goal, value = result["goal"], result["value"]
-        least = bool(result.get("least"))
-        judged = "" if goal is None else "met" if met(value, goal, least=least) else "**missed**"  # type: ignore[arg-type]
+        goal, met = judged(result)
         reference = _cell(result["reference"]) + (" *" if result.get("recorded") else "")
-        cells = (name, f"{value} {result['unit']}", "≥ " * least + _cell(goal), judged, reference, _cell(result["ratio"]))
+        cells = (name, f"{result['value']} {result['unit']}", goal, met.replace("missed", "**missed**"), reference, _cell(result["ratio"]))
         lines.append(f"| {' | '.join((*cells, str(result['date']), str(result['load'])))} |")
     lines += ["", "## How it was measured", ""]
     lines += [f"- `{name}`: {result['note']}" for name, result in sorted(results.items()) if result["note"]]

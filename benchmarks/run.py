@@ -12,7 +12,7 @@ import node
 import ota
 import report
 
-SUBJECTS = {**ble.SUBJECTS, **engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS}
+SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS, **ble.SUBJECTS}
 
 
 def main() -> None:
@@ -23,12 +23,8 @@ def main() -> None:
             measured = asyncio.run(SUBJECTS[name](Path(folder)))
         report.keep(measured)
         for key, result in measured.items():
-            goal = (
-                ""
-                if result.goal is None
-                else f"  goal {result.goal}  {'met' if report.met(result.value, result.goal, least=result.least) else 'MISSED'}"
-            )
-            print(f"{key:40} {result.value:>8} {result.unit}{goal}{_reference(result)}", flush=True)
+            goal, met = report.judged(result._asdict())
+            print(f"{key:40} {result.value:>8} {result.unit}{goal and f'  goal {goal}  {met.upper()}'}{_reference(result)}", flush=True)
 
 
 def _reference(result: report.Result) -> str:

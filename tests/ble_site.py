@@ -37,9 +37,10 @@ def event(session: int, seq: int) -> Event:
 class BleNode:
     """A node, as the contract wants it: after `gateway-state` it says what it is, then its events until they are stored."""
 
-    def __init__(self, air: Air, node: str, *, address: str, session: int = 1) -> None:
+    def __init__(self, air: Air, node: str, *, address: str, session: int = 1, advertising_ms: float = 50) -> None:
         self.id = node
         self.session = session
+        self._advertising_ms = advertising_ms
         self.said: list[tuple] = []  # messages of the gateway
         self.events: dict[int, Event] = {}  # by seq, not stored
         self.requests: list[bytes] = []  # pieces of SMP
@@ -49,7 +50,7 @@ class BleNode:
         self._controller = Controller(node, air)
         host = Host(self._controller, AsyncPipeSink(self._controller))
         self._controller.host = host
-        config = DeviceConfiguration(name=node, address=hci.Address(address), advertising_interval_min=50, advertising_interval_max=50)
+        config = DeviceConfiguration(name=node, address=hci.Address(address))
         config.le_privacy_enabled = False
         self.device = Device(config=config, host=host)
         self._characteristics: dict[str, gatt.Characteristic] = {}
@@ -100,8 +101,8 @@ class BleNode:
             await self.device.start_advertising(
                 advertising_data=bytes((2, 1, 6, len(service_data) + 1, 0x21)) + service_data,
                 auto_restart=False,
-                advertising_interval_min=50,
-                advertising_interval_max=50,
+                advertising_interval_min=self._advertising_ms,
+                advertising_interval_max=self._advertising_ms,
             )
 
     async def stop(self) -> None:

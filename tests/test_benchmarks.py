@@ -42,7 +42,7 @@ def test_the_readable_report_is_made_from_the_results(report, results):
 
 def test_a_missed_goal_is_called_missed(report, results):
     one = next(iter(results.values()))
-    one = {**one, "goal": 1.0, "least": False}
+    one = {**one, "goal": 1.0, "at_least": False}
     met, missed = {**one, "value": 1.0}, {**one, "value": 1.1}
     lines = report.report({"a.met": met, "a.missed": missed}).splitlines()
     assert "**missed**" in next(line for line in lines if "| a.missed |" in line)
@@ -50,7 +50,7 @@ def test_a_missed_goal_is_called_missed(report, results):
 
 
 def test_a_goal_may_be_the_least_that_is_good(report, results):
-    one = {**next(iter(results.values())), "goal": 0.7, "least": True}
+    one = {**next(iter(results.values())), "goal": 0.7, "at_least": True}
     lines = report.report({"a.met": {**one, "value": 0.7}, "a.missed": {**one, "value": 0.6}}).splitlines()
     assert [line.split(" | ")[2:4] for line in lines if "| a." in line] == [["≥ 0.7", "met"], ["≥ 0.7", "**missed**"]]
 

@@ -9,8 +9,8 @@ supervision timeout (0x08), a wrong long-term key by the integrity check (0x3D).
 
 Events are not made up for: on a machine that is busy the radio is slow, and `Wire.events` is its clock. All chance is from one seed.
 
-Not modelled: channels and their collisions, clock drift, peripheral latency, the time that scanning takes from connections (or a host to
-refill buffers: there are enough for an event), negotiation of data length (it is 251), extended advertising, privacy.
+Not modelled: channels and their collisions, clock drift, peripheral latency, the time that scanning takes from connections, negotiation
+of data length (it is 251), extended advertising, privacy. What happens within 5 ms happens at once; buffers are enough for a whole event.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ Connection = bumble_controller.Connection
 _PDU_BYTES = 251
 _BUFFERS = 40  # PDUs: an event of 50 ms at 2 Mbit/s holds 35
 _SPACE_US = 150  # between two PDUs
+_BURST_US = 5_000
 _OVERHEAD_BITS = {1: 80, 2: 88}  # preamble, access address, header, CRC; by Mbit/s
 _ADVERTISING_DELAY_S = 0.010
 _ESTABLISHED_EVENTS = 6  # without a PDU from the peripheral: there is no connection
@@ -73,8 +74,10 @@ class Wire:
         self.queues: dict[hci.Role, deque[hci.HCI_AclDataPacket]] = {hci.Role.CENTRAL: deque(), hci.Role.PERIPHERAL: deque()}
         self._air = air
         self._timeout_s = timeout_ms / 1000
-        self._saved_us = 0.0  # where a share is too small for a PDU
+        self._left_us = 0.0  # of the event
+        self._starved = False
         self._anchor_s = asyncio.get_running_loop().time()
+        self._at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, end: Connection, packet: hci.HCI_AclDataPacket) -> None:
@@ -83,25 +86,10 @@ class Wire:
         self._schedule()
 
     def event(self) -> None:
-        """One connection event."""
-        self.events += 1
-        central = self.ends[0].controller
-        self._saved_us += 1000 * self.interval_ms / max(1, self._air.connections(central))
-        left_us, exchanges = self._saved_us, 0
-        outward, back = self.queues.values()
-        while outward or back:
-            left_us -= self._exchange_us(outward, back)
-            if left_us < 0:
-                break
-            exchanges += 1
-            if self._air.random.random() < self._air.loss:
-                self.lost += 1
-                continue
-            for queue, (sender, receiver) in zip((outward, back), (self.ends, self.ends[::-1]), strict=True):
-                if queue:
-                    self._deliver(queue.popleft(), sender, receiver)
-        if exchanges or not (outward or back):
-            self._saved_us = 0.0
+        """One connection event, all of it now."""
+        self._begin()
+        while self._exchange():
+            pass
 
     def vanished(self, end: Connection) -> None:
         """`end` is not there any more; the other will notice."""
@@ -124,28 +112,57 @@ class Wire:
             self._timer.cancel()
             self._timer = None
 
-    def _exchange_us(self, *queues: deque[hci.HCI_AclDataPacket]) -> float:
-        return sum((_OVERHEAD_BITS[self.mbit] + 8 * len(queue[0].data if queue else b"")) / self.mbit + _SPACE_US for queue in queues)
+    def _begin(self) -> None:
+        self.events += 1
+        share_us = 1000 * self.interval_ms / max(1, self._air.connections(self.ends[0].controller))
+        self._left_us = share_us + (self._left_us if self._starved else 0)
+        self._starved = True  # until it has sent something: a share may be too small for a PDU
+
+    def _exchange(self) -> bool:
+        """A PDU in each direction, if there is one to send and time for it; whether."""
+        queues = self.queues.values()
+        took_us = sum((_OVERHEAD_BITS[self.mbit] + 8 * len(queue[0].data if queue else b"")) / self.mbit + _SPACE_US for queue in queues)
+        if not any(queues) or took_us > self._left_us:
+            return False
+        self._left_us -= took_us
+        self._starved = False
+        if self._air.random.random() < self._air.loss:
+            self.lost += 1
+            return True
+        for queue, (sender, receiver) in zip(queues, (self.ends, self.ends[::-1]), strict=True):
+            if queue:
+                self._deliver(queue.popleft(), sender, receiver)
+        return True
 
     def _deliver(self, packet: hci.HCI_AclDataPacket, sender: Connection, receiver: Connection) -> None:
         self.delivered += 1
         first = 2 if packet.pb_flag == 0 else packet.pb_flag  # a host starts with 0, a controller with 2
         receiver.controller.send_hci_packet(hci.HCI_AclDataPacket(receiver.handle, first, 0, packet.data_total_length, packet.data))
-        sender.controller.send_hci_packet(
-            hci.HCI_Number_Of_Completed_Packets_Event(connection_handles=[sender.handle], num_completed_packets=[1])
-        )
+        completed = hci.HCI_Number_Of_Completed_Packets_Event(connection_handles=[sender.handle], num_completed_packets=[1])
+        sender.controller.send_hci_packet(completed)
 
     def _schedule(self) -> None:
         if self._timer is None and len(self.ends) == 2 and any(self.queues.values()):  # noqa: PLR2004 -- both
             loop = asyncio.get_running_loop()
             interval_s = self.interval_ms / 1000
             events = math.floor((loop.time() - self._anchor_s) / interval_s) + 1
-            self._timer = loop.call_at(self._anchor_s + events * interval_s, self._tick)
+            self._at_s = self._anchor_s + events * interval_s
+            self._timer = loop.call_at(self._at_s, self._tick)
 
     def _tick(self) -> None:
+        self._begin()
+        self._burst()
+
+    def _burst(self) -> None:
+        """Some exchanges, so that hosts can say something in between."""
         self._timer = None
-        self.event()
-        self._schedule()
+        until_us = self._left_us - _BURST_US
+        while self._left_us > until_us:
+            if not self._exchange():
+                self._schedule()
+                return
+        self._at_s += _BURST_US / 1e6
+        self._timer = asyncio.get_running_loop().call_at(self._at_s, self._burst)
 
     def _give_up(self, reason: hci.HCI_ErrorCode) -> None:
         for end in tuple(self.ends):

@@ -47,7 +47,7 @@ _LEAVE_S = 10.0  # more than the supervision timeout
 _MTU = 498  # a write without response of two full PDUs
 _MOST_WAITING = 4  # packets of a connection behind those that the controller has; above it, writing waits
 _SPARE = 2  # of a controller's buffers, which no connection takes alone
-_MOST_SEEN = 4_096  # addresses that a scanner remembers; anyone can make up more
+_MOST_SEEN = 4_000  # addresses that a scanner remembers; anyone can make up more
 _CONNECTION = ConnectionParametersPreferences(connection_interval_min=15, connection_interval_max=50, supervision_timeout=4_000)
 _STATIC_ADDRESS = 0xC0  # the two highest bits
 
@@ -138,8 +138,29 @@ class _Queue(DataPacketQueue):
         self._moved.clear()
 
 
+_LE_EVENT = bytes((hci.HCI_EVENT_PACKET, hci.HCI_LE_META_EVENT))
+_ONE_REPORT = bytes((hci.HCI_LE_ADVERTISING_REPORT_EVENT, 1))
+_SIZE, _REPORT_BYTES = 13, 15  # where the size of its data is, and what it has beside them
+_LEGACY, _EXTENDED = hci.HCI_LE_Advertising_Report_Event.EventType, hci.HCI_LE_Extended_Advertising_Report_Event.EventType
+
+
 class _Host(Host):
-    """Bumble's host, which does not write down each packet for a log that nobody reads: that was most of its work."""
+    """Bumble's host, which does not write down each packet for a log that nobody reads: that was most of its work.
+
+    What it hears (address, its type, data, RSSI, whether a scan response) goes to `heard`.
+    """
+
+    def __init__(self, transport: Transport, heard: Callable[[bytes, int, bytes, int, bool], None]) -> None:
+        super().__init__(transport.source, transport.sink)
+        self._heard = heard
+
+    def on_packet(self, packet: bytes) -> None:
+        """Take a packet from the controller. Most are legacy advertising reports, one in an event: Bumble needs long to read them."""
+        if packet[:2] == _LE_EVENT and packet[3:5] == _ONE_REPORT and self.ready and len(packet) == _REPORT_BYTES + packet[_SIZE]:
+            rssi = packet[-1] - 256 if packet[-1] > 127 else packet[-1]  # noqa: PLR2004 -- a signed byte
+            self._heard(packet[7:_SIZE], packet[6], packet[_SIZE + 1 : -1], rssi, packet[5] == _LEGACY.SCAN_RSP)
+        else:
+            super().on_packet(packet)
 
     def on_hci_packet(self, packet: hci.HCI_Packet) -> None:
         """Take a packet from the controller."""
@@ -214,7 +235,7 @@ class Adapter:
         return self._gone is None or self._gone.done()
 
     async def _power_on(self, transport: Transport) -> None:
-        host = _Host(transport.source, transport.sink)
+        host = _Host(transport, self._heard)
         digest = hashlib.sha256(self._seed.encode()).digest()
         address = hci.Address(bytes((*digest[:5], digest[5] | _STATIC_ADDRESS)), hci.Address.RANDOM_DEVICE_ADDRESS)
         self.device = device = Device(config=DeviceConfiguration(name="gatewayd", address=address), host=host)
@@ -370,11 +391,14 @@ class Adapter:
 
     def _report(self, report: hci.HCI_LE_Advertising_Report_Event.Report | hci.HCI_LE_Extended_Advertising_Report_Event.Report) -> None:
         if isinstance(report, hci.HCI_LE_Extended_Advertising_Report_Event.Report):
-            response = bool(report.event_type & hci.HCI_LE_Extended_Advertising_Report_Event.EventType.SCAN_RESPONSE)
+            response = bool(report.event_type & _EXTENDED.SCAN_RESPONSE)
         else:
-            response = report.event_type == hci.HCI_LE_Advertising_Report_Event.EventType.SCAN_RSP
+            response = report.event_type == _LEGACY.SCAN_RSP
+        self._heard(bytes(report.address), report.address_type, report.data, report.rssi, response)
+
+    def _heard(self, address: bytes, address_type: int, data: bytes, rssi: int, response: bool) -> None:
         for scanner in tuple(self._scanners):
-            scanner.heard(report.address, report.data, report.rssi, response=response)
+            scanner.heard(address, address_type, data, rssi, response=response)
 
 
 class _Scanner(BaseBleakScanner):
@@ -397,20 +421,23 @@ class _Scanner(BaseBleakScanner):
         """End."""
         await self.adapter.stop_scanning(self)
 
-    def heard(self, address: hci.Address, data: bytes, rssi: int, *, response: bool) -> None:
+    def heard(self, address: bytes, address_type: int, data: bytes, rssi: int, *, response: bool) -> None:
         """Something came from `address`: an advertisement, or a scan response."""
-        key = address.to_string(with_type_qualifier=False)
-        seen = self.seen_devices.pop(key, None)
-        advertised, responded = (b"", b"") if seen is None else seen[1].platform_data
-        news = not response or data != responded
-        advertised, responded = (advertised, data) if response else (data, responded)
-        advertisement = _advertisement(advertised, responded, rssi)
-        if seen is not None:
-            self.seen_devices[key] = seen
-        elif len(self.seen_devices) >= _MOST_SEEN:
-            del self.seen_devices[next(iter(self.seen_devices))]  # heard longest ago
-        device = self.create_or_update_device(key, key, advertisement.local_name, address, advertisement)
-        if news and self.is_allowed_uuid(advertisement.service_uuids):
+        key = address[::-1].hex(":").upper()
+        device, before = self.seen_devices.get(key, (None, None))
+        advertised, responded = (b"", b"") if before is None else before.platform_data
+        if response and data == responded:
+            return
+        payloads: tuple[bytes, bytes] = (advertised, data) if response else (data, responded)
+        if before is not None and payloads == before.platform_data:
+            advertisement = before._replace(rssi=rssi)
+        else:
+            advertisement = _advertisement(*payloads, rssi)
+        if device is None and len(self.seen_devices) >= _MOST_SEEN:
+            del self.seen_devices[next(iter(self.seen_devices))]  # seen first
+        details = hci.Address(address, hci.AddressType(address_type)) if device is None else device.details
+        device = self.create_or_update_device(key, key, advertisement.local_name, details, advertisement)
+        if self.is_allowed_uuid(advertisement.service_uuids):
             self.call_detection_callbacks(device, advertisement)
 
 
