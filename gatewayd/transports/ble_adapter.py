@@ -19,7 +19,9 @@ from bleak.backends.scanner import AdvertisementData
 from bleak_retry_connector import BleakNotFoundError, BleakOutOfConnectionSlotsError, establish_connection
 
 from gatewayd.core.beacon import SERVICE_UUID
+from gatewayd.core.pairing import Agent
 from gatewayd.errors import TransportError
+from gatewayd.transports import bluez
 from gatewayd.transports.ble_link import Link, answered
 
 if TYPE_CHECKING:
@@ -51,6 +53,15 @@ class Stack(Protocol):
 
     async def connected(self) -> list[BLEDevice]:
         """Nodes that are connected already: a gateway that was killed leaves them so."""
+
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair, from the beginning, with whom `client` is connected to; `agent` answers. Raises what bleak raises, and TransportError."""
+
+    async def encrypts(self, client: BleakClient) -> bool:
+        """Whether that connection is encrypted with the key of a bond. Raises TransportError."""
+
+    async def forget(self, address: str) -> None:
+        """Have no bond with `address`. Raises TransportError."""
 
 
 class BluezStack:
@@ -84,6 +95,24 @@ class BluezStack:
             adapter = await BleakAdapter.get(bluez={"adapter": self.name})
             return await adapter.get_connected_devices([SERVICE_UUID])
 
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair with whom `client` is connected to; an old bond is forgotten first, and so is the connection."""
+        device = bluez.device_path(self.name, client.address)
+        if await bluez.paired(device):
+            raise TransportError("BlueZ has an old bond with it")
+        async with bluez.answering(device, agent):
+            await client.pair()
+
+    async def encrypts(self, client: BleakClient) -> bool:
+        """Whether there is a bond: BlueZ holds no connection with its device that is not encrypted."""
+        async with answered("look at the bond"):
+            return await bluez.paired(bluez.device_path(self.name, client.address))
+
+    async def forget(self, address: str) -> None:
+        """Remove the device from BlueZ."""
+        async with answered("forget a bond"):
+            await bluez.forget(self.name, bluez.device_path(self.name, address))
+
 
 class BumbleStack:
     """A controller that BlueZ does not have."""
@@ -108,6 +137,18 @@ class BumbleStack:
     async def connected(self) -> list[BLEDevice]:
         """None: a controller is reset when it is opened."""
         return []
+
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair."""
+        await self._adapter.pair(client, agent)
+
+    async def encrypts(self, client: BleakClient) -> bool:
+        """Whether that connection is encrypted."""
+        return self._adapter.encrypts(client.address)
+
+    async def forget(self, address: str) -> None:
+        """Have no bond with `address`."""
+        await self._adapter.forget(address)
 
 
 class Adapter:
