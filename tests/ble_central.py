@@ -77,7 +77,7 @@ class Visit:
         self.heard = [[] for _ in range(5)]
         self.news = asyncio.Event()
         self.ended = asyncio.Event()
-        connection.on("disconnection", lambda _: self.ended.set())
+        connection.on("disconnection", lambda _: (self.ended.set(), self.news.set()))
 
     async def begin(self, mtu=247):
         await self.peer.request_mtu(mtu)
@@ -99,8 +99,10 @@ class Visit:
         return await self.table[IDENTITY].read_value()
 
     async def until(self, condition):
-        """Until what was heard meets the condition."""
+        """Until what was heard meets the condition. Raises ConnectionError where the connection ends before."""
         async with asyncio.timeout(TIMEOUT_S):
             while not condition():
+                if self.ended.is_set():
+                    raise ConnectionError
                 self.news.clear()
                 await self.news.wait()

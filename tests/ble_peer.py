@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from bleak import BleakScanner
+from bleak import BleakClient, BleakScanner
 from bleak.backends.device import BLEDevice
+from bumble.att import ATT_READ_NOT_PERMITTED_ERROR, ATT_Error
 from bumble.core import AdvertisingData
 from bumble.device import Device, DeviceConfiguration
 from bumble.gatt import Characteristic, CharacteristicValue, Service
@@ -37,7 +38,7 @@ class Peer:
         self.written: list[bytes] = []
         does = Characteristic.Properties
         security = Characteristic.Permissions.READ_REQUIRES_AUTHENTICATION if delegate else Characteristic.Permissions(0)
-        value = CharacteristicValue(write=lambda _, data: self.written.append(bytes(data)))
+        value = CharacteristicValue(self._refuse, lambda _, data: self.written.append(bytes(data)))
         self.name = Characteristic(NAME, does.READ, Characteristic.READABLE | security, self.address.encode())
         self.up = Characteristic(UP, does.NOTIFY, Characteristic.READABLE, b"")
         self.down = Characteristic(DOWN, does.WRITE_WITHOUT_RESPONSE | does.WRITE, Characteristic.WRITEABLE, value)
@@ -50,6 +51,10 @@ class Peer:
             bytes((2, 1, 6, 17 + len(data), AdvertisingData.SERVICE_DATA_128_BIT_UUID)) + bytes.fromhex(SERVICE.replace("-", ""))[::-1]
         )
         await self.device.start_advertising(advertising_data=advertised + data, scan_response_data=response, auto_restart=True)
+
+    @staticmethod
+    def _refuse(_connection: object) -> bytes:
+        raise ATT_Error(ATT_READ_NOT_PERMITTED_ERROR)
 
     async def notify(self, data: bytes) -> None:
         await self.device.notify_subscribers(self.up, data)
@@ -69,6 +74,13 @@ async def scanning(adapter: Adapter) -> AsyncIterator[Callable[[str], asyncio.Fu
 
     async with BleakScanner(heard, backend=adapter.scanner, scanning_mode="passive"):
         yield of
+
+
+@asynccontextmanager
+async def linked(adapter: Adapter, peer: Peer) -> AsyncIterator[BleakClient]:
+    """Connected with `peer`."""
+    async with scanning(adapter) as device, BleakClient(await device(peer.address), backend=adapter.client) as client:
+        yield client
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -1,5 +1,7 @@
 """The demo: the main job on real input, two rollouts, the accounting of both, and the broker for machines without mosquitto."""
 
+import asyncio
+import contextlib
 import io
 import json
 import re
@@ -15,11 +17,13 @@ from rich.console import Console
 from gatewayd import bundle, signing
 from gatewayd.core import wire
 from gatewayd.core.rollout import Rollout, Rules, State
+from gatewayd.core.segments import Sender
 from gatewayd.core.types import Basis, Event, Info, Reason, Slot, SlotState, Verdict
 from gatewayd.core.update import State as Progress
 from gatewayd.core.update import Update
-from gatewayd.demo import models, proof, site, stage
-from gatewayd.demo.show import RolloutShow
+from gatewayd.demo import models, proof, site, stage, wireless
+from gatewayd.demo.line import Chip, Host
+from gatewayd.demo.show import RolloutShow, Show
 from gatewayd.ledger import Note
 from gatewayd.records import StoredEvent
 
@@ -59,7 +63,8 @@ BAD_END = proof.rolled_out(BACK, updates(Progress.ROLLED_BACK, ("kitchen",)), ()
 
 def outcome(events, **more):
     counts = proof.account([KITCHEN, PRESS, PUMP], events, {("kitchen", 1, 0): 0.102})
-    return {"nodes": 3, "lost": 0, **counts, "rollout_good": GOOD_END, "rollout_bad": BAD_END, **more}
+    ble = {"ble_nodes": 4, "ble_events": 9, "radio_changes": 1}
+    return {"nodes": 3, "lost": 0, **ble, **counts, "rollout_good": GOOD_END, "rollout_bad": BAD_END, **more}
 
 
 def test_a_good_run_is_proved_and_its_overhead_is_what_is_not_the_model():
@@ -73,6 +78,9 @@ def test_a_good_run_is_proved_and_its_overhead_is_what_is_not_the_model():
     [
         (GOOD, {"nodes": 2}, "all 3 nodes are up"),
         (GOOD, {"lost": 1}, "no event was lost"),
+        (GOOD, {"ble_nodes": 3}, "4 nodes were heard over Bluetooth LE"),
+        (GOOD, {"ble_events": 0}, "events came over Bluetooth LE"),
+        (GOOD, {"radio_changes": 0}, "a node that lost one radio was spoken to over the other"),
         (GOOD[:1] + GOOD[2:], {}, "of the commands were understood"),
         ([*GOOD, stored(seq=9, reason="follow", verdict_label="lights_off")], {}, "no command was taken for another"),
         ([*GOOD, stored(seq=9, reason="follow", verdict_label="lights_on")], {}, "no command was taken for another"),  # said once
@@ -167,3 +175,54 @@ def test_the_demo_proves_the_whole_path(host_build):
     assert (good["state"], good["gate"], good["confirmed"], good["running_it"]) == ("done", "pass", 12, 12)
     assert (bad["state"], bad["gate"], bad["attempted"], bad["confirmed"], bad["running_it"]) == ("rolled_back", "fail", 4, 0, 0)
     assert "precision" in bad["because"]
+
+
+def test_what_is_overheard_on_a_chips_line_is_shown():
+    show = Show([KITCHEN, PUMP], "http://gateway")
+    tap = wireless._Tap("kitchen", show.message)
+    event = b"\x04" + wire.encode(Event(0, 1, "wakeword", b"b" * 8, 0.3, 0, 0, Reason.TRIGGER))
+    verdict = b"\x02" + wire.encode(Verdict(0, 1, True, "okay_nabu", 0.9, "listen", 9, Basis.GATEWAY))
+    for _ in range(2):  # counters begin anew with each connection; the event that is said again is one
+        tap(Chip.CONNECTED, b"")
+        up, down = Sender(20), Sender(20)
+        up.put(event)
+        down.put(verdict)
+        while (segment := up.next(0)) is not None:
+            tap(Host.NOTIFY, b"\x01" + segment)
+            tap(Host.NOTIFY, b"\x01" + segment)  # and repeated
+        tap(Chip.WRITTEN, b"\x02\xff")  # what cannot be is left out
+        while (segment := down.next(0)) is not None:
+            tap(Chip.WRITTEN, b"\x02" + segment)
+    assert (show.heard["ble"], show.events["ble"]) == ({"kitchen"}, {("kitchen", 1, 0)})
+    assert show.answer_s == {}  # which is the broker's
+    console = Console(file=io.StringIO(), width=160)
+    console.print(show)
+    (row,) = [line for line in console.file.getvalue().splitlines() if "kitchen" in line]
+    assert "ble" in row
+    assert "yes okay_nabu" in row
+
+
+async def test_a_relay_that_is_cut():
+    async def echo(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(9):
+                writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server, wireless.Relay(server.sockets[0].getsockname()[1]) as relay:
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        writer.write(b"there")
+        assert await reader.read(9) == b"there"
+        waiting, silent = await asyncio.open_connection("127.0.0.1", relay.port)
+        silent.write(b"h")
+        assert await waiting.read(9) == b"h"
+        silent.write(b"more")
+        relay.cut()
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionResetError):
+                assert await waiting.read(9) == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", relay.port)
+        writer.close()
+        silent.close()

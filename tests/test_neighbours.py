@@ -237,6 +237,17 @@ def test_a_newcomer_comes_before_those_that_failed() -> None:
     assert air.next() is newcomer
 
 
+def test_who_is_heard_steadily_comes_before_what_is_made_up() -> None:
+    air = Air()
+    for _ in range(2):
+        for number in range(50):
+            air.hear(f"E{number}", f"evil-{number}")
+        newcomer = air.hear("N", "attic-1")
+        air.wait(600)
+    air.hear("N", "attic-1")
+    assert air.next() is newcomer
+
+
 def test_many_identities_of_one_device_find_an_end() -> None:
     air = Air()
     for number in range(MAX_PEERS):

@@ -24,6 +24,7 @@ from gatewayd.core.types import (
     Reason,
     Slot,
     State,
+    Stored,
     Verdict,
     Vitals,
     Window,
@@ -37,6 +38,7 @@ NODE_E_FORMAT = -8
 PYTHON = {
     "node-state": State,
     "gateway-state": GatewayState,
+    "stored": Stored,
     "info": Info,
     "vitals": Vitals,
     "event": Event,
@@ -143,6 +145,10 @@ class EventC(c.Structure):
     )
 
 
+class StoredC(c.Structure):
+    _fields_ = (("session", c.c_uint32), ("seqs", c.c_uint32 * 16), ("count", c.c_uint32))
+
+
 class VerdictC(c.Structure):
     _fields_ = (
         ("seq", c.c_uint32),
@@ -196,6 +202,9 @@ def decode(node, kind, payload):
     elif kind == "verdict":
         result = VerdictC()
         status = node.verdict_decode(c.byref(result), payload, c.c_size_t(len(payload)))
+    elif kind == "stored":
+        result = StoredC()
+        status = node.stored_decode(c.byref(result), payload, c.c_size_t(len(payload)))
     else:
         result = {"front-end": FrontEndC, "decision": DecisionC}[kind]()
         function = node.front_end_decode if kind == "front-end" else node.decision_decode
@@ -256,7 +265,7 @@ def test_vector(node, schema, vector):
         assert wire.decode_as(PYTHON[kind], wire.encode(message)) == message
     if kind == "verdict":
         same_verdict(decode(node, kind, payload), message)
-    elif kind in ("gateway-state", "front-end", "decision"):
+    elif kind in ("gateway-state", "stored", "front-end", "decision"):
         assert decode(node, kind, payload) is not None
 
 
@@ -266,7 +275,7 @@ def test_refused_vector(node, vector):
     if kind in PYTHON:
         with pytest.raises(DecodeError):
             wire.decode_as(PYTHON[kind], payload)
-    if kind in ("verdict", "gateway-state", "front-end", "decision"):
+    if kind in ("verdict", "gateway-state", "stored", "front-end", "decision"):
         assert decode(node, kind, payload) is None
 
 
@@ -401,6 +410,9 @@ def test_event(node, event):
     payload = encode(node.event_encode_head, c.byref(stamp), c.byref(raw)) + (window.data if window else b"")
     assert len(payload) - (len(window.data) if window else 0) <= 192  # NODE_HEAD_BYTES
     assert wire.decode("event", payload) == event
+    session, seq = c.c_uint32(), c.c_uint32()
+    assert node.event_decode_name(c.byref(session), c.byref(seq), payload, c.c_size_t(len(payload))) == 0
+    assert (session.value, seq.value) == (event.session, event.seq)
 
 
 # ---- Python encodes, C decodes ----
@@ -411,7 +423,7 @@ verdicts = st.builds(Verdict, u32, u32, st.booleans(), any_text, unit, any_text,
 @given(verdicts)
 def test_verdict(node, verdict):
     payload = wire.encode(verdict)
-    assert len(payload) <= 640  # NODE_RECEIVE_BYTES
+    assert 1 + len(payload) <= 576  # BLE_DOWN_BYTES
     same_verdict(decode(node, "verdict", payload), verdict)
 
 
@@ -479,3 +491,9 @@ def test_both_refuse_the_same(node, verdict, data):
         assert found is not None or expected.score in (0, 1)
         if found is not None:
             same_verdict(found, expected)
+
+
+@given(st.builds(Stored, u32, st.lists(u32, min_size=1, max_size=16).map(tuple)))
+def test_stored(node, stored):
+    found = decode(node, "stored", wire.encode(stored))
+    assert (found.session, tuple(found.seqs[: found.count])) == stored

@@ -28,10 +28,12 @@ TARGETS = {
     "nn_invoke_traced": PORT,
     "end_body": r"on_(connected|subscribed|published)",
     "payload_piece": r"on_(received|published)",
-    **dict.fromkeys(("advance", "mqtt_link_down", "mqtt_transmitted"), "on_published"),
+    **dict.fromkeys(("mqtt_link_down", "mqtt_transmitted"), "on_published"),
+    **dict.fromkeys(("node_advance", "node_vitals_due", "send_events", "speak", "node_recall"), r"(mqtt|ble)_(room|send|recall)"),
     "smp_answer": r"smp_(os|image|stat|settings)_\w+",
     "string": r"cbor_(text|bytes)",
-    **dict.fromkeys(("node_publish_vitals", "node_say", "node_step", "queue_next", "sense_feed", "smp_image_upload", "take_verdict"), PORT),
+    **dict.fromkeys(("refresh", "node_say", "node_step", "node_take_verdict", "node_write_vitals", "speak_next"), PORT),
+    **dict.fromkeys(("queue_next", "sense_feed", "smp_image_upload"), PORT),
     **dict.fromkeys(("nor_erase", "nor_program", "nor_read", "slots_data"), PORT),
 }
 
@@ -93,6 +95,8 @@ def deepest(calls: tuple[dict[str, int], dict[str, set[str]]], root: str) -> tup
         *(("nn_open", OPEN_BYTES), ("nn_reset", INVOKE_BYTES), ("nn_invoke", INVOKE_BYTES)),
         *((f"node_{call}", NODE_BYTES) for call in ("init", "load", "provision", "link_up", "link_down", "receive", "transmitted")),
         *((f"node_{call}", NODE_BYTES) for call in ("step", "feed", "event", "manage", "stop")),
+        *((f"node_ble_{call}", NODE_BYTES) for call in ("advertisement", "connected", "subscribed", "written", "notification")),
+        ("node_ble_disconnected", NODE_BYTES),
     ],
 )
 def test_the_stack_is_bounded(calls: tuple[dict[str, int], dict[str, set[str]]], root: str, limit: int) -> None:

@@ -17,13 +17,17 @@ from gatewayd import app, bundle, plugins, signing
 from gatewayd.cli import load_config
 from gatewayd.config import Config
 from gatewayd.core.pairing import Stage
-from gatewayd.errors import GatewaydError, MissingPackageError
+from gatewayd.errors import GatewaydError, MissingPackageError, TransportError
 from gatewayd.pairings import Pairings
 from gatewayd.store import Store
 
 _LOW_DISK_BYTES = 200_000_000
 _BUILT_S = 1_760_000_000  # a clock that stands before this project's first release is not set
 _BROKER_TIMEOUT_S = 5
+_BLUETOOTH_ADVICE = (
+    "is bluetoothd running (systemctl status bluetooth), the adapter there and powered (bluetoothctl list, power on), and the user in group"
+    " bluetooth? a controller of ble.hci must not be BlueZ's or a running gateway's"
+)
 
 
 class Finding(NamedTuple):
@@ -55,7 +59,7 @@ def _findings(path: Path | None, overrides: list[str] | None) -> Iterator[Findin
         yield Finding(ok=False, what="configuration", advice=str(error))
         return
     yield Finding(ok=True, what="configuration")
-    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (_clock, _disk, _store, _broker, _cascades, _keys)
+    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (_clock, _disk, _store, _broker, _bluetooth, _cascades, _keys)
     for look in looks:
         yield from look(config)
 
@@ -118,6 +122,26 @@ def _broker(config: Config) -> Iterator[Finding]:
         yield Finding(ok=False, what=where, advice=str(error))
     else:
         yield Finding(ok=True, what=where)
+
+
+def _bluetooth(config: Config) -> Iterator[Finding]:
+    if not config.ble.on:
+        return
+    try:
+        from gatewayd.transports import ble  # noqa: PLC0415 -- an extra
+
+        stacks = ble.stacks(config.ble, config.gateway.id, config.gateway.state_dir)
+    except MissingPackageError as error:
+        yield Finding(ok=False, what="Bluetooth", advice=str(error))
+        return
+    for stack in stacks:
+        what = f"Bluetooth adapter {stack.name}"
+        try:
+            asyncio.run(ble.probe(stack))
+        except TransportError as error:
+            yield Finding(ok=False, what=f"{what}: {error}", advice=_BLUETOOTH_ADVICE)
+        else:
+            yield Finding(ok=True, what=f"{what} scans")
 
 
 def _cascades(config: Config) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ An address that nobody knows is a *stranger* until its `identity` was read once;
 a node which is there is refused. Strangers are many where somebody floods the air, so they are bounded, come last, and seldom.
 """
 
-import random
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ class Heard:
     rssi: int
     at_ms: int
     sightings: Sightings
+    times: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -172,7 +172,7 @@ class Neighbours:
         if heard is None:
             peer.heard[adapter] = Heard(device, rssi, now_ms, Sightings(clock_ms))
         else:
-            heard.device, heard.rssi, heard.at_ms = device, rssi, now_ms
+            heard.device, heard.rssi, heard.at_ms, heard.times = device, rssi, now_ms, heard.times + 1
             heard.sightings.hear(clock_ms)
 
     def _stranger(self, address: str, now_ms: int) -> Peer:
@@ -223,7 +223,7 @@ class Neighbours:
         if now_ms < self._no_strangers_before_ms.get(adapter, now_ms):
             return None
         strangers = [peer for peer in self._strangers.values() if due(peer) and peer.heard[adapter].at_ms - peer.first_ms >= _SETTLED_MS]
-        return min(strangers, key=lambda peer: (peer.failures, random.random()), default=None)  # noqa: S311 -- a fair share, no secret
+        return min(strangers, key=lambda peer: (peer.failures, -peer.heard[adapter].times), default=None)  # a flood says little of each
 
     def failed(self, peer: Peer, adapter: str, began_ms: int, now_ms: int) -> None:
         """It could not be connected, or did not behave: not again before a growing pause, nor another stranger for a while after one."""

@@ -73,6 +73,7 @@ class Wire:
         self.queues: dict[hci.Role, deque[hci.HCI_AclDataPacket]] = {hci.Role.CENTRAL: deque(), hci.Role.PERIPHERAL: deque()}
         self._air = air
         self._timeout_s = timeout_ms / 1000
+        self._saved_us = 0.0  # where a share is too small for a PDU
         self._anchor_s = asyncio.get_running_loop().time()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,18 +86,22 @@ class Wire:
         """One connection event."""
         self.events += 1
         central = self.ends[0].controller
-        left_us = 1000 * self.interval_ms / max(1, self._air.connections(central))
+        self._saved_us += 1000 * self.interval_ms / max(1, self._air.connections(central))
+        left_us, exchanges = self._saved_us, 0
         outward, back = self.queues.values()
         while outward or back:
             left_us -= self._exchange_us(outward, back)
             if left_us < 0:
                 break
+            exchanges += 1
             if self._air.random.random() < self._air.loss:
                 self.lost += 1
                 continue
             for queue, (sender, receiver) in zip((outward, back), (self.ends, self.ends[::-1]), strict=True):
                 if queue:
                     self._deliver(queue.popleft(), sender, receiver)
+        if exchanges or not (outward or back):
+            self._saved_us = 0.0
 
     def vanished(self, end: Connection) -> None:
         """`end` is not there any more; the other will notice."""
@@ -212,6 +217,9 @@ class Controller(bumble_controller.Controller):
     le_acl_data_packet_length = acl_data_packet_length = _PDU_BYTES
     total_num_le_acl_data_packets = total_num_acl_data_packets = _BUFFERS
     supported_max_tx_octets = supported_max_rx_octets = _PDU_BYTES
+    # Told of privacy, Linux waits for LE Enhanced Connection Complete, which Bumble's controller never sends: it would cancel
+    # each connection after 4 s, in vain, and not know afterwards that it has it.
+    le_features = bumble_controller.Controller.le_features & ~hci.LeFeatureMask.LL_PRIVACY
 
     def __init__(self, name: str, air: Air, public_address: str | None = None) -> None:
         super().__init__(name, link=air, public_address=public_address)

@@ -143,6 +143,7 @@ class Radio:
             self._writer.close()
         async with self._serving:
             await self._device.power_off()
+        self.path.unlink(missing_ok=True)
 
     async def restart(self) -> None:
         """What its reset does, whoever asked for that: it forgets all but its bonds."""
@@ -380,14 +381,15 @@ async def cell(air: Air, paths: Iterable[Path]) -> AsyncIterator[list[Radio]]:
 async def _run(arguments: argparse.Namespace) -> None:
     air = Air(interval_ms=arguments.interval_ms, loss=arguments.loss)
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with cell(air, arguments.sockets), plugged(Controller("gateway", air), arguments.hci_port) as port:
         print(f"READY {port}", flush=True)  # noqa: T201 -- whoever started it waits for this
         await ended.wait()
 
 
 def main() -> None:
-    """Run radios, and the controller of a gateway, until SIGTERM; say READY and its port when they are there."""
+    """Run radios, and the controller of a gateway, until a signal; say READY and its port when they are there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sockets", type=Path, nargs="+", metavar="SOCKET", help="where a radio listens for its node")
     parser.add_argument("--hci-port", type=int, default=0, help="loopback port of the gateway's controller; 0: any")

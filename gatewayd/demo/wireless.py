@@ -86,9 +86,10 @@ class Relay:
             writer.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
-            self._writers |= {writer, far_writer}
+            self._writers.add(far_writer)
             await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
 
 

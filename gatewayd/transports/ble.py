@@ -29,8 +29,9 @@ try:
     from bleak.backends.device import BLEDevice
     from bleak.backends.scanner import AdvertisementData
 
-    from gatewayd.transports.ble_adapter import Adapter, BluezStack, BumbleStack, Stack
+    from gatewayd.transports.ble_adapter import Adapter
     from gatewayd.transports.ble_link import Link, answered
+    from gatewayd.transports.ble_stacks import BluezStack, BumbleStack, Stack
 except ImportError as error:
     raise MissingPackageError("bleak", "ble") from error
 
@@ -38,6 +39,7 @@ _MAX_BACKLOG = 20_000  # frames read but not yet taken; above it they are droppe
 _MOST_WAITING = 32  # verdicts, or requests, for one node
 _REQUEST_MS = 30_000  # whoever asked does not wait any longer
 _TICK_S = 1.0
+_GATHER_S = 0.02  # many advertisements, one look
 _PAIR_S = 60.0
 _LEAVE_S = 12.0
 _MOST_FAILURES = 3  # in a row, of a node that can be spoken to
@@ -57,6 +59,15 @@ def stacks(settings: Ble, gateway_id: str, state_dir: Path) -> list[Stack]:
 
         found.append(BumbleStack(Bumble(settings.hci, gateway_id, bonds=state_dir / "bonds.json")))
     return found
+
+
+async def probe(stack: Stack) -> None:
+    """Scan for a moment. Raises TransportError where that is not possible."""
+    async with stack.open():
+        scanner = stack.scanner(lambda _device, _advertisement: None)
+        async with answered("scan"):
+            await scanner.start()
+            await scanner.stop()
 
 
 class _Operator:
@@ -310,6 +321,7 @@ class BleTransport:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK_S):
                         await adapter.wake.wait()
+                await asyncio.sleep(_GATHER_S)
                 continue
             peer.busy, met = True, asyncio.Event()
             visits.create_task(self._visit(adapter, peer, met), name=f"ble-{peer.address}")
@@ -342,6 +354,8 @@ class BleTransport:
             finally:
                 met.set()
             self._count("connections", adapter.name)
+            if peer.beacon is None:  # a link of an earlier life: its segments began then, so it begins anew
+                return
             self._links[peer.id] = link
             self._hand_over(peer, link)
             await link.run(client, partial(self._take, peer, link))

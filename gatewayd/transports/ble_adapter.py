@@ -8,24 +8,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Never, Protocol
+from collections.abc import Callable
+from typing import Never
 
-from bleak import BleakAdapter, BleakClient, BleakScanner
+from bleak import BleakClient
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from bleak_retry_connector import BleakNotFoundError, BleakOutOfConnectionSlotsError, establish_connection
 
 from gatewayd.core.beacon import SERVICE_UUID
-from gatewayd.core.pairing import Agent
 from gatewayd.errors import TransportError
-from gatewayd.transports import bluez
 from gatewayd.transports.ble_link import Link, answered
-
-if TYPE_CHECKING:
-    from gatewayd.transports import bumble
+from gatewayd.transports.ble_stacks import Heard, Stack
 
 SILENCE_S = 90.0
 _LOOK_S = 1.0
@@ -33,122 +27,6 @@ _SCANNER_S = 20.0  # to start or to stop it
 _CONNECT_S = 12.0
 _MOST_SEEN = 8_192  # devices that bleak's scanner may remember; anyone can make up more
 _log = logging.getLogger(__name__)
-Heard = Callable[[BLEDevice, AdvertisementData], None]
-
-
-class Stack(Protocol):
-    """A Bluetooth stack with one adapter, in bleak's terms."""
-
-    name: str
-    client: dict[str, Any]  # arguments of BleakClient
-
-    def open(self) -> AbstractAsyncContextManager[Any]:
-        """Take the adapter, for as long as the block runs. Raises TransportError."""
-
-    def scanner(self, heard: Heard) -> BleakScanner:
-        """A scanner."""
-
-    async def watch(self) -> Never:
-        """Raise TransportError when the adapter is gone."""
-
-    async def connected(self) -> list[BLEDevice]:
-        """Nodes that are connected already: a gateway that was killed leaves them so."""
-
-    async def pair(self, client: BleakClient, agent: Agent) -> None:
-        """Pair, from the beginning, with whom `client` is connected to; `agent` answers. Raises what bleak raises, and TransportError."""
-
-    async def encrypts(self, client: BleakClient) -> bool:
-        """Whether that connection is encrypted with the key of a bond. Raises TransportError."""
-
-    async def forget(self, address: str) -> None:
-        """Have no bond with `address`. Raises TransportError."""
-
-
-class BluezStack:
-    """BlueZ, over D-Bus."""
-
-    def __init__(self, adapter: str) -> None:
-        self.name = adapter
-        self.client: dict[str, Any] = {"bluez": {"adapter": adapter}}
-        self._folder = Path("/sys/class/bluetooth") / adapter
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Look whether it is there. Raises TransportError."""
-        if not self._folder.exists():
-            raise TransportError(f"Bluetooth: there is no adapter {self.name}")
-        yield
-
-    def scanner(self, heard: Heard) -> BleakScanner:
-        """A scanner."""
-        return BleakScanner(heard, bluez={"adapter": self.name})
-
-    async def watch(self) -> Never:
-        """Raise TransportError when the adapter was unplugged."""
-        while self._folder.exists():  # noqa: ASYNC110 -- sysfs does not say when it changes
-            await asyncio.sleep(_LOOK_S)
-        raise TransportError(f"Bluetooth: adapter {self.name} is gone")
-
-    async def connected(self) -> list[BLEDevice]:
-        """Nodes to which BlueZ has kept a connection."""
-        async with answered("connected devices"):
-            adapter = await BleakAdapter.get(bluez={"adapter": self.name})
-            return await adapter.get_connected_devices([SERVICE_UUID])
-
-    async def pair(self, client: BleakClient, agent: Agent) -> None:
-        """Pair with whom `client` is connected to; an old bond is forgotten first, and so is the connection."""
-        device = bluez.device_path(self.name, client.address)
-        if await bluez.paired(device):
-            raise TransportError("BlueZ has an old bond with it")
-        async with bluez.answering(device, agent):
-            await client.pair()
-
-    async def encrypts(self, client: BleakClient) -> bool:
-        """Whether there is a bond: BlueZ holds no connection with its device that is not encrypted."""
-        async with answered("look at the bond"):
-            return await bluez.paired(bluez.device_path(self.name, client.address))
-
-    async def forget(self, address: str) -> None:
-        """Remove the device from BlueZ."""
-        async with answered("forget a bond"):
-            await bluez.forget(self.name, bluez.device_path(self.name, address))
-
-
-class BumbleStack:
-    """A controller that BlueZ does not have."""
-
-    def __init__(self, adapter: "bumble.Adapter") -> None:
-        self.name = adapter.name
-        self.client: dict[str, Any] = {"backend": adapter.client}
-        self._adapter = adapter
-
-    def open(self) -> AbstractAsyncContextManager[Any]:
-        """Open the controller. Raises TransportError."""
-        return self._adapter
-
-    def scanner(self, heard: Heard) -> BleakScanner:
-        """A scanner."""
-        return BleakScanner(heard, backend=self._adapter.scanner)
-
-    async def watch(self) -> Never:
-        """Raise TransportError when the controller is gone."""
-        await self._adapter.watch()
-
-    async def connected(self) -> list[BLEDevice]:
-        """None: a controller is reset when it is opened."""
-        return []
-
-    async def pair(self, client: BleakClient, agent: Agent) -> None:
-        """Pair."""
-        await self._adapter.pair(client, agent)
-
-    async def encrypts(self, client: BleakClient) -> bool:
-        """Whether that connection is encrypted."""
-        return self._adapter.encrypts(client.address)
-
-    async def forget(self, address: str) -> None:
-        """Have no bond with `address`."""
-        await self._adapter.forget(address)
 
 
 class Adapter:

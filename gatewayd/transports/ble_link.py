@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from bleak import BleakClient
 from bleak.backends.characteristic import BleakGATTCharacteristic
 from bleak.exc import BleakCharacteristicNotFoundError, BleakError
+from dbus_fast.errors import DBusFastError
 
 from gatewayd.core import wire
 from gatewayd.core.beacon import SERVICE_UUID
@@ -29,6 +30,7 @@ _TICK_S = 0.25
 _QUIET_MS = 1_000
 _TURN_MS = 60_000  # after which a place that others want is theirs
 _SMP_HEADER_BYTES, _MOST_SMP_BYTES = 8, 16_384
+_BROKEN = (BleakError, DBusFastError, OSError, EOFError, AttributeError, AssertionError)  # the last two where a link dies under bleak
 Deliver = Callable[[str, bytes], None]  # tail, payload of a message or an SMP frame; may raise DecodeError
 _SMP_PAUSE_MS = 2_000  # a frame of which nothing has come for so long has lost a piece
 
@@ -41,7 +43,7 @@ async def answered(what: str, within_s: float = _ANSWER_S) -> AsyncIterator[None
             yield
     except TimeoutError as error:
         raise TransportError(f"Bluetooth: {what}: no answer") from error
-    except (BleakError, OSError, EOFError, AttributeError, AssertionError) as error:  # the last two where a link dies under bleak
+    except _BROKEN as error:
         raise TransportError(f"Bluetooth: {what}: {str(error) or type(error).__name__}") from error
 
 

@@ -39,7 +39,7 @@ try:
     from bumble.device import Connection, ConnectionParametersPreferences, Device, DeviceConfiguration, Peer
     from bumble.host import DataPacketQueue, Host
     from bumble.transport import open_transport
-    from bumble.transport.common import Transport
+    from bumble.transport.common import Transport, TransportLostError
 
     from gatewayd.transports.bumble_pairing import Bonds, Delegate, Session
 except ImportError as error:
@@ -87,9 +87,13 @@ class _Queue(DataPacketQueue):
         del self._flying[connection_handle]
         self._advance()
 
+    def full(self, connection_handle: int) -> bool:
+        """Enough of a connection's packets wait."""
+        return len(self._lines.get(connection_handle, ())) > _MOST_WAITING
+
     async def room(self, connection_handle: int) -> None:
-        """Wait until few of a connection's packets wait."""
-        while len(self._lines.get(connection_handle, ())) > _MOST_WAITING:
+        """Wait until it is not full."""
+        while self.full(connection_handle):
             await self._moved.wait()
 
     async def drain(self, connection_handle: int) -> None:
@@ -121,6 +125,11 @@ class _Host(Host):
         elif isinstance(packet, hci.HCI_Event):
             self.on_hci_event_packet(packet)
 
+    def on_transport_lost(self) -> None:
+        """The controller is gone; Bumble fails the command that waits for it, unless that has just ended."""
+        with contextlib.suppress(asyncio.InvalidStateError):
+            super().on_transport_lost()  # type: ignore[no-untyped-call]
+
     def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
         """Give a packet to the controller."""
         if self.hci_sink is not None:
@@ -128,7 +137,7 @@ class _Host(Host):
 
 
 class Adapter:
-    """One HCI controller and its host, from `async with` to its end. `name` makes its address; bonds are kept in the file `bonds`."""
+    """One HCI controller and its host, in an `async with`, also again. `name` makes its address; bonds are in the file `bonds`."""
 
     def __init__(self, hci_name: str, name: str, *, bonds: Path) -> None:
         self.name = hci_name
@@ -165,8 +174,9 @@ class Adapter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(client.disconnect() for client in tuple(self.clients)), return_exceptions=True)
         if not self.gone:
-            with contextlib.suppress(BleakError):  # no peer stays connected to nobody
+            with contextlib.suppress(BleakError):
                 await self.command(self.device.send_sync_command(hci.HCI_Reset_Command()))
         await self._close("closed by the gateway")
 
@@ -202,6 +212,8 @@ class Adapter:
         self._fail(reason)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._scanners.clear()
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
@@ -261,6 +273,8 @@ class Adapter:
         except att.ATT_Error as error:
             raise BleakGATTProtocolError(error.error_code) from error
         except (core.BaseBumbleError, TimeoutError) as error:
+            if isinstance(error, TransportLostError):
+                self._fail("closed")
             raise BleakError(str(error) or "no answer") from error
         except asyncio.CancelledError as error:  # the task's: Bumble cancels what waits for a peer that has left
             raise BleakError("disconnected") from error
@@ -338,8 +352,11 @@ class Adapter:
     async def stop_scanning(self, scanner: "_Scanner") -> None:
         """Deliver no more to `scanner`."""
         self._scanners.discard(scanner)
-        if not self.gone:
+        try:
             await self.command(self._change_scan(active=scanner.active))
+        except BleakError:
+            if not self.gone:
+                raise
 
     async def _change_scan(self, *, active: bool) -> None:
         async with self._changing_scan:
@@ -555,10 +572,11 @@ class _Client(BaseBleakClient):
         await asyncio.wait((left,), timeout=_LEAVE_S)
 
     async def pair(self, *_: Any, **__: Any) -> None:
-        """Pair with LE Secure Connections, and bond. Raises BleakError."""
+        """Pair with LE Secure Connections, and bond, where that was not done before. Raises BleakError."""
         if self._connection is None:
             raise BleakError("not connected")
-        await self._run(self._pair(self._connection))
+        if not self._connection.is_encrypted:
+            await self._run(self._pair(self._connection))
 
     async def _pair(self, connection: Connection) -> None:
         ended = asyncio.Event()
@@ -607,7 +625,8 @@ class _Client(BaseBleakClient):
         if self._connection is not None:
             queue = self._connection.data_packet_queue
             assert isinstance(queue, _Queue)
-            await queue.room(self._connection.handle)
+            while queue.full(self._connection.handle):
+                await self._run(queue.room(self._connection.handle))
         await self._client().write_value(characteristic.handle, value)  # only queues it
 
     async def write_gatt_descriptor(self, descriptor: BleakGATTDescriptor, data: SizedBuffer) -> None:

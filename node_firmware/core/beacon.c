@@ -16,7 +16,8 @@ enum { FLAGS, SESSION, COUNTER, BATTERY, MODEL, ID = 6 }; /* offsets in the serv
 static bool wants(const node_t *n)
 {
     const bool mqtt = node_ready(n) && n->gateway_count != 0;
-    return !mqtt && (n->queue.waiting != 0 || (n->info_due[CARRIER_MQTT] && n->info_due[CARRIER_BLE]));
+    const bool info = n->info_changed || (n->info_due[CARRIER_MQTT] && n->info_due[CARRIER_BLE]);
+    return !mqtt && (n->queue.waiting != 0 || info);
 }
 
 static uint8_t battery(const node_t *n)

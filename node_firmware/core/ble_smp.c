@@ -42,7 +42,7 @@ static size_t grow(node_t *n, const uint8_t *data, size_t size)
     const size_t room = b->request_bytes < sizeof n->received ? sizeof n->received - b->request_bytes : 0;
     if (!headed) {
         memcpy(b->request + b->request_bytes, data, taken);
-    } else if (n->receiving == CARRIER_BLE) {
+    } else if (n->receiving == CARRIER_BLE && room != 0) {
         memcpy(n->received + b->request_bytes, data, taken < room ? taken : room);
     }
     b->request_bytes += (uint32_t)taken;

@@ -18,8 +18,8 @@
 /* What can be owed, in the order in which it is said. */
 enum { RESET, SECURITY, VALUE, ADVERTISE, CONFIRM, ALIVE, NOTHING };
 
-static const uint8_t types[NOTHING] = {[RESET] = 0x00,     [SECURITY] = 0x05, [VALUE] = 0x02,
-                                       [ADVERTISE] = 0x01, [CONFIRM] = 0x06,  [ALIVE] = 0x07};
+static const uint8_t types[NOTHING] = {
+    [RESET] = 0x00, [SECURITY] = 0x05, [VALUE] = 0x02, [ADVERTISE] = 0x01, [CONFIRM] = 0x06, [ALIVE] = 0x07};
 #define TYPE_NOTIFY     0x03
 #define TYPE_DISCONNECT 0x04
 #define TYPE_STARTED    0x81

@@ -14,7 +14,7 @@ typedef struct radio {
     uint32_t passkey;
 
     bool started, connected, ending; /* ending: *disconnect* was said */
-    bool compares; /* the peer shows `number` as well, if it is who it should be: radio_confirm() */
+    bool compares;                   /* the peer shows `number` as well, if it is who it should be: radio_confirm() */
     uint32_t number;
     uint8_t secured; /* level of the connection */
     unsigned out;    /* notifications in the radio */

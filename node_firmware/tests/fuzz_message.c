@@ -18,6 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     front_end_t front_end;
     decision_t decision;
     detect_t detect;
+    stored_t stored;
+    uint32_t session, seq;
     bool online;
     const span_t span = {data, (uint32_t)size};
     if (verdict_decode(&verdict, data, size) == NODE_OK) {
@@ -30,6 +32,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (decision_decode(&decision, span) == NODE_OK) {
         (void)!detect_init(&detect, &decision.detect);
     }
+    if (stored_decode(&stored, data, size) == NODE_OK && (stored.count < 1 || stored.count > 16)) {
+        abort();
+    }
+    (void)!event_decode_name(&session, &seq, data, size);
     (void)!gateway_state_decode(&online, data, size);
     return 0;
 }

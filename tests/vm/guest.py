@@ -1,22 +1,27 @@
-"""A virtual machine that runs what image.py built: commands in it, its console, and its Bluetooth adapters, whose radio is ours."""
+"""A virtual machine that runs what image.py built: commands in it, its console, and its Bluetooth adapter, whose radio is ours."""
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 from pathlib import Path
 
 import image
+from bumble.transport import open_transport
 
+from gatewayd.demo import air
+
+ADAPTER = "hci0"
 BOOT_S = 180
 QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-logind.service"  # of no use to anybody here
 
 
 class Guest:
-    """Its console's log is a file in `folder`. `adapters` are sockets there, for a controller each."""
+    """Its console's log, with its journal, is a file in `folder`."""
 
-    def __init__(self, folder: Path, adapters: tuple[str, ...] = ("hci0",)) -> None:
-        self.folder, self.adapters, self.console = folder, adapters, folder / "console.log"
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.console = folder, folder / "console.log"
         self._asking = asyncio.Lock()
 
     async def __aenter__(self):
@@ -24,10 +29,10 @@ class Guest:
             self._qemu = await asyncio.create_subprocess_exec(*self._command(), cwd=self.folder, stdout=log, stderr=log)
         try:
             async with asyncio.timeout(BOOT_S):
-                while not self.socket("agent").exists():
+                while not self._socket("agent").exists():
                     assert self._qemu.returncode is None, (self.folder / "qemu.log").read_text()
                     await asyncio.sleep(0.05)
-                self._agent = await asyncio.open_unix_connection(self.socket("agent"), limit=16 << 20)
+                self._agent = await asyncio.open_unix_connection(self._socket("agent"), limit=16 << 20)
                 await self.run("systemctl is-system-running --wait || systemctl --failed", timeout_s=BOOT_S)
         except BaseException as exc:
             await self.__aexit__()
@@ -40,7 +45,7 @@ class Guest:
             self._qemu.kill()
         await self._qemu.wait()
 
-    def socket(self, name: str) -> Path:
+    def _socket(self, name: str) -> Path:
         """By a path that is short enough for a socket."""
         return Path(f"/proc/{self._qemu.pid}/cwd/{name}")
 
@@ -52,11 +57,33 @@ class Guest:
         yield from ("-accel", "kvm", "-cpu", "host") if native else ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max")
         yield from ("-kernel", image.KERNEL, "-initrd", image.INITRD)
         kernel = "console=ttyS0 panic=-1 quiet tsc=reliable random.trust_cpu=on mitigations=off"
-        yield from ("-append", " ".join([kernel, "systemd.journald.forward_to_console=1", *(f"systemd.mask={unit}" for unit in QUIET)]))
+        yield from (
+            "-append",
+            " ".join(
+                [
+                    kernel,
+                    "systemd.journald.forward_to_console=1",
+                    "systemd.journald.max_level_console=debug",
+                    *(f"systemd.mask={unit}" for unit in QUIET),
+                ]
+            ),
+        )
         yield from ("-serial", f"file:{self.console}", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci")
-        for socket, port in {"agent": "org.qemu.guest_agent.0", **{name: name for name in self.adapters}}.items():
+        for socket, port in {"agent": "org.qemu.guest_agent.0", ADAPTER: ADAPTER}.items():
             yield from ("-chardev", f"socket,id={socket},path={socket},server=on,wait=off")
             yield from ("-device", f"virtserialport,chardev={socket},name={port}")
+
+    @contextlib.asynccontextmanager
+    async def plugged(self, controller: air.Controller):
+        """A Bluetooth adapter with this controller, until it is pulled out."""
+        transport = await open_transport(f"unix:{self._socket(ADAPTER)}")
+        transport.source.set_packet_sink(controller)
+        controller.host = transport.sink
+        try:
+            yield
+        finally:
+            controller.host = None
+            await transport.close()
 
     async def run(self, command: str, stdin: bytes = b"", timeout_s: float = 60) -> str:
         """What a root shell's `command` printed. Raises AssertionError where it fails."""

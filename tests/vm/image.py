@@ -32,7 +32,7 @@ UNUSED = (  # and not small
     *("usr/share/zoneinfo", "var/cache", "var/lib/apt"),
 )
 PROJECT = "gatewayd", "cascades", "systemd", "deploy", "pyproject.toml", "README.md", "LICENSE"
-INSTALLED = {
+INSTALLED = {  # by hand, after the wheel
     "systemd/gatewayd.service": "usr/lib/systemd/system",
     "systemd/sysusers.d/gatewayd.conf": "usr/lib/sysusers.d",
     "deploy/mosquitto/shared/10-gatewayd.conf": "etc/mosquitto/conf.d",
@@ -76,7 +76,9 @@ def _stage(name, inputs, make):
 def _debian(archive):
     """A system with the few modules of its kernel that a guest has use for, and that kernel without its wrapping, which costs seconds."""
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    sources = _run("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", "Origin: Debian")
+    sources = _run(
+        "apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", "Origin: Debian"
+    )
     options = ["--dpkgopt=path-exclude=/lib/modules/*/kernel/*"]
     for module in MODULES:
         options.append(f"--dpkgopt=path-include=/lib/modules/*/kernel/{module}{'' if '.ko' in module else '/*'}")

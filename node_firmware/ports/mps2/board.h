@@ -12,14 +12,15 @@
 #define TIMER_0        0x40000000U /* wakes the core */
 #define TIMER_1        0x40001000U /* counts time */
 #define UART_0         0x40004000U
+#define UART_1         0x40005000U
 #define WATCHDOG       0x40008000U
 #define LAN9118        0x40200000U
 #define PSRAM          0x21000000U /* a file, under QEMU: it stands for NOR flash */
 #define NOR_BYTES      0x00200000U /* of its 16 MiB, what is used */
 #define SYSTEM_CONTROL 0xE000E000U
 
-/* Interrupts. */
-enum { IRQ_TIMER_0 = 8, IRQ_ETHERNET = 13, IRQ_COUNT = 32 };
+/* Interrupts; the UART's when something came. */
+enum { IRQ_UART_1 = 2, IRQ_TIMER_0 = 8, IRQ_ETHERNET = 13, IRQ_COUNT = 32 };
 
 static inline void interrupt_enable(unsigned number)
 {

@@ -15,6 +15,10 @@
 #include "provision.h"
 #include "random.h"
 #include "watchdog.h"
+#if NODE_BLE
+#include "radio.h"
+#include "uart.h"
+#endif
 #ifdef NODE_TLS
 #include <mbedtls/memory_buffer_alloc.h>
 #endif
@@ -35,6 +39,9 @@ static uint8_t arena[ARENA_BYTES] __attribute__((aligned(NN_ALIGNMENT)));
 static uint8_t ring[RING_BYTES];
 static struct netif netif;
 static link_t broker;
+#if NODE_BLE
+static radio_t radio;
+#endif
 #ifdef NODE_TLS
 static tls_t tls;
 static tls_credentials_t credentials;
@@ -188,6 +195,64 @@ static void start_network(void)
     link_init(&broker, &node, provision.host, provision.port, start_tls());
 }
 
+/* ---- the radio ---- */
+
+#if NODE_BLE
+static void start_radio(void)
+{
+    uart_init();
+    radio_init(&radio, &node);
+    radio.level = provision.security == PROVISION_PLAIN ? 0 : 1; /* a node that has a key says nothing in clear */
+    radio_start(&radio, clock_ms());
+}
+
+static void hear_radio(void)
+{
+    uint8_t bytes[64];
+    for (size_t size; (size = uart_read(bytes, sizeof bytes)) != 0;) {
+        radio_receive(&radio, bytes, size, clock_ms());
+    }
+}
+
+/* Says what there is; returns the milliseconds until it wants to be called again. */
+static uint32_t step_radio(void)
+{
+    const uint8_t *data;
+    uint32_t wait_ms = 1000;
+    for (size_t size; (size = radio_transmit(&radio, &data, clock_ms())) != 0; wait_ms = 0) {
+        const size_t taken = uart_write(data, size);
+        radio_transmitted(&radio, taken);
+        if (taken != size) {
+            return 10;
+        }
+    }
+    return wait_ms; /* 0: node_step() comes first */
+}
+
+static bool pending(void)
+{
+    return ethernet_pending() || uart_pending();
+}
+#else
+static void start_radio(void)
+{
+}
+
+static void hear_radio(void)
+{
+}
+
+static uint32_t step_radio(void)
+{
+    return UINT32_MAX;
+}
+
+static bool pending(void)
+{
+    return ethernet_pending();
+}
+#endif
+
 /* ---- the loop ---- */
 
 static bool listens(void)
@@ -223,11 +288,14 @@ int main(void)
     microphone_open();
     start_node(reset_cause_name(cause), cause == RESET_FAULT || cause == RESET_WATCHDOG);
     start_network();
+    start_radio();
     for (;;) {
         watchdog_feed();
         const uint32_t sound_ms = listen();
         ethernet_poll(&netif);
-        const uint32_t link_ms = (uint32_t)link_step(&broker);
-        clock_sleep(sound_ms < link_ms ? sound_ms : link_ms, ethernet_pending);
+        hear_radio();
+        const uint32_t link_ms = (uint32_t)link_step(&broker), radio_ms = step_radio();
+        const uint32_t wait_ms = sound_ms < link_ms ? sound_ms : link_ms;
+        clock_sleep(wait_ms < radio_ms ? wait_ms : radio_ms, pending);
     }
 }

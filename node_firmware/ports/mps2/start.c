@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "crash.h"
 #include "ethernet.h"
+#include "uart.h"
 
 #define CPACR REGISTER(SYSTEM_CONTROL + 0xD88) /* coprocessor access */
 
@@ -51,6 +52,9 @@ __attribute__((section(".vectors"), used)) static void *const vectors[16 + IRQ_C
     (void *)watchdog_bite, /* NMI */
     (void *)fault, (void *)fault, (void *)fault, (void *)fault, /* hard, memory, bus, usage */
     [11] = (void *)fault, [14] = (void *)fault, [15] = (void *)fault, /* SVC, PendSV, SysTick: nobody's */
+#if NODE_BLE
+    [16 + IRQ_UART_1] = (void *)uart_interrupt,
+#endif
     [16 + IRQ_TIMER_0] = (void *)clock_interrupt,
     [16 + IRQ_ETHERNET] = (void *)ethernet_interrupt,
 };

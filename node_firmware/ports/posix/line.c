@@ -49,8 +49,9 @@ static void close_line(line_t *line)
     radio_start(&line->radio, now_ms());
 }
 
-void line_step(line_t *line)
+bool line_step(line_t *line)
 {
+    bool said = false;
     if (line->fd < 0 && clock_us() >= line->retry_us) {
         open_line(line);
     }
@@ -60,6 +61,7 @@ void line_step(line_t *line)
         const ssize_t sent = send(line->fd, data, size, MSG_NOSIGNAL);
         if (sent >= 0) {
             radio_transmitted(&line->radio, (size_t)sent);
+            said = true;
         } else if (errno == EAGAIN) {
             line->full = true;
             break;
@@ -67,6 +69,7 @@ void line_step(line_t *line)
             close_line(line);
         }
     }
+    return said;
 }
 
 void line_receive(line_t *line)

@@ -14,8 +14,9 @@ typedef struct line {
 } line_t;
 
 void line_init(line_t *line, const char *path, node_t *node);
-/* Connects where there is no connection; sends what there is to say. Call it whenever time has passed. */
-void line_step(line_t *line);
+/* Connects where there is no connection; sends what there is to say. Call it whenever time has passed. Whether it said
+ * anything: then node_step() is due. */
+bool line_step(line_t *line);
 /* The socket is readable. */
 void line_receive(line_t *line);
 

@@ -214,11 +214,12 @@ static void transmit(host_t *host)
 
 /* ---- the radio ---- */
 
-static void step_radio(host_t *host)
+/* Whether node_step() is due. */
+static bool step_radio(host_t *host)
 {
     radio_t *const radio = &host->line.radio;
     if (host->line.path == NULL) {
-        return;
+        return false;
     }
     if (radio->compares && !host->shown) {
         fprintf(stderr, "%s: does the peer show %06u?\n", host->options.config.id, radio->number);
@@ -228,7 +229,7 @@ static void step_radio(host_t *host)
         radio_confirm(radio, true);
     }
     yes_said = 0;
-    line_step(&host->line);
+    return line_step(&host->line);
 }
 
 /* ---- the sensors ---- */
@@ -338,7 +339,9 @@ static void run(host_t *host)
             wait_ms = 0;
         }
         transmit(host);
-        step_radio(host);
+        if (step_radio(host)) {
+            wait_ms = 0;
+        }
         if (!host->online && node_ready(&host->node)) {
             fprintf(stderr, "%s: online\n", host->options.config.id);
             host->online = true;
