@@ -223,15 +223,19 @@ def cut(chip, after):
 
 @pytest.mark.slow
 async def test_a_radio_that_is_reset_at_any_point_of_a_pairing(tmp_path, build):
-    async with place(tmp_path, build) as here, here.both(*SHOWS) as (chip, _), radio.cell(here.here.air, []):
-        for after in (*range(1, 10), 40, 84, 85, 86):
+    async with place(tmp_path, build, pairing="open") as here, here.both(*SHOWS) as (chip, _):
+        other = await here.here.node("n-2", 2)
+        for after in (*range(1, 10), 40, *range(83, 87)):
             left = cut(chip, after)
             here.order(123_456)
+            await other.suspect(after)
             assert (await here.over()).stage is Stage.PAIRED, after
-            assert left[0] <= 0, after
+            assert left[0] < 0, after
             await here.hears()
+            await until(lambda: not other.events)
             assert here.here.pairings.forget("n-1")
             await until(lambda: not here.here.transport.links()[here.here.adapter])
+        assert here.here.counts["refused", "unpaired"] >= 14
 
 
 async def test_a_node_that_has_lost_its_bond(tmp_path, build):
