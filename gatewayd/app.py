@@ -22,6 +22,7 @@ from gatewayd import __version__, bundle, signing
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
+from gatewayd.core.pairing import Trust
 from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
@@ -29,6 +30,7 @@ from gatewayd.escalators.workers import WorkerPool
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics, serve
+from gatewayd.pairings import Desk, Pairings
 from gatewayd.pipeline import Pipeline
 from gatewayd.publish import NodePublisher
 from gatewayd.rollouts import Rollouts
@@ -62,10 +64,12 @@ async def run(config: Config) -> None:
     registry = Registry(MAX_NODES)
     escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
     listening = Listening()
-    mqtt, ble = MqttTransport(config.mqtt, config.gateway.id), _bluetooth(config, metrics, registry)
-    transports: dict[str, Transport] = {mqtt.name: mqtt} | ({ble.name: ble} if ble else {})
+    mqtt = MqttTransport(config.mqtt, config.gateway.id)
     async with AsyncExitStack() as rooms:
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
+        desk = Desk(Pairings(store), Trust(required=config.ble.pairing == "required"), store.changes)
+        ble = _bluetooth(config, metrics, registry, desk)
+        transports: dict[str, Transport] = {mqtt.name: mqtt} | ({ble.name: ble} if ble else {})
         await asyncio.to_thread(_restore, registry, store)
         ledger = Ledger(store)
         cascades = await asyncio.to_thread(lambda: shelf.overlay(folders, ledger.active()))
@@ -116,6 +120,7 @@ async def run(config: Config) -> None:
             ],
             await rooms.enter_async_context(_task("tick", pipeline.tick())),
             await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
+            *([await rooms.enter_async_context(_task("pairings", desk.follow(ble.review)))] if ble else []),
             await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
             await rooms.enter_async_context(_task("rollouts", rollouts.run())),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
@@ -137,7 +142,7 @@ def cascade_folders(config: Config) -> list[Path]:
     return list(config.cascades.folders) or sorted(file.parent for file in SHIPPED_CASCADES.glob("*/cascade.toml"))
 
 
-def _bluetooth(config: Config, metrics: Metrics, registry: Registry) -> "BleTransport | None":
+def _bluetooth(config: Config, metrics: Metrics, registry: Registry, desk: Desk) -> "BleTransport | None":
     """The second radio, if there is one. Raises MissingPackageError."""
     if not config.ble.on:
         return None
@@ -146,6 +151,7 @@ def _bluetooth(config: Config, metrics: Metrics, registry: Registry) -> "BleTran
     return ble.BleTransport(
         config.ble,
         ble.stacks(config.ble, config.gateway.id, config.gateway.state_dir),
+        desk,
         count=metrics.ble,
         sighted=lambda node: registry.sighted(node, "ble", _now_ms(), time.time()),
         lost=lambda node: registry.lost(node, "ble"),

@@ -88,7 +88,7 @@ class Ble(Section):
     idle_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
     """Silence after which a connection is given up."""
     pairing: Literal["open", "required"] = "open"
-    """Whether a node has to be paired before anything is said to it or heard from it."""
+    """Whether a node has to have paired, with a passkey or a comparison, before anything is said to it or heard from it."""
 
     @property
     def on(self) -> bool:

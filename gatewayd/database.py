@@ -44,6 +44,12 @@ orders = table("orders", *map(column, ("id", "rollout", "at_s", "command", "caus
 history = table("history", *map(column, ("id", "rollout", "at_s", "text")))
 explanations = table("explanations", *map(column, ("rollout", "at_s", "text")))
 listened = table("listened", *map(column, ("hour", "cascade", "node", "model", "seconds", "first_s", "last_s")))
+pairings = table(
+    "pairings",
+    *map(column, ("node", "stage", "at_s", "passkey", "number", "adapter", "address")),
+    column("authenticated", sa.Boolean),
+    column("cause"),
+)
 active_bundles = table("active_bundles", *map(column, ("cascade", "bundle_sha256")))
 
 # What SQLite and PostgreSQL spell differently.
@@ -115,6 +121,12 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE active_bundles (cascade TEXT PRIMARY KEY, bundle_sha256 TEXT NOT NULL)",
     ),
     ("ALTER TABLE nodes ADD COLUMN transports TEXT NOT NULL DEFAULT ''",),
+    (
+        """CREATE TABLE pairings (
+            node TEXT PRIMARY KEY, stage TEXT NOT NULL, at_s DOUBLE PRECISION NOT NULL, passkey BIGINT, number BIGINT,
+            adapter TEXT NOT NULL, address TEXT NOT NULL, authenticated BOOLEAN NOT NULL, cause TEXT NOT NULL
+        )""",
+    ),
 )
 
 VERSION = len(_STEPS)

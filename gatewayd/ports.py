@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
 from gatewayd.core.cascade import Cascade
+from gatewayd.core.pairing import Pairing, Trust
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Event, Frame, Opinion, Record
 from gatewayd.errors import StoreError
@@ -27,6 +28,27 @@ class Transport(Protocol):
 
     def reaches(self, node: str) -> bool:
         """Whether what is sent to `node` now has a way, as far as is known here."""
+
+
+class PairingDesk(Protocol):
+    """Knows what the operator wants to pair, and asks them while that goes on."""
+
+    trust: Trust
+
+    def passkey(self, node: str) -> int | None:
+        """What the operator said that the node shows."""
+
+    async def compare(self, node: str, number: int) -> bool:
+        """Whether the operator says, soon enough, that the node shows the same number."""
+
+    async def paired(self, node: str, adapter: str, address: str, *, authenticated: bool) -> bool:
+        """It has paired; False where that was not wanted any more."""
+
+    async def failed(self, node: str, cause: str, *, final: bool) -> None:
+        """It has not, and is not to try again where that is `final`."""
+
+    async def judged(self, bond: Pairing, cause: str) -> None:
+        """Why a bond is refused, or "" when it holds."""
 
 
 class Model(Protocol):

@@ -12,12 +12,16 @@ from bumble.host import Host
 from bumble.transport.common import AsyncPipeSink, StreamPacketSink
 
 from gatewayd.config import Ble
+from gatewayd.config import Store as StoreSettings
 from gatewayd.core import wire
 from gatewayd.core.beacon import SERVICE_UUID, Beacon, build, crc_of
+from gatewayd.core.pairing import Trust
 from gatewayd.core.segments import Receiver, Sender
 from gatewayd.core.types import Event, GatewayState, Info, NodeState, Reason, State, Stored, Verdict
 from gatewayd.demo.air import Air, Controller, plugged
 from gatewayd.errors import DecodeError
+from gatewayd.pairings import Desk, Pairings
+from gatewayd.store import Store
 from gatewayd.transports.ble import BleTransport, stacks
 from gatewayd.transports.ble_link import DOWN, FLOW, IDENTITY, SMP, UP
 
@@ -214,6 +218,8 @@ class Site:
         self.sighted = Counter[str]()
         self.lost: list[str] = []
         self.transport: BleTransport
+        self.pairings: Pairings
+        self.life: contextlib.AsyncExitStack
         self.keeps = True  # what comes is on disk at once
 
     async def read(self) -> None:
@@ -222,6 +228,31 @@ class Site:
                 self.frames.append(frame)
                 if self.keeps:
                     frame.done()
+
+    @contextlib.asynccontextmanager
+    async def gateway(self, tmp_path, **settings) -> AsyncIterator[None]:
+        """One life of it."""
+        ble = Ble(hci=self.adapter, **settings)
+        async with Store(StoreSettings(), f"sqlite:///{tmp_path / 'site.db'}") as store, asyncio.TaskGroup() as tasks:
+            self.pairings = Pairings(store)
+            desk = Desk(self.pairings, Trust(required=ble.pairing == "required"), store.changes)
+            self.transport = BleTransport(
+                ble,
+                stacks(ble, "site", tmp_path),
+                desk,
+                count=lambda what, label: self.counts.update([(what, label)]),
+                sighted=lambda node: self.sighted.update([node]),
+                lost=self.lost.append,
+            )
+            working = [tasks.create_task(work) for work in (self.transport.run(), self.read(), desk.follow(self.transport.review))]
+            yield
+            for task in working:
+                task.cancel()
+
+    async def start(self, tmp_path, **settings) -> None:
+        """Begin its life, or end it and begin another."""
+        await self.life.aclose()
+        await self.life.enter_async_context(self.gateway(tmp_path, **settings))
 
     def unplug(self) -> None:
         """The controller goes, and is there again."""
@@ -247,22 +278,11 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def site(tmp_path, loss: float = 0.0, **settings) -> AsyncIterator[Site]:
-    air = Air(loss=loss, interval_ms=15)
-    here = Site(air)
-    async with plugged(here.controller) as port, asyncio.TaskGroup() as tasks:
+    here = Site(Air(loss=loss, interval_ms=15))
+    async with plugged(here.controller) as port, contextlib.AsyncExitStack() as here.life:
         here.adapter = f"tcp-client:127.0.0.1:{port}"
-        ble = Ble(hci=here.adapter, **settings)
-        here.transport = BleTransport(
-            ble,
-            stacks(ble, "site", tmp_path),
-            count=lambda what, label: here.counts.update([(what, label)]),
-            sighted=lambda node: here.sighted.update([node]),
-            lost=here.lost.append,
-        )
-        working = [tasks.create_task(here.transport.run()), tasks.create_task(here.read())]
+        await here.start(tmp_path, **settings)
         yield here
-        for task in working:
-            task.cancel()
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:

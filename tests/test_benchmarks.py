@@ -11,6 +11,8 @@ GATEWAY = {
     *("rss_10k_mb", "scrape_10k_ms", "ready_s"),
 }
 
+BLE = {"ota_ratio_15ms", "ota_ratio_50ms", "scan_cpu_100"}
+
 
 @pytest.fixture
 def report():
@@ -26,7 +28,7 @@ def results():
 
 
 def test_results_are_a_flat_map_that_tools_can_read(results):
-    assert {f"gateway.{name}" for name in GATEWAY} <= results.keys()
+    assert {f"gateway.{name}" for name in GATEWAY} | {f"ble.{name}" for name in BLE} <= results.keys()
     for name, result in results.items():
         assert "." in name
         assert result.keys() >= FIELDS

@@ -5,7 +5,6 @@ import contextlib
 
 import pytest
 from ble_site import BleNode, site, until
-from bumble.pairing import PairingConfig, PairingDelegate
 
 from gatewayd.core import wire
 from gatewayd.core.types import GatewayState, NodeState, State, Stored, Verdict
@@ -297,18 +296,3 @@ async def test_who_holds_a_place_for_ever_loses_it_to_who_waits(tmp_path, monkey
 
     async with beside(tmp_path, ("evil-1", Talkative), connections=1) as (here, _):
         await until(lambda: len(here.heard("evil-1", "info")) > 3, 60)
-
-
-async def test_who_cannot_be_paired_is_refused_where_that_is_required(tmp_path) -> None:
-    class Shy(BleNode):
-        async def start(self) -> None:
-            self.device.pairing_config_factory = lambda _: PairingConfig(delegate=Refusing())
-            await super().start()
-
-    class Refusing(PairingDelegate):
-        async def accept(self) -> bool:
-            return False
-
-    async with beside(tmp_path, ("evil-1", Shy), pairing="required") as (here, (evil,)):
-        await until(lambda: here.counts["refused", "unpaired"] and not evil.connected)
-        assert not here.heard("evil-1", "info")

@@ -125,12 +125,6 @@ async def test_twenty_nodes(tmp_path, host_build, image):
         assert max(here.here.transport.links().values()) <= 5
 
 
-async def test_a_node_that_wants_to_be_paired(tmp_path, host_build):
-    async with place(tmp_path, host_build, "n-1", pairing="required") as here, here.node("n-1", "--pairing", "encrypted"):
-        await until(lambda: here.said("n-1", State, "state"))
-        assert not here.here.count("refused")
-
-
 async def test_without_pairing_it_is_not_heard_and_seldom_asked(tmp_path, host_build):
     async with place(tmp_path, host_build, "n-1") as here, here.node("n-1", "--pairing", "encrypted"):
         await until(lambda: here.here.sighted or here.here.count("advertisements") > 10)

@@ -4,6 +4,7 @@ import pytest
 
 from gatewayd.core.beacon import Beacon, build, crc_of
 from gatewayd.core.neighbours import FRESH_MS, MAX_PEERS, MAX_STRANGERS, Neighbours, Peer, Urgency
+from gatewayd.core.pairing import Trust
 from gatewayd.errors import DecodeError
 
 
@@ -11,7 +12,8 @@ class Air:
     """Neighbours, with a clock of its own."""
 
     def __init__(self) -> None:
-        self.all = Neighbours()
+        self.trust = Trust()
+        self.all = Neighbours(self.trust)
         self.now_ms = 1_000_000
         self.all.open("hci0", self.now_ms)
 

@@ -14,7 +14,7 @@ from gatewayd.errors import ConfigError, GatewaydError
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode=None, help="Runs and looks after a fleet of tiny models.")
 nodes_app = typer.Typer(no_args_is_help=True, help="The nodes that were heard.")
 app.add_typer(nodes_app, name="nodes")
-node_app = typer.Typer(no_args_is_help=True, help="What is in one node's flash.")
+node_app = typer.Typer(no_args_is_help=True, help="One node: what is in its flash, and its pairing.")
 app.add_typer(node_app, name="node")
 cascade_app = typer.Typer(no_args_is_help=True, help="Cascades: a node model, a gateway model and the policy between them.")
 app.add_typer(cascade_app, name="cascade")
@@ -150,6 +150,29 @@ def node_show(file: Path, json: Json = False) -> None:
     from gatewayd.cli.node import show  # noqa: PLC0415
 
     show(file, as_json=json)
+
+
+@node_app.command("pair")
+def node_pair(
+    id_: NodeName,
+    passkey: Annotated[
+        str | None, typer.Option(metavar="DIGITS", help="The six digits that the node shows, if it shows a passkey.")
+    ] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Pair with a node over Bluetooth LE, while it is here and advertises."""
+    from gatewayd.cli.pair import pair  # noqa: PLC0415
+
+    pair(load_config(config, set_), id_, passkey)
+
+
+@node_app.command("unpair")
+def node_unpair(id_: NodeName, config: ConfigFile = None, set_: Set = None) -> None:
+    """Forget the bond with a node."""
+    from gatewayd.cli.pair import unpair  # noqa: PLC0415
+
+    unpair(load_config(config, set_), id_)
 
 
 @cascade_app.command("image")

@@ -16,7 +16,9 @@ from rich.markup import escape
 from gatewayd import app, bundle, plugins, signing
 from gatewayd.cli import load_config
 from gatewayd.config import Config
+from gatewayd.core.pairing import Stage
 from gatewayd.errors import GatewaydError, MissingPackageError, TransportError
+from gatewayd.pairings import Pairings
 from gatewayd.store import Store
 
 _LOW_DISK_BYTES = 200_000_000
@@ -87,12 +89,16 @@ def _store(config: Config) -> Iterator[Finding]:
     try:
         with Store(config.store, config.store_url) as store:
             counts = store.counts()
+            bonds = [one for one in Pairings(store).all() if one.stage is Stage.PAIRED]
     except GatewaydError as error:
         yield Finding(ok=False, what="database", advice=f"{error} (a first `gatewayctl run` makes it)")
         return
     yield Finding(
         ok=True, what=f"database: {counts.nodes} nodes, {counts.events} events, {counts.clips} clips ({counts.clip_bytes / 1e6:.0f} MB)"
     )
+    for bond in bonds:
+        advice = f"if it was reset: gatewayctl node unpair {bond.node}, and pair it again" if bond.cause else ""
+        yield Finding(not bond.cause, f"pairing with {bond.node}{bond.cause and ': '}{bond.cause}", advice)
 
 
 def _broker(config: Config) -> Iterator[Finding]:

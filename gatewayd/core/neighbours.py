@@ -11,9 +11,10 @@ from enum import IntEnum
 from typing import Any
 
 from gatewayd.core.beacon import Beacon, ScanClock, Sightings, crc_of, parse
+from gatewayd.core.pairing import Trust
 from gatewayd.errors import DecodeError
 
-REASONS = ("beacon", "impostor", "identity", "crowded")  # of DecodeError, a metric's label values
+REASONS = ("beacon", "unpaired", "impostor", "identity", "crowded")  # of DecodeError, a metric's label values
 MAX_PEERS = 1_000
 MAX_STRANGERS = 1_024
 FRESH_MS = 20_000  # after this a device may be gone from its stack
@@ -26,11 +27,12 @@ _STRANGERS_SHARE = 4  # strangers may waste one part of so many of an adapter's 
 class Urgency(IntEnum):
     """What a connection is wanted for, the most urgent first."""
 
-    VERDICT = 0
-    TELEMETRY = 1
-    UPDATE = 2
-    STRANGER = 3
-    IDLE = 4
+    PAIRING = 0
+    VERDICT = 1
+    TELEMETRY = 2
+    UPDATE = 3
+    STRANGER = 4
+    IDLE = 5
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Peer:
 
     address: str
     id: str = ""  # a stranger's is not known
+    pairing: str = ""  # the node that it says it is, and with which the operator wants to pair
     beacon: Beacon | None = None
     session: int | None = None  # as the node said itself
     heard: dict[str, Heard] = field(default_factory=dict)  # by adapter
@@ -69,6 +72,8 @@ class Peer:
     @property
     def urgency(self) -> Urgency | None:
         """What it needs a connection for, if it does."""
+        if self.pairing:
+            return Urgency.PAIRING
         if not self.id:
             return Urgency.STRANGER
         if self.verdicts:
@@ -79,9 +84,10 @@ class Peer:
 
 
 class Neighbours:
-    """Everybody who was heard, by any adapter."""
+    """Everybody who was heard, by any adapter, and whom `trust` admits."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         self.clocks: dict[str, ScanClock] = {}
         self._nodes: dict[str, Peer] = {}  # by id
         self._addresses: dict[str, Peer] = {}  # of nodes
@@ -118,6 +124,7 @@ class Neighbours:
         beacon = parse(data)
         if not beacon.provisioned:
             return None
+        pairing = self._trust.admit(address, beacon.crc)
         peer = self._addresses.get(address)
         if peer is None or crc_of(peer.id) != beacon.crc:
             claimed = self._claims.get(beacon.crc)
@@ -125,7 +132,7 @@ class Neighbours:
                 raise DecodeError("impostor", f"{address} says it is {claimed.id}, which is here as {claimed.address}")
             peer = self._stranger(address, now_ms)
         self._sight(peer, adapter, device, rssi, now_ms)
-        peer.beacon, peer.lost = beacon, False
+        peer.beacon, peer.lost, peer.pairing = beacon, False, pairing
         return peer
 
     def attached(self, adapter: str, address: str, device: Any, now_ms: int) -> None:
@@ -202,10 +209,15 @@ class Neighbours:
         """Who gets a connection on `adapter` next. A stranger does where no node wants one, and after a pause."""
 
         def due(peer: Peer) -> bool:
-            heard = peer.heard.get(adapter)
-            return heard is not None and now_ms - heard.at_ms <= FRESH_MS and not peer.busy and now_ms >= peer.not_before_ms
+            heard, bond = peer.heard.get(adapter), self._trust.bond(peer.address)
+            if heard is None or now_ms - heard.at_ms > FRESH_MS or peer.busy or (bond and bond.adapter != adapter):
+                return False
+            return now_ms >= peer.not_before_ms or bool(peer.pairing)
 
-        wanting = [(urgency, peer.not_before_ms, id(peer), peer) for peer in self if due(peer) and (urgency := peer.urgency) is not None]
+        candidates: list[Peer] = [*self, *(peer for peer in self._strangers.values() if peer.pairing)]
+        wanting = [
+            (urgency, peer.not_before_ms, id(peer), peer) for peer in candidates if due(peer) and (urgency := peer.urgency) is not None
+        ]
         if wanting:
             return min(wanting)[-1]
         if now_ms < self._no_strangers_before_ms.get(adapter, now_ms):

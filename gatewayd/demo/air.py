@@ -463,3 +463,4 @@ async def plugged(controller: Controller, port: int = 0) -> AsyncIterator[int]:
         if isinstance(host := controller.host, StreamPacketSink):
             host.close()
         controller.host = None
+        controller.on_hci_reset_command(hci.HCI_Reset_Command())  # without power it forgets

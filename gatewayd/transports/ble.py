@@ -2,7 +2,7 @@
 
 _heard      an advertisement: who is it, is it there, does it want something        core.neighbours
 _connects   whom to connect next, and whose connection ends for it                  one after the other, for each adapter
-_visit      one connection: meet, identify, talk, part                              ble_link.Link
+_visit      one connection: meet (pair, or see that it is who paired), talk, part   ble_link.Link
 _take       a message becomes a frame; when an event is on disk the node is told
 """
 
@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from gatewayd.config import Ble
 from gatewayd.core import wire
-from gatewayd.core.beacon import SERVICE_UUID
+from gatewayd.core.beacon import SERVICE_UUID, crc_of
 from gatewayd.core.neighbours import Neighbours, Peer, Urgency
+from gatewayd.core.pairing import Pairing
 from gatewayd.core.types import Event, Frame, Info, State
 from gatewayd.errors import DecodeError, GatewaydError, MissingPackageError, TransportError
+from gatewayd.ports import PairingDesk
 from gatewayd.supervise import supervise
 
 try:
@@ -68,6 +70,31 @@ async def probe(stack: Stack) -> None:
             await scanner.stop()
 
 
+class _Operator:
+    """The agent of one pairing: what the desk says."""
+
+    def __init__(self, desk: PairingDesk, node: str) -> None:
+        self.authenticated = False
+        self.refusal = ""  # why the operator does not want it
+        self._desk = desk
+        self._node = node
+
+    async def passkey(self) -> int | None:
+        passkey = self._desk.passkey(self._node)
+        self.authenticated = passkey is not None
+        self.refusal = "" if self.authenticated else "the node shows a passkey, and none was given"
+        return passkey
+
+    async def compare(self, number: int) -> bool:
+        self.authenticated = await self._desk.compare(self._node, number)
+        self.refusal = "" if self.authenticated else "nobody said that the numbers are the same"
+        return self.authenticated
+
+    def authorize(self) -> bool:
+        self.refusal = "the node shows nothing that could be compared" if self._desk.trust.required else ""
+        return not self.refusal
+
+
 class BleTransport:
     """All nodes that the adapters of `its_stacks` hear. `sighted` gets the id of a node whenever it is heard, `lost` once when it has gone
     silent. `dropped` counts frames that came faster than they were taken.
@@ -77,6 +104,7 @@ class BleTransport:
         self,
         settings: Ble,
         its_stacks: Sequence[Stack],
+        desk: PairingDesk,
         *,
         count: Count,
         sighted: Callable[[str], object],
@@ -85,6 +113,8 @@ class BleTransport:
         self.name = "ble"
         self.dropped = 0
         self._settings = settings
+        self._desk = desk
+        self._trust = desk.trust
         self._count = count
         self._sighted = sighted
         self._lost = lost
@@ -92,7 +122,7 @@ class BleTransport:
             Adapter(stack, settings.connections, partial(count, "failures"), partial(count, "scanner_restarts", stack.name))
             for stack in its_stacks
         ]
-        self._neighbours = Neighbours()
+        self._neighbours = Neighbours(desk.trust)
         self._links: dict[str, Link] = {}  # by node
         self._backlog: list[Frame] = []
         self._wake = asyncio.Event()
@@ -195,6 +225,63 @@ class BleTransport:
                 peer.requests.clear()
                 self._lost(peer.id)
 
+    # ---- bonds
+
+    async def review(self, gone: Collection[Pairing]) -> None:
+        """Whom we trust has changed, and these bonds are no more."""
+        for node, link in self._links.items():
+            peer = self._neighbours.get(node)
+            assert peer is not None
+            try:
+                if self._trust.admit(peer.address, crc_of(node)):
+                    link.leave()  # to pair
+            except DecodeError as error:
+                link.end(error)
+        for bond in gone:
+            for adapter in self._adapters:
+                if adapter.name == bond.adapter:
+                    await self._forget(adapter, bond.address)
+
+    @staticmethod
+    async def _forget(adapter: Adapter, address: str) -> None:
+        try:
+            await adapter.stack.forget(address)
+        except TransportError as error:
+            _log.debug("%s: forget %s: %s", adapter.name, address, error)
+
+    async def _pair(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> None:
+        """Pair with whom the operator wants, if it is that. Raises DecodeError."""
+        node, agent = peer.pairing, _Operator(self._desk, peer.pairing)
+        try:
+            await self._bond(adapter, node, agent, link, client)
+        except (TransportError, DecodeError) as error:
+            await self._forget(adapter, peer.address)
+            await self._desk.failed(node, agent.refusal or str(error), final=bool(agent.refusal))
+            raise DecodeError("unpaired", str(error)) from error
+        finally:
+            peer.pairing = ""  # until it advertises again
+
+    async def _bond(self, adapter: Adapter, node: str, agent: _Operator, link: Link, client: BleakClient) -> None:
+        async with answered("pair", _PAIR_S):
+            await adapter.stack.pair(client, agent)
+        if not agent.authenticated and not agent.authorize():
+            raise TransportError(agent.refusal)
+        if (said := await link.identify(client)) != node:
+            raise TransportError(f"it says that it is {said}")
+        if not await self._desk.paired(node, adapter.name, client.address, authenticated=agent.authenticated):
+            raise TransportError("it is not wanted any more")
+
+    async def _check(self, adapter: Adapter, bond: Pairing | None, client: BleakClient) -> None:
+        """Refuse who has not paired but should have, and who does not have the key of its bond. Raises DecodeError, TransportError."""
+        if bond is None:
+            if self._trust.required:
+                raise DecodeError("unpaired", f"{client.address} has not paired")
+            return
+        encrypted = await adapter.stack.encrypts(client)
+        await self._desk.judged(bond, "" if encrypted else "it does not have the key of its bond: it was reset, or something imitates it")
+        if not encrypted:
+            raise DecodeError("unpaired", f"{client.address} is not {bond.node}")
+
     # ---- adapters and connections
 
     async def _work(self, adapter: Adapter) -> None:
@@ -261,7 +348,9 @@ class BleTransport:
                     lambda _: link.end(TransportError("Bluetooth: disconnected")),
                     attempts=2 if peer.id else 1,
                 )
-                peer = await self._meet(peer, link, client)
+                if peer.pairing:
+                    met.set()  # an operator may have to be asked
+                peer = await self._meet(adapter, peer, link, client)
             finally:
                 met.set()
             self._count("connections", adapter.name)
@@ -282,15 +371,16 @@ class BleTransport:
         finally:
             await self._part(adapter, peer, link, client)
 
-    async def _meet(self, peer: Peer, link: Link, client: BleakClient) -> Peer:
+    async def _meet(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""
-        if self._settings.pairing == "required":
-            try:
-                async with answered("pair", _PAIR_S):
-                    await client.pair()
-            except TransportError as error:
-                raise DecodeError("unpaired", str(error)) from error
-        return peer if peer.id else self._neighbours.identify(peer, await link.identify(client), _now_ms())
+        if peer.pairing:
+            await self._pair(adapter, peer, link, client)
+        bond = self._trust.bond(peer.address)
+        await self._check(adapter, bond, client)
+        node = peer.id or await link.identify(client)
+        if bond is not None and node != bond.node:
+            raise DecodeError("identity", f"{bond.node} says that it is {node}")
+        return peer if peer.id else self._neighbours.identify(peer, node, _now_ms())
 
     async def _part(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient | None) -> None:
         if self._links.get(peer.id) is link:

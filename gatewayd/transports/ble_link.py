@@ -29,7 +29,7 @@ _LEAVE_S = 12.0
 _TICK_S = 0.25
 _QUIET_MS = 1_000
 _TURN_MS = 60_000  # after which a place that others want is theirs
-_MOST_VALUE_BYTES = 512  # of an attribute: whoever gets more may drop it, and BlueZ asks for an ATT_MTU of 517
+_MOST_WRITTEN = 512  # the longest value of an attribute; BlueZ offers 514, which stacks drop without a word
 _SMP_HEADER_BYTES, _MOST_SMP_BYTES = 8, 16_384
 _BROKEN = (BleakError, DBusFastError, OSError, EOFError, AttributeError, AssertionError)  # the last two where a link dies under bleak
 Deliver = Callable[[str, bytes], None]  # tail, payload of a message or an SMP frame; may raise DecodeError
@@ -211,7 +211,7 @@ class Link:
         return True
 
     def _room(self, uuid: str) -> int:
-        return min(self._characteristics[uuid].max_write_without_response_size, _MOST_VALUE_BYTES)
+        return min(self._characteristics[uuid].max_write_without_response_size, _MOST_WRITTEN)
 
     async def _put(self, uuid: str, data: bytes) -> None:
         assert self._client is not None

@@ -7,14 +7,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Protocol
 
-from bleak import BleakAdapter, BleakScanner
+from bleak import BleakAdapter, BleakClient, BleakScanner
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from dbus_fast import BusType, Message
 from dbus_fast.aio import MessageBus
 
 from gatewayd.core.beacon import SERVICE_UUID
+from gatewayd.core.pairing import Agent
 from gatewayd.errors import TransportError
+from gatewayd.transports import bluez
 from gatewayd.transports.ble_link import answered
 
 if TYPE_CHECKING:
@@ -41,6 +43,15 @@ class Stack(Protocol):
 
     async def connected(self) -> list[BLEDevice]:
         """Nodes that are connected already: a gateway that was killed leaves them so."""
+
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair, from the beginning, with whom `client` is connected to; `agent` answers. Raises what bleak raises, and TransportError."""
+
+    async def encrypts(self, client: BleakClient) -> bool:
+        """Whether that connection is encrypted with the key of a bond. Raises TransportError."""
+
+    async def forget(self, address: str) -> None:
+        """Have no bond with `address`. Raises TransportError."""
 
 
 class BluezStack:
@@ -99,6 +110,24 @@ class BluezStack:
             adapter = await BleakAdapter.get(bluez={"adapter": self.name})
             return await adapter.get_connected_devices([SERVICE_UUID])
 
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair. A bond of which we know nothing is no good: then it fails, and whoever asked forgets the device and tries again."""
+        device = bluez.device_path(self.name, client.address)
+        if await bluez.paired(device):
+            raise TransportError("BlueZ has an old bond with it")
+        async with bluez.answering(device, agent):
+            await client.pair()
+
+    async def encrypts(self, client: BleakClient) -> bool:
+        """Whether there is a bond: BlueZ holds no connection with its device that is not encrypted."""
+        async with answered("look at the bond"):
+            return await bluez.paired(bluez.device_path(self.name, client.address))
+
+    async def forget(self, address: str) -> None:
+        """Remove the device from BlueZ."""
+        async with answered("forget a bond"):
+            await bluez.forget(self.name, bluez.device_path(self.name, address))
+
 
 class BumbleStack:
     """A controller that BlueZ does not have."""
@@ -123,3 +152,15 @@ class BumbleStack:
     async def connected(self) -> list[BLEDevice]:
         """None: a controller is reset when it is opened."""
         return []
+
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair."""
+        await self._adapter.pair(client, agent)
+
+    async def encrypts(self, client: BleakClient) -> bool:
+        """Whether that connection is encrypted."""
+        return self._adapter.encrypts(client.address)
+
+    async def forget(self, address: str) -> None:
+        """Have no bond with `address`."""
+        await self._adapter.forget(address)

@@ -16,11 +16,13 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, ClassVar, Never, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Never, Self, TypeVar
 
+from gatewayd.core.pairing import Agent
 from gatewayd.errors import MissingPackageError, TransportError
 
 try:
+    from bleak import BleakClient
     from bleak.args import SizedBuffer
     from bleak.assigned_numbers import AdvertisementDataType, gatt_char_props_to_strs
     from bleak.backends.characteristic import BleakGATTCharacteristic
@@ -33,11 +35,13 @@ try:
 except ImportError as error:
     raise MissingPackageError("bleak", "ble") from error
 try:
-    from bumble import att, core, gatt_client, hci, keys, pairing
+    from bumble import att, core, gatt_client, hci, pairing
     from bumble.device import Connection, ConnectionParametersPreferences, Device, DeviceConfiguration, Peer
     from bumble.host import DataPacketQueue, Host
     from bumble.transport import open_transport
     from bumble.transport.common import Transport, TransportLostError
+
+    from gatewayd.transports.bumble_pairing import Bonds, Delegate, Session
 except ImportError as error:
     raise MissingPackageError("bumble", "bumble") from error
 
@@ -55,33 +59,6 @@ T = TypeVar("T")
 logging.getLogger("bumble").setLevel(
     logging.CRITICAL
 )  # what it warns of is the doing of peers, as often as they like; what matters it raises
-
-
-class Agent(Protocol):
-    """Who looks at displays and types passkeys when a node pairs."""
-
-    async def compare(self, address: str, number: int) -> bool:
-        """Say whether the node shows the same six digits."""
-
-    async def passkey(self, address: str) -> int | None:
-        """Give the six digits that the node shows, or None."""
-
-
-class _Delegate(pairing.PairingDelegate):
-    """An Agent, as Bumble wants it. No identity keys: a node is known by the address that it advertises."""
-
-    def __init__(self, agent: Agent | None, address: str) -> None:
-        capability = self.NO_OUTPUT_NO_INPUT if agent is None else self.DISPLAY_OUTPUT_AND_KEYBOARD_INPUT
-        distributed = self.KeyDistribution.DISTRIBUTE_ENCRYPTION_KEY
-        super().__init__(capability, distributed, distributed)
-        self._agent = agent
-        self._address = address
-
-    async def compare_numbers(self, number: int, digits: int) -> bool:  # noqa: ARG002 -- always six
-        return self._agent is not None and await self._agent.compare(self._address, number)
-
-    async def get_number(self) -> int | None:
-        return None if self._agent is None else await self._agent.passkey(self._address)
 
 
 class _Queue(DataPacketQueue):
@@ -183,13 +160,13 @@ class _Host(Host):
 class Adapter:
     """One HCI controller and its host, in an `async with`, also again. `name` makes its address; bonds are in the file `bonds`."""
 
-    def __init__(self, hci_name: str, name: str, *, bonds: Path | None = None, agent: Agent | None = None) -> None:
+    def __init__(self, hci_name: str, name: str, *, bonds: Path) -> None:
         self.name = hci_name
         self.scanner: type[BaseBleakScanner] = type("BumbleScanner", (_Scanner,), {"adapter": self})
         self.client: type[BaseBleakClient] = type("BumbleClient", (_Client,), {"adapter": self})
         self._seed = f"{name} {hci_name}"
-        self._bonds = bonds
-        self._agent = agent
+        self.bonds = Bonds(None, str(bonds))
+        self.agents: dict[str, Agent] = {}  # by the address of whoever pairs
         self._transport: Transport | None = None
         self._gone: asyncio.Future[str] | None = None  # why
         self._initiating = asyncio.Lock()  # one LE Create Connection at a time
@@ -239,9 +216,9 @@ class Adapter:
         digest = hashlib.sha256(self._seed.encode()).digest()
         address = hci.Address(bytes((*digest[:5], digest[5] | _STATIC_ADDRESS)), hci.Address.RANDOM_DEVICE_ADDRESS)
         self.device = device = Device(config=DeviceConfiguration(name="gatewayd", address=address), host=host)
-        if self._bonds is not None:
-            device.keystore = keys.JsonKeyStore(None, str(self._bonds))
+        device.keystore = self.bonds
         device.pairing_config_factory = self._pairing
+        device.smp_session_proxy = Session
         await device.power_on()
         assert host.le_acl_packet_queue is not None
         host.le_acl_packet_queue = _Queue(host.le_acl_packet_queue, host.send_hci_packet)
@@ -249,8 +226,8 @@ class Adapter:
         host.on("advertising_report", self._report)
 
     def _pairing(self, connection: Connection) -> pairing.PairingConfig:
-        address = connection.peer_address.to_string(with_type_qualifier=False)
-        return pairing.PairingConfig(sc=True, mitm=self._agent is not None, bonding=True, delegate=_Delegate(self._agent, address))
+        agent = self.agents.get(connection.peer_address.to_string(with_type_qualifier=False))
+        return pairing.PairingConfig(sc=True, mitm=True, bonding=True, delegate=Delegate(agent) if agent else None)
 
     async def _close(self, reason: str) -> None:
         self._fail(reason)
@@ -268,6 +245,26 @@ class Adapter:
         self._gone.set_result(reason)
         for client in tuple(self.clients):
             client.ended()
+
+    # ---- bonds
+
+    async def pair(self, client: BleakClient, agent: Agent) -> None:
+        """Pair, from the beginning, with whom `client` is connected to; `agent` answers. Raises BleakError."""
+        await self.forget(client.address)
+        self.agents[client.address] = agent
+        try:
+            await client.pair()
+        finally:
+            del self.agents[client.address]
+
+    async def forget(self, address: str) -> None:
+        """Have no bond with `address`."""
+        for kind in hci.AddressType(0), hci.AddressType(1):
+            await self.bonds.delete(str(hci.Address(address, kind)))
+
+    def encrypts(self, address: str) -> bool:
+        """Whether `address` is connected, and encrypted."""
+        return any(client.address == address and client.encrypted for client in self.clients)
 
     # ---- work
 
@@ -520,6 +517,11 @@ class _Client(BaseBleakClient):
         """There is a connection."""
         return self._connection is not None
 
+    @property
+    def encrypted(self) -> bool:
+        """There is a connection, and it is encrypted."""
+        return self._connection is not None and self._connection.is_encrypted
+
     # ---- the connection
 
     async def connect(self, pair: bool, **kwargs: Any) -> None:
@@ -549,9 +551,9 @@ class _Client(BaseBleakClient):
         connection.on(connection.EVENT_DISCONNECTION, lambda _: self.ended())
 
     async def _set_up(self, connection: Connection, *, pair: bool) -> None:
-        keystore = self.adapter.device.keystore
-        if keystore is not None and await keystore.get(str(connection.peer_address)) is not None:
-            await self._run(connection.encrypt())
+        if await self.adapter.bonds.get(str(connection.peer_address)) is not None:
+            with contextlib.suppress(BleakError):  # a peer that has lost its bond is connected nevertheless, see `encrypted`
+                await self._run(connection.encrypt())
         elif pair:
             await self.pair()
         if self.adapter.device.supports_le_phy(hci.Phy.LE_2M):
@@ -601,13 +603,20 @@ class _Client(BaseBleakClient):
         if self._connection is None:
             raise BleakError("not connected")
         if not self._connection.is_encrypted:
-            await self._run(self._connection.pair())
+            await self._run(self._pair(self._connection))
+
+    async def _pair(self, connection: Connection) -> None:
+        ended = asyncio.Event()
+        connection.once(connection.EVENT_PAIRING, lambda _: ended.set())
+        await connection.pair()
+        await ended.wait()  # the keys are saved, or could not be
+        if await self.adapter.bonds.get(str(connection.peer_address)) is None:
+            raise BleakError("the bond cannot be kept")
 
     async def unpair(self) -> None:
         """Forget the bond, and disconnect."""
-        keystore = self.adapter.device.keystore
-        if keystore is not None and self._device is not None:
-            await keystore.delete(str(self._device.details))
+        if self._device is not None:
+            await self.adapter.bonds.delete(str(self._device.details))
         await self.disconnect()
 
     def _client(self) -> gatt_client.Client:

@@ -104,6 +104,21 @@ static void test_requests_in_every_cut(void **state)
     assert_int_equal(node.counts.unanswered, 0);
 }
 
+static void test_it_says_how_many_requests_may_be_out(void **state)
+{
+    (void)state;
+    uint8_t request[FRAME_BYTES], map[8], over_wire[FRAME_BYTES];
+    cbor_writer_t w = cbor_writer(map, sizeof map);
+    cbor_put_map(&w, 0);
+    const size_t size = frame(request, 0, 0, 6, 1, w);
+    central_connect(185);
+    write_pieces(request, size, 180);
+    converse();
+    assert_int_equal(central.answers[central.answered - 1], 4); /* buf_count is the last field */
+    const size_t answered = node_manage(&node, request, size, over_wire, sizeof over_wire, now_ms);
+    assert_int_equal(over_wire[answered - 1], 1);
+}
+
 static void test_an_answer_has_its_own_notifications(void **state)
 {
     (void)state;
@@ -360,6 +375,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_requests_in_every_cut, setup),
+        cmocka_unit_test_setup(test_it_says_how_many_requests_may_be_out, setup),
         cmocka_unit_test_setup(test_an_answer_has_its_own_notifications, setup),
         cmocka_unit_test_setup(test_answers_that_nobody_takes, setup),
         cmocka_unit_test_setup(test_a_request_that_is_too_large_or_ends_early, setup),
