@@ -42,6 +42,8 @@ class Scanner:
 class Stack:
     """A stack that does what a test says."""
 
+    pauses = True
+
     def __init__(self) -> None:
         self.name, self.client, self.scanners = "hci0", {}, []
 
@@ -61,7 +63,7 @@ def clock(monkeypatch):
 @contextlib.asynccontextmanager
 async def scanning(all_linked=lambda: False):
     stack, counts, lives = Stack(), [], []
-    adapter = Adapter(stack, 5, counts.append, lambda: counts.append("silenced"))
+    adapter = stack.adapter = Adapter(stack, 5, counts.append, lambda: counts.append("silenced"))
     work = adapter.scan(
         lambda _device, _advertisement: None,
         began=lambda: lives.append("began"),
@@ -109,6 +111,23 @@ async def test_nodes_that_are_connected_do_not_advertise(clock) -> None:
         await asyncio.sleep(0.02)
         assert not counts
         assert len(stack.scanners) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_scanner_pauses_for_a_connect(clock, monkeypatch, fails) -> None:
+    async def connect(*_args, **_options) -> None:
+        assert not stack.scanners[-1].running
+        assert stack.adapter.scanning  # as far as others need to know
+        if fails:
+            raise BleakError("later")
+
+    monkeypatch.setattr(ble_adapter, "establish_connection", connect)
+    async with scanning() as (stack, counts, lives):
+        with contextlib.suppress(TransportError):
+            await stack.adapter.connect(BLEDevice("A", None, None), lambda _: None, attempts=1)
+        await until(lambda: len(stack.scanners) == 2 and stack.scanners[1].running)
+        assert counts == ["other"] * fails
+        assert lives == ["began", "ended", "began"]
 
 
 @pytest.mark.parametrize(

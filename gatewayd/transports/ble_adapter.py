@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Never
 
 from bleak import BleakClient
@@ -37,10 +37,12 @@ class Adapter:
         self.stack = stack
         self.links: set[Link] = set()
         self.wake = asyncio.Event()  # there may be somebody to connect, or room for somebody
-        self.scanning = False
+        self.scanning = False  # or pausing for a connect
         self._connections = connections
         self._failed = failed
         self._silenced = silenced
+        self._turn = asyncio.Lock()  # of the scanner or of a connect, where the stack cannot do both well
+        self._wanted = asyncio.Event()  # by a connect
         self._heard_s = 0.0  # anything
         self._node_s: float | None = None  # a node's advertisement, by this scanner
 
@@ -53,24 +55,34 @@ class Adapter:
                 self._node_s = self._heard_s
             heard(device, advertisement)
 
-        while True:
-            scanner = self.stack.scanner(taken)
-            async with answered(f"{self.name}: start the scanner", _SCANNER_S):
-                await scanner.start()
-            self._heard_s, self._node_s = time.monotonic(), None
-            self.scanning = True
-            began()
-            try:
-                while not self._silent(all_linked()) and len(scanner.discovered_devices) < _MOST_SEEN:  # noqa: ASYNC110 -- watches the clock
-                    await asyncio.sleep(_LOOK_S)
-            finally:
-                self.scanning = False
-                ended()
-                with contextlib.suppress(TransportError):  # what is dead may not be stopped
-                    async with answered("stop the scanner", _SCANNER_S):
-                        await scanner.stop()
-            self._silenced()
-            _log.warning("%s: the scanner hears nothing any more and is started again", self.name)
+        try:
+            while True:
+                async with self._turn:
+                    await self._listen(taken, began, ended, all_linked)
+                if not self._wanted.is_set():
+                    self._silenced()
+                    _log.warning("%s: the scanner hears nothing any more and is started again", self.name)
+        finally:
+            self.scanning = False
+
+    async def _listen(self, taken: Heard, began: Callable[[], None], ended: Callable[[], None], all_linked: Callable[[], bool]) -> None:
+        """Scan until nothing is heard any more, or a connect wants silence."""
+        scanner = self.stack.scanner(taken)
+        async with answered(f"{self.name}: start the scanner", _SCANNER_S):
+            await scanner.start()
+        self._heard_s, self._node_s = time.monotonic(), None
+        self.scanning = True
+        began()
+        try:
+            while not self._wanted.is_set() and not self._silent(all_linked()) and len(scanner.discovered_devices) < _MOST_SEEN:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._wanted.wait()
+        finally:
+            ended()
+            with contextlib.suppress(TransportError):  # what is dead may not be stopped
+                async with answered("stop the scanner", _SCANNER_S):
+                    await scanner.stop()
 
     def _silent(self, all_linked: bool) -> bool:
         """Nothing was heard for too long, or no node where nodes were. Nodes that are connected do not advertise."""
@@ -87,11 +99,24 @@ class Adapter:
     async def connect(self, device: BLEDevice, gone: Callable[[BleakClient], None], *, attempts: int) -> BleakClient:
         """Connect to a device that was heard. Raises TransportError, and counts the reason."""
         try:
-            async with answered(f"{self.name}: connect {device.address}", _CONNECT_S):
+            async with self._stillness(), answered(f"{self.name}: connect {device.address}", _CONNECT_S):
                 return await establish_connection(BleakClient, device, device.address, gone, max_attempts=attempts, **self.stack.client)
         except TransportError as error:
             self._failed(_reason(error))
             raise
+
+    @contextlib.asynccontextmanager
+    async def _stillness(self) -> AsyncIterator[None]:
+        """The scanner pauses, where it would delay a connect."""
+        if not self.stack.pauses:
+            yield
+            return
+        self._wanted.set()
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._wanted.clear()
 
 
 def _reason(error: TransportError) -> str:

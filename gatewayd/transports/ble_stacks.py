@@ -31,6 +31,7 @@ class Stack(Protocol):
 
     name: str
     client: dict[str, Any]  # arguments of BleakClient
+    pauses: bool  # its scanner should, for a connect
 
     def open(self) -> AbstractAsyncContextManager[Any]:
         """Take the adapter, for as long as the block runs. Raises TransportError."""
@@ -55,7 +56,9 @@ class Stack(Protocol):
 
 
 class BluezStack:
-    """BlueZ, over D-Bus."""
+    """BlueZ, over D-Bus. While it scans, a connect waits for one more report of the device, which controllers withhold for ten seconds."""
+
+    pauses = True
 
     def __init__(self, adapter: str) -> None:
         self.name = adapter
@@ -131,6 +134,8 @@ class BluezStack:
 
 class BumbleStack:
     """A controller that BlueZ does not have."""
+
+    pauses = False
 
     def __init__(self, adapter: "bumble.Adapter") -> None:
         self.name = adapter.name

@@ -52,7 +52,17 @@ class Guest:
     def _command(self):
         # /dev/kvm alone says nothing: without these flags it cannot run a stock kernel.
         native = {"vmx", "svm"} & {*Path("/proc/cpuinfo").read_text().split()} and os.access("/dev/kvm", os.W_OK)
-        yield from ("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+        yield from (
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        )
         yield from ("-machine", "q35", "-smp", "2", "-m", "2048")
         yield from ("-accel", "kvm", "-cpu", "host") if native else ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max")
         yield from ("-kernel", image.KERNEL, "-initrd", image.INITRD)
