@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from gatewayd import cli
 
-hypothesis.settings.register_profile("gatewayd", deadline=None)  # a machine that is busy fails no test
+BUSY = (hypothesis.HealthCheck.too_slow,)
+hypothesis.settings.register_profile("gatewayd", deadline=None, suppress_health_check=BUSY)  # a machine that is busy fails no test
 hypothesis.settings.load_profile("gatewayd")
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "host"
