@@ -129,11 +129,11 @@ def test_the_picture_tells_which_model_runs_where_and_how_often_the_gateway_agre
         show.message("down", "kitchen", "verdict", wire.encode(Verdict(seq, 1, accepted, "okay_nabu", 0.9, "", 9, basis)))
     moved = Note(show.began_unix_s + 7, "start\nrollout 1 of wakeword 1.1.0: soaking, group 1 of 2, for 0 s\ngate: hold: too early")
     show.rollout("1", {"kitchen": updates(Progress.JUDGING)[0]}, [moved], "rollout 1\nbecause: of this")
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(show)
     said = console.export_text()
     assert show.running["kitchen"] == new
-    assert re.search("kitchen +│ 1.1.0 +│ judging +│ 1 of 2 ", said)
+    assert re.search("kitchen +│ mqtt +│ 1.1.0 +│ judging +│ 1 of 2 ", said)
     assert "7 s  rollout 1 of wakeword 1.1.0: soaking, group 1 of 2, gate: hold\n" in said
     assert "because: of this" in said
 

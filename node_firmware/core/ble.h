@@ -23,7 +23,7 @@ struct node;
 #define BLE_MTU                 23 /* ATT_MTU before it was exchanged */
 #define BLE_MTU_MOST            517
 #define BLE_VALUE_MOST          512 /* bytes of a characteristic, however large ATT_MTU is */
-#define BLE_BEACON_BYTES        10 /* the service data */
+#define BLE_BEACON_BYTES        10  /* the service data */
 
 typedef enum ble_characteristic {
     BLE_IDENTITY,
