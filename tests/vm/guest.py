@@ -13,6 +13,7 @@ from bumble.transport import open_transport
 from gatewayd.demo import air
 
 ADAPTER = "hci0"
+MORTAL = "setpriv", "--pdeathsig", "KILL"  # what follows dies with us, however we end
 BOOT_S = 180
 QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-logind.service"  # of no use to anybody here
 
@@ -23,6 +24,7 @@ class Guest:
     def __init__(self, folder: Path) -> None:
         self.folder, self.console = folder, folder / "console.log"
         self._asking = asyncio.Lock()
+        self._agent = None
 
     async def __aenter__(self):
         with (self.folder / "qemu.log").open("wb") as log:
@@ -34,9 +36,8 @@ class Guest:
                     await asyncio.sleep(0.05)
                 self._agent = await asyncio.open_unix_connection(self._socket("agent"), limit=16 << 20)
                 await self.run("systemctl is-system-running --wait || systemctl --failed", timeout_s=BOOT_S)
-        except BaseException as exc:
+        except BaseException:
             await self.__aexit__()
-            exc.add_note(self.console.read_text(errors="replace"))
             raise
         return self
 
@@ -44,6 +45,9 @@ class Guest:
         if self._qemu.returncode is None:
             self._qemu.kill()
         await self._qemu.wait()
+        if self._agent is not None:
+            self._agent[1].close()
+            await asyncio.gather(self._agent[1].wait_closed(), return_exceptions=True)
 
     def _socket(self, name: str) -> Path:
         """By a path that is short enough for a socket."""

@@ -9,7 +9,7 @@ import tarfile
 import time
 
 import numpy as np
-from guest import Guest
+from guest import MORTAL, Guest
 
 from cascades.vibration import simulator
 from gatewayd import bundle, signing
@@ -66,7 +66,18 @@ class Site:
     def _node(self, name):
         files = {"radio": f"{name}.radio", "flash": f"{name}.flash", "key": "operator.pem.pub", "image": "old.img"}
         paths = [word for option, file in files.items() for word in (f"--{option}", self.folder / file)]
-        return [self.program, "--id", name, *paths, "--input", f"vibration:{self.folder / 'motor.wav'}", "--loop", "--vitals-s", "600"]
+        return [
+            *MORTAL,
+            self.program,
+            "--id",
+            name,
+            *paths,
+            "--input",
+            f"vibration:{self.folder / 'motor.wav'}",
+            "--loop",
+            "--vitals-s",
+            "600",
+        ]
 
     async def plug(self):
         await self.adapter.enter_async_context(self.guest.plugged(self.controller))
