@@ -1,3 +1,5 @@
+"""The air between controllers: who hears whom, when, and what is lost."""
+
 import asyncio
 from types import SimpleNamespace
 

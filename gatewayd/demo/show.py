@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a row for each node, made from what passes the broker, and how a rollout goes."""
+"""What the demo shows while it runs: a row for each node, made from what passes the broker and the radio chips, and how a rollout goes."""
 
 import re
 import time

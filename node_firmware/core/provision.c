@@ -1,4 +1,5 @@
-/* One form only: what is missing, twice, unknown, too long or of no use with this security is refused. */
+/* See provision.h. One form only: what is missing, twice, unknown, too long or of no use with this security is refused.
+ */
 #include "provision.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* See central.h. */
 #include "central.h"
 
 #include <stdio.h>

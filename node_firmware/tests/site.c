@@ -1,3 +1,4 @@
+/* See site.h. */
 #include "site.h"
 
 #include <stdio.h>

@@ -21,7 +21,6 @@
 #define HW_CFG      REG(0x74)
 #define RX_FIFO_INF REG(0x7C)
 #define TX_FIFO_INF REG(0x80)
-#define RX_DROP     REG(0xA0) /* cleared when it is read */
 #define MAC_CMD     REG(0xA4)
 #define MAC_DATA    REG(0xA8)
 
@@ -59,8 +58,6 @@ enum { PHY_STATUS = 1, PHY_INTERRUPTS = 29, PHY_INTERRUPT_MASK = 30 };
 
 #define FRAMES_AT_ONCE 16 /* others want their turn */
 #define FCS_BYTES      4
-
-ethernet_counts_t ethernet_counts;
 
 static uint32_t mac_read(unsigned index)
 {
@@ -118,7 +115,6 @@ static err_t send(struct netif *netif, struct pbuf *frame)
     const uint32_t overhead = 3 * sizeof(uint32_t) * pbuf_clen(frame); /* two commands, and what fills the last word */
     (void)netif;
     if ((TX_FIFO_INF & 0xffff) < frame->tot_len + overhead) {
-        ethernet_counts.unsent++;
         return ERR_MEM; /* TCP tries it again */
     }
     uint32_t first = TX_FIRST;
@@ -128,7 +124,6 @@ static err_t send(struct netif *netif, struct pbuf *frame)
         send_piece(piece->payload, piece->len);
         first = 0;
     }
-    ethernet_counts.sent++;
     return ERR_OK;
 }
 
@@ -156,15 +151,8 @@ static void receive(struct netif *netif)
     const bool damaged = (status & RX_DAMAGED) != 0 || size <= FCS_BYTES;
     struct pbuf *const frame = damaged ? NULL : pbuf_alloc(PBUF_RAW, (u16_t)(size - FCS_BYTES), PBUF_POOL);
     read_frame(frame, size);
-    if (damaged) {
-        ethernet_counts.damaged++;
-    } else if (frame == NULL || netif->input(frame, netif) != ERR_OK) {
-        ethernet_counts.refused++;
-        if (frame != NULL) {
-            pbuf_free(frame);
-        }
-    } else {
-        ethernet_counts.received++;
+    if (frame != NULL && netif->input(frame, netif) != ERR_OK) {
+        pbuf_free(frame);
     }
 }
 
@@ -193,7 +181,6 @@ void ethernet_poll(struct netif *netif)
     for (unsigned i = 0; i < FRAMES_AT_ONCE && frame_waits(); i++) {
         receive(netif);
     }
-    ethernet_counts.overrun += RX_DROP;
     INT_STS = INT_RX; /* for a frame that comes now, there is ethernet_pending() */
     INT_EN = INT_RX | INT_PHY;
 }
