@@ -15,7 +15,8 @@ from hostile_images import COUNTER, KEY, STRANGER
 from test_bundle import FOLDER
 
 from gatewayd import bundle, config
-from gatewayd.cli import duration, rollouts
+from gatewayd.cli import rollouts
+from gatewayd.cli.options import duration
 from gatewayd.core import rollout, update
 from gatewayd.core.listening import Listened, Listener
 from gatewayd.core.registry import Node

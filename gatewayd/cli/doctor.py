@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gatewayd import app, bundle, plugins, signing
-from gatewayd.cli import load_config
+from gatewayd.cli.options import load_config
 from gatewayd.config import Config
 from gatewayd.core.pairing import Stage
 from gatewayd.errors import GatewaydError, MissingPackageError, TransportError
