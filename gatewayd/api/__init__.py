@@ -1,0 +1,1 @@
+"""HTTP: the API, its live stream, /metrics, and the fleet page."""
