@@ -109,7 +109,7 @@ async def running(folder, text, port, tls_port=0):
         for above in (folder, *folder.parents):
             if above.name.startswith(("pytest-", "test_")):
                 above.chmod(0o755)
-        for path in (folder / "data", *(folder / "secrets").glob("*")):
+        for path in (folder / "data", *folder.glob("secrets"), *folder.glob("secrets/*")):
             shutil.chown(path, "mosquitto", "mosquitto")
     log = folder / "log"
     with log.open("ab") as output:
@@ -153,7 +153,7 @@ async def site(folder, keys=KEYS):
         set_psk(secrets / "psk", name, bytes.fromhex(key))
     hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", secrets / "passwords", "gatewayd", "secret")
     assert await hashing.wait() == 0
-    debian = f"persistence true\npersistence_location {folder}/data/\nlog_dest stderr\ninclude_dir {conf_d}\n"
+    debian = f"persistence true\npersistence_location {folder}/data/\nlog_dest stderr\npid_file {folder}/data/pid\ninclude_dir {conf_d}\n"
     async with running(folder, debian, port, tls_port) as broker:
         yield broker
 

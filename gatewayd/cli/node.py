@@ -39,7 +39,7 @@ def flash_image(request: Request, output: Path, *, force: bool) -> None:
     """Write a flash image, and tell the broker the node's key. Raises ConfigError, RefusedError, and BadParameter."""
     made = _provisioning(request)
     flash = provisioning.flash_image(made, _read(request.image) if request.image else b"", request.size_bytes)
-    _write(output, flash, force=force)
+    write_new(output, flash, force=force)
     if made.psk and request.psk_file:
         try:
             set_psk(request.psk_file, made.id, made.psk)
@@ -68,16 +68,14 @@ def show(file: Path, *, as_json: bool) -> None:
 def _provisioning(request: Request) -> Provisioning:
     if not wire.valid_node_id(request.node):
         raise typer.BadParameter(f"{request.node!r} is not a node's name")
-    address = _BROKER.fullmatch(request.broker)
-    if address is None or not 0 < int(address[2]) < 1 << 16:
-        raise typer.BadParameter(f"{request.broker!r} is not HOST:PORT with a name or an IPv4 address")
+    host, port = node_address(request.broker)
     certificates = [path for path in (request.ca, request.certificate, request.private_key) if path]
     if request.plain + bool(certificates) + bool(request.psk_file) > 1 or len(certificates) not in (0, 3):
         raise typer.BadParameter("either --plain, or --psk-file, or all of --ca, --certificate and --private-key")
     found = Provisioning(
         id=request.node,
-        host=address[1],
-        port=int(address[2]),
+        host=host,
+        port=port,
         security=Security.PLAIN,
         keys=tuple(signing.raw(signing.load_public(path)) for path in request.keys),
         user=request.user,
@@ -87,6 +85,14 @@ def _provisioning(request: Request) -> Provisioning:
         ca, certificate, private_key = provisioning.x509_credentials(*map(_read, certificates))
         return found._replace(security=Security.X509, ca=ca, certificate=certificate, private_key=private_key)
     return found if request.plain else found._replace(security=Security.PSK, psk=new_key())
+
+
+def node_address(text: str) -> tuple[str, int]:
+    """Host and port of a broker as nodes know it. Raises BadParameter."""
+    address = _BROKER.fullmatch(text)
+    if address is None or not 0 < int(address[2]) < 1 << 16:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
+    return address[1], int(address[2])
 
 
 def _facts(found: Provisioning, flash: bytes) -> dict[str, Any]:
@@ -138,13 +144,14 @@ def _create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _write(path: Path, data: bytes, *, force: bool) -> None:
+def write_new(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that only its owner can read. Raises ConfigError, also where it is there and `force` is not."""
     try:
         if force:
             path.unlink(missing_ok=True)
         with _create(path) as stream:
             stream.write(data)
     except FileExistsError as error:
-        raise ConfigError(f"{path} is there already: --force overwrites it") from error
+        raise ConfigError(f"{path} is there already") from error
     except OSError as error:
         raise ConfigError(str(error)) from error
