@@ -21,6 +21,7 @@ from gatewayd.nodekeys import access_list, set_psk
 ROOT = Path(__file__).parents[1]
 MOSQUITTO = ROOT / "deploy" / "mosquitto"
 UNIT = ROOT / "systemd" / "gatewayd.service"
+UNITS = [UNIT, UNIT.with_name("gatewayd-keys.service")]
 KITCHEN, CELLAR = "0123456789abcdef0123456789abcdef", "f" * 32
 KEYS = {"kitchen": KITCHEN, "cellar": CELLAR}
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -263,17 +264,19 @@ def unit():
 
 
 @needs("systemd-analyze")
-def test_the_sandbox_is_tight():
-    command = ["systemd-analyze", "security", "--offline=yes", "--json=short", "--no-pager", "--threshold=15", UNIT]
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_the_sandbox_is_tight(unit):
+    command = ["systemd-analyze", "security", "--offline=yes", "--json=short", "--no-pager", "--threshold=15", unit]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr  # the threshold is in tenths: 1.5
     assert json.loads(done.stdout)
 
 
 @needs("systemd-analyze")
-def test_systemd_understands_the_unit(tmp_path):
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", UNIT.read_text(), flags=re.MULTILINE))
+@pytest.mark.parametrize("source", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_understands_the_unit(tmp_path, source):
+    unit = tmp_path / source.name
+    unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", source.read_text(), flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", "--recursive-errors=no", unit], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
@@ -294,6 +297,9 @@ def test_unit_and_configuration_agree(unit):
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
     assert service["KillMode"] == "mixed"
+    keys = UNITS[1].read_text()
+    assert f"RuntimeDirectory={config.Enrolment().broker_dir.name}\n" in keys
+    assert config.Enrolment().broker_dir.parent == Path("/run")
 
 
 # ---- Prometheus

@@ -120,6 +120,8 @@ def test_the_gateways_own_keys_are_trusted_by_default(keeper, tmp_path, monkeypa
     assert (status, out) == (0, "")
     found = provisioning.read((tmp_path / "n1.flash").read_bytes())
     assert (found.host, found.port, len(found.keys)) == ("Broker.example", 8884, 1)
+    assert "trusts no key" not in err
+    assert "n2 trusts no key" in keeper("node", "add", "n2")[2]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,18 @@ def test_what_is_refused_leaves_nothing_behind(keeper, tmp_path, monkeypatch, ar
     assert (rows(tmp_path, "SELECT * FROM nodes"), rows(tmp_path, "SELECT * FROM audit"), psk_lines(tmp_path)) == before
     assert [path.name for path in tmp_path.glob("*.flash")] == ["kitchen.flash"]
     assert (tmp_path / "kitchen.flash").read_bytes() == flash
+
+
+def test_a_new_key_takes_the_place_of_the_old_file_only_when_it_is_good(keeper, tmp_path):
+    file = tmp_path / "flash"
+    keeper("node", "add", "kitchen", "-o", file)
+    old = file.read_bytes()
+    assert keeper("node", "rotate", "kitchen", "-o", file, "--force", "-s", f"enrolment.broker_dir={tmp_path}/absent")[0] == CONFIG_STATUS
+    assert file.read_bytes() == old
+    assert keeper("node", "rotate", "kitchen", "-o", file, "--force")[0] == 1  # no broker to be told
+    assert psk_lines(tmp_path) == [f"kitchen:{provisioning.read(file.read_bytes()).psk.hex()}"]
+    assert file.read_bytes() != old
+    assert not list(tmp_path.glob("*.new"))
 
 
 def test_revoked_without_a_broker_it_is_said_so_and_may_be_said_again(keeper, tmp_path):
@@ -210,14 +224,12 @@ class EnrolSite(Site):
 
     async def ctl(self, *arguments):
         status, out, err = await asyncio.to_thread(self._ctl, *arguments)
-        assert (status, "warning" in err) == (0, False), err
+        assert (status, "was not told" in err) == (0, False), err
         return out
 
     async def enrolled(self, name):
         """The node's key, as it stands in its QR code, in a file for the node."""
-        flash = self.folder / f"{name}.img"
-        flash.unlink(missing_ok=True)
-        code = await self.ctl("node", "add", name, "-o", flash)
+        code = await self.ctl("node", "add", name, "-o", self.folder / f"{name}.img", "--force")
         return self.key_file(*read_code(scanned(code)))
 
     def key_file(self, name, _broker, psk):

@@ -34,6 +34,7 @@ class Handover(NamedTuple):
     keys: list[Path] | None
     output: Path | None
     qr: bool
+    force: bool
 
 
 def add(config: Config, handover: Handover, labels: list[str]) -> None:
@@ -91,13 +92,17 @@ def _hand_over(config: Config, handover: Handover, give: Callable[[str, bytes], 
     public = tuple(signing.raw(signing.load_public(path)) for path in handover.keys or config.cascades.keys)
     made = Provisioning(handover.node, host, port, Security.PSK, keys=public, psk=new_key())
     output = _output(handover)
-    write_new(output, provisioning.flash_image(made))
+    if output.exists() and not handover.force:
+        raise ConfigError(f"{output} is there already: --force overwrites it")
+    fresh = output.with_name(f"{output.name}.new")
+    write_new(fresh, provisioning.flash_image(made), force=True)
     try:
         assert made.psk is not None
         give(made.id, made.psk)
     except BaseException:
-        output.unlink()  # a key that no broker has
+        fresh.unlink()  # a key that no broker has; one that was there before may be good
         raise
+    fresh.replace(output)
     return made
 
 
@@ -114,6 +119,8 @@ def _tell_broker(keys: NodeKeys) -> None:
 
 def _show(made: Provisioning, handover: Handover) -> None:
     typer.echo(f"{_output(handover)}: for the flash of {made.id}, with its key: who reads it can be {made.id}", err=True)
+    if not made.keys:
+        typer.echo(f"warning: {made.id} trusts no key and will run no model: cascades.keys, or --key", err=True)
     if not handover.qr:
         return
     drawn = io.StringIO()

@@ -152,6 +152,6 @@ def write_new(path: Path, data: bytes, *, force: bool = False) -> None:
         with _create(path) as stream:
             stream.write(data)
     except FileExistsError as error:
-        raise ConfigError(f"{path} is there already") from error
+        raise ConfigError(f"{path} is there already: --force overwrites it") from error
     except OSError as error:
         raise ConfigError(str(error)) from error

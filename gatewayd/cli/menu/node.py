@@ -14,6 +14,7 @@ Broker = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File for the node's flash; default ID.flash.", show_default=False)]
 Keys = Annotated[list[Path] | None, typer.Option(help="Public key of who may sign its images; default cascades.keys.")]
 Qr = Annotated[bool, typer.Option("--qr/--no-qr", help="Show the key as a QR code, too.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
 
 
 @app.command("add")
@@ -24,13 +25,14 @@ def node_add(
     key: Keys = None,
     label: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Give it this label; may be given several times.")] = None,
     qr: Qr = True,
+    force: Force = False,
     config: ConfigFile = None,
     set_: Set = None,
 ) -> None:
     """Enrol a new node: a key for it and for mosquitto, what it may say, and a file for its flash. For root."""
     from gatewayd.cli.enrol import Handover, add  # noqa: PLC0415
 
-    add(load_config(config, set_), Handover(id_, broker, key, output, qr), label or [])
+    add(load_config(config, set_), Handover(id_, broker, key, output, qr, force), label or [])
 
 
 @app.command("rotate")
@@ -40,13 +42,14 @@ def node_rotate(
     output: Output = None,
     key: Keys = None,
     qr: Qr = True,
+    force: Force = False,
     config: ConfigFile = None,
     set_: Set = None,
 ) -> None:
     """Replace a node's key. The node is off until it has the new one. For root."""
     from gatewayd.cli.enrol import Handover, rotate  # noqa: PLC0415
 
-    rotate(load_config(config, set_), Handover(id_, broker, key, output, qr))
+    rotate(load_config(config, set_), Handover(id_, broker, key, output, qr, force))
 
 
 @app.command("revoke")
