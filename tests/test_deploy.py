@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd import config
-from gatewayd.cli.node import set_psk
 from gatewayd.metrics import Metrics
+from gatewayd.nodekeys import access_list, set_psk
 
 ROOT = Path(__file__).parents[1]
 MOSQUITTO = ROOT / "deploy" / "mosquitto"
@@ -143,11 +143,11 @@ async def site(folder, keys=KEYS):
     secrets.mkdir()
     port, tls_port = free_port(), free_port()
     for file in (*MOSQUITTO.glob("shared/*.conf"), *MOSQUITTO.glob("site/*.conf")):
-        text = file.read_text().replace("/etc/mosquitto/gatewayd", str(secrets))
+        text = file.read_text().replace("/etc/mosquitto/gatewayd", str(secrets)).replace("/run/gatewayd-keys", str(secrets))
         text = re.sub(r"^listener 1883\b", f"listener {port}", text, flags=re.MULTILINE)
         text = re.sub(r"^listener 8883\b.*", f"listener {tls_port} 127.0.0.1", text, flags=re.MULTILINE)
         (conf_d / file.name).write_text(text)
-    shutil.copy(MOSQUITTO / "site" / "acl", secrets)
+    (secrets / "acl").write_bytes(access_list((MOSQUITTO / "site" / "acl").read_text(), keys))
     (secrets / "psk").touch()
     for name, key in keys.items():
         set_psk(secrets / "psk", name, bytes.fromhex(key))

@@ -41,6 +41,19 @@ def events(
 
 
 @app.command()
+def audit(
+    config: ConfigFile = None,
+    set_: Set = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
+    json: Json = False,
+) -> None:
+    """Who changed what, over HTTP and with gatewayctl."""
+    from gatewayd.cli.audit import show_audit  # noqa: PLC0415
+
+    show_audit(load_config(config, set_), limit=limit, as_json=json)
+
+
+@app.command()
 def watch(
     config: ConfigFile = None,
     set_: Set = None,

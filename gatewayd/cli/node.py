@@ -1,13 +1,8 @@
 """`gatewayctl node`: what is in one node's flash before the node itself is, and the broker's half of its key."""
 
-import fcntl
 import json
 import os
 import re
-import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,8 +13,8 @@ from gatewayd import provisioning, signing
 from gatewayd.core import image, wire
 from gatewayd.core.types import Provisioning, Security
 from gatewayd.errors import ConfigError, RefusedError
+from gatewayd.nodekeys import new_key, set_psk
 
-_PSK_BYTES = 32
 _BROKER = re.compile(r"([A-Za-z0-9._-]{1,63}):(\d{1,5})", re.ASCII)
 
 
@@ -91,7 +86,7 @@ def _provisioning(request: Request) -> Provisioning:
     if certificates:
         ca, certificate, private_key = provisioning.x509_credentials(*map(_read, certificates))
         return found._replace(security=Security.X509, ca=ca, certificate=certificate, private_key=private_key)
-    return found if request.plain else found._replace(security=Security.PSK, psk=secrets.token_bytes(_PSK_BYTES))
+    return found if request.plain else found._replace(security=Security.PSK, psk=new_key())
 
 
 def _facts(found: Provisioning, flash: bytes) -> dict[str, Any]:
@@ -122,39 +117,6 @@ def _image(found: Provisioning, data: bytes) -> str:
     except RefusedError as error:
         return f"BAD: {error}"
     return f"{parsed.cascade} {parsed.version}"
-
-
-def set_psk(path: Path, node: str, psk: bytes) -> None:
-    """Give `node` this key in mosquitto's psk_file. Other lines stay as they are; a reader sees the file before or after."""
-    path = path.resolve(strict=True)
-    temporary = path.with_name(f"{path.name}.new")
-    prefix = node.encode() + b":"
-    with _locked(path.parent):
-        others = b"".join(line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(prefix))
-        end = b"" if others.endswith(b"\n") or not others else b"\n"
-        like = path.stat()
-        temporary.unlink(missing_ok=True)  # of a run that was killed
-        try:
-            with _create(temporary) as stream:
-                os.fchown(stream.fileno(), like.st_uid, like.st_gid)
-                os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode))
-                stream.write(others + end + prefix + psk.hex().encode() + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One at a time; the lock ends with the process that has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> bytes:
