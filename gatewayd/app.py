@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewayd import __version__, bundle, signing
+from gatewayd import __version__, bundle, signing, state
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
@@ -66,6 +66,7 @@ async def run(config: Config) -> None:
     listening = Listening()
     mqtt = MqttTransport(config.mqtt, config.gateway.id)
     async with AsyncExitStack() as rooms:
+        rooms.enter_context(state.hold(config.gateway.state_dir))
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         desk = Desk(Pairings(store), Trust(required=config.ble.pairing == "required"), store.changes)
         ble = _bluetooth(config, metrics, registry, desk)

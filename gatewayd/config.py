@@ -184,10 +184,9 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
     """Read the configuration from `path` (else GATEWAYD_CONFIG, else DEFAULT_PATH, which need not exist), the environment
     (GATEWAYD_MQTT__HOST) and `flags` ({"mqtt.host": ...}). Raises ConfigError, one line for each thing that is wrong.
     """
-    if path is None and _PATH_VARIABLE in environ:
-        path = Path(environ[_PATH_VARIABLE])
-    tree = _read(path or DEFAULT_PATH, must_exist=path is not None)
-    origin: dict[tuple[str, ...], str] = {(): str(path or DEFAULT_PATH)}  # key path -> who said so
+    file = where(path, environ)
+    tree = _read(file, must_exist=path is not None or _PATH_VARIABLE in environ)
+    origin: dict[tuple[str, ...], str] = {(): str(file)}  # key path -> who said so
     for name, value in environ.items():
         if name.startswith(PREFIX) and name != _PATH_VARIABLE:
             _put(tree, origin, tuple(name.removeprefix(PREFIX).lower().split("__")), value, name)
@@ -197,6 +196,11 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
         return Config.model_validate(tree)
     except ValidationError as exc:
         raise ConfigError("\n".join(_explain(exc, origin))) from None  # pydantic's trace would repeat secrets
+
+
+def where(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The configuration's file: `path`, else GATEWAYD_CONFIG, else DEFAULT_PATH."""
+    return path or Path(environ.get(_PATH_VARIABLE, DEFAULT_PATH))
 
 
 def assignment(text: str) -> tuple[str, str]:

@@ -133,6 +133,7 @@ class Metrics:
         self._ble = {
             "advertisements": counter("ble_advertisements", "Advertisements of nodes, or of who says so.", "adapter"),
             "connections": counter("ble_connections", "Connections that were made.", "adapter"),
+            "provisioned": counter("ble_provisioned", "Nodes that were told who they are.", "adapter"),
             "failures": counter("ble_connection_failures", "Connections that could not be made.", "reason"),
             "refused": counter("ble_refused", "Advertisements, identities and links that were refused.", "reason"),
             "scanner_restarts": counter("ble_scanner_restarts", "Scanners that heard nothing any more.", "adapter"),

@@ -13,7 +13,7 @@ import typer
 
 from gatewayd import audit, provisioning, signing
 from gatewayd.cli.audit import operator
-from gatewayd.cli.node import node_address, write_new
+from gatewayd.cli.node import split_broker, write_new
 from gatewayd.cli.records import require_labels
 from gatewayd.cli.watch import broker_client
 from gatewayd.config import Config, Mqtt
@@ -88,7 +88,7 @@ def _hand_over(config: Config, handover: Handover, give: Callable[[str, bytes], 
         raise ConfigError("where do nodes find the broker? enrolment.broker, or --broker HOST:PORT")
     if not wire.valid_node_id(handover.node):
         raise typer.BadParameter(f"{handover.node!r} is not a node's name")
-    host, port = node_address(broker)
+    host, port = split_broker(broker)
     public = tuple(signing.raw(signing.load_public(path)) for path in handover.keys or config.cascades.keys)
     made = Provisioning(handover.node, host, port, Security.PSK, keys=public, psk=new_key())
     output = _output(handover)

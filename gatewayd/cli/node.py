@@ -65,10 +65,18 @@ def show(file: Path, *, as_json: bool) -> None:
         typer.echo(f"{name:<12} {' '.join(value) if isinstance(value, list) else value}")
 
 
+def split_broker(text: str) -> tuple[str, int]:
+    """HOST:PORT. Raises BadParameter."""
+    address = _BROKER.fullmatch(text)
+    if address is None or not 0 < int(address[2]) < 1 << 16:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
+    return address[1], int(address[2])
+
+
 def _provisioning(request: Request) -> Provisioning:
     if not wire.valid_node_id(request.node):
         raise typer.BadParameter(f"{request.node!r} is not a node's name")
-    host, port = node_address(request.broker)
+    host, port = split_broker(request.broker)
     certificates = [path for path in (request.ca, request.certificate, request.private_key) if path]
     if request.plain + bool(certificates) + bool(request.psk_file) > 1 or len(certificates) not in (0, 3):
         raise typer.BadParameter("either --plain, or --psk-file, or all of --ca, --certificate and --private-key")
@@ -79,7 +87,7 @@ def _provisioning(request: Request) -> Provisioning:
         security=Security.PLAIN,
         keys=tuple(signing.raw(signing.load_public(path)) for path in request.keys),
         user=request.user,
-        password=_first_line(request.password_file) if request.password_file else None,
+        password=first_line(request.password_file) if request.password_file else None,
     )
     if certificates:
         ca, certificate, private_key = provisioning.x509_credentials(*map(_read, certificates))
@@ -87,18 +95,9 @@ def _provisioning(request: Request) -> Provisioning:
     return found if request.plain else found._replace(security=Security.PSK, psk=new_key())
 
 
-def node_address(text: str) -> tuple[str, int]:
-    """Host and port of a broker as nodes know it. Raises BadParameter."""
-    address = _BROKER.fullmatch(text)
-    if address is None or not 0 < int(address[2]) < 1 << 16:
-        raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
-    return address[1], int(address[2])
-
-
 def _facts(found: Provisioning, flash: bytes) -> dict[str, Any]:
     facts: dict[str, Any] = {"id": found.id, "broker": f"{found.host}:{found.port}", "security": found.security.value}
-    if found.user:
-        facts["user"] = found.user
+    facts |= {name: text for name, text in (("user", found.user), ("wifi", found.ssid)) if text}
     for name, der in (("ca", found.ca), ("certificate", found.certificate)):
         if der:
             facts[name] = _certificate(der)
@@ -132,7 +131,8 @@ def _read(path: Path) -> bytes:
         raise ConfigError(str(error)) from error
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """What a file says, up to the first end of a line. Raises ConfigError."""
     try:
         return _read(path).decode().split("\n", 1)[0]
     except UnicodeDecodeError as error:

@@ -118,6 +118,31 @@ def node_pair(
     pair(load_config(config, set_), id_, passkey)
 
 
+@app.command("provision")
+def node_provision(
+    id_: NodeName,
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where the node finds its broker; without it, enrolment.broker of the configuration."),
+    ] = None,
+    passkey: Annotated[
+        str | None, typer.Option(metavar="DIGITS", help="The six digits that the node shows, if it shows a passkey.")
+    ] = None,
+    address: Annotated[str, typer.Option(help="Which node is meant, where several wait.")] = "",
+    ssid: Annotated[str | None, typer.Option(metavar="NAME", help="The Wi-Fi that it is to use, if it has one.")] = None,
+    wifi_password_file: Annotated[Path | None, typer.Option(help="File whose first line is the password of that.")] = None,
+    psk_file: Annotated[
+        Path | None, typer.Option(help="A psk_file of mosquitto's that gets the node's key, instead of the keys that `node add` keeps.")
+    ] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Make a node that is nobody yet, and advertises here, this one: its name, a new key, its broker, whose images it takes."""
+    from gatewayd.cli.provision import Request, provision  # noqa: PLC0415
+
+    provision(load_config(config, set_), Request(id_, broker, passkey, address, ssid, wifi_password_file, psk_file))
+
+
 @app.command("unpair")
 def node_unpair(id_: NodeName, config: ConfigFile = None, set_: Set = None) -> None:
     """Forget the bond with a node."""
