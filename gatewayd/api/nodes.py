@@ -143,7 +143,7 @@ def _detail(seen: Seen, stored: StoredNode | None, pairing: Pairing | None, upda
         dropped=vitals.dropped if vitals else None,
         heap_free_bytes=vitals.heap_free_bytes if vitals else None,
         stack_free_bytes=vitals.stack_free_bytes if vitals else None,
-        clock_skew_s=None,
+        clock_skew_s=node.clock.drift_ms / 1_000 if node.clock and node.clock.skew is not None else None,
         pairing=_pairing(pairing),
         work=_work(vitals) if vitals else [],
         slots=[Slot(**{name: getattr(slot, name) for name in Slot.model_fields}) for slot in info.slots] if info else [],

@@ -54,6 +54,34 @@ def audit(
 
 
 @app.command()
+def backup(
+    file: Path,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Write database, bundles, configuration and keys to one file, while the gateway runs."""
+    from gatewayd.cli.backup import make_backup  # noqa: PLC0415
+
+    make_backup(load_config(config, set_), config, file, force=force, as_json=json)
+
+
+@app.command()
+def restore(
+    file: Path,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Make this gateway, which must not run, the one of a backup."""
+    from gatewayd.cli.backup import restore_backup  # noqa: PLC0415
+
+    restore_backup(file, config, set_, yes=yes, as_json=json)
+
+
+@app.command()
 def watch(
     config: ConfigFile = None,
     set_: Set = None,

@@ -55,9 +55,7 @@ def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
 
 def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -> None:
     """Give nodes labels and take some. Raises StoreError, and BadParameter for what can be no label or no node."""
-    for word in add + remove:
-        if not _LABEL.fullmatch(word):
-            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
+    require_labels(add + remove)
     with Store(config.store, config.store_url) as store:
         known = {node.id for node in store.nodes()}
         for node in nodes:
@@ -67,6 +65,13 @@ def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -
             labels = " ".join(store.label(node, add, remove) or ())
             audit.record(store, operator(), "node.label", node, labels)
             typer.echo(f"{node}: {labels or 'no labels'}")
+
+
+def require_labels(words: list[str]) -> None:
+    """Raises BadParameter where one can be no label."""
+    for word in words:
+        if not _LABEL.fullmatch(word):
+            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
 
 
 def show_events(config: Config, *, node: str | None, cascade: str | None, limit: int, as_json: bool) -> None:
