@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewayd import __version__, bundle, signing
+from gatewayd import __version__, bundle, signing, state
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
@@ -59,13 +59,14 @@ async def run(config: Config) -> None:
     stopping = _stop_signals()
     sys.setswitchinterval(_SWITCH_S)
     folders = bundle.read_all(cascade_folders(config))
-    metrics = Metrics()
+    metrics = _metrics(config)
     shelf = Shelf(config.bundles, signing.keyring(config.cascades.keys), metrics.ota_refused)
     registry = Registry(MAX_NODES)
     escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
     listening = Listening()
     mqtt = MqttTransport(config.mqtt, config.gateway.id)
     async with AsyncExitStack() as rooms:
+        rooms.enter_context(state.hold(config.gateway.state_dir))
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         desk = Desk(Pairings(store), Trust(required=config.ble.pairing == "required"), store.changes)
         ble = _bluetooth(config, metrics, registry, desk)
@@ -156,6 +157,16 @@ def _bluetooth(config: Config, metrics: Metrics, registry: Registry, desk: Desk)
         sighted=lambda node: registry.sighted(node, "ble", _now_ms(), time.time()),
         lost=lambda node: registry.lost(node, "ble"),
     )
+
+
+def _metrics(config: Config) -> Metrics:
+    """The counters, with what does not change while the gateway runs."""
+    metrics = Metrics()
+    metrics.queue_limit.labels("escalation").set(config.escalation.queue_size)
+    metrics.queue_limit.labels("store").set(config.store.queue_size)
+    files = {"mqtt-ca": config.mqtt.ca_file}
+    metrics.certificates.files = {name: path for name, path in files.items() if path}
+    return metrics
 
 
 def _pool(folder: bundle.Folder, config: Config, metrics: Metrics) -> WorkerPool:

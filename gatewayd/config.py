@@ -142,6 +142,21 @@ class Cascades(Section):
     """Public keys (PEM) of which one must have signed a bundle; without any, no bundle is taken. `gatewayctl keys make` makes one."""
 
 
+class Enrolment(Section):
+    """Where `gatewayctl node add` puts the keys of nodes, and what it tells nodes."""
+
+    broker: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9._-]{1,63}:\d{1,5}$")] = ""
+    """Where nodes find the broker, like "192.0.2.7:8883": a name or an IPv4 address, and a port."""
+    credential: Folder = Path("/etc/gatewayd/node-keys.cred")
+    """The keys of all nodes, encrypted by systemd-creds for this machine alone."""
+    broker_dir: Folder = Path("/run/gatewayd-keys")
+    """Folder in memory with mosquitto's psk_file "psk" and acl_file "acl", which are made of the credential and of acl_file."""
+    acl_file: Folder = Path("/etc/mosquitto/gatewayd/acl")
+    """Access list of the broker's other users, to which an entry for each node with a key is added."""
+    broker_pid_file: Folder = Path("/run/mosquitto/mosquitto.pid")
+    """mosquitto's pid_file: who is told to read its files again."""
+
+
 class Config(Section):
     """The whole configuration. `load()` makes one."""
 
@@ -152,6 +167,7 @@ class Config(Section):
     store: Store = Store()
     escalation: Escalation = Escalation()
     cascades: Cascades = Cascades()
+    enrolment: Enrolment = Enrolment()
 
     @property
     def store_url(self) -> str:
@@ -168,10 +184,9 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
     """Read the configuration from `path` (else GATEWAYD_CONFIG, else DEFAULT_PATH, which need not exist), the environment
     (GATEWAYD_MQTT__HOST) and `flags` ({"mqtt.host": ...}). Raises ConfigError, one line for each thing that is wrong.
     """
-    if path is None and _PATH_VARIABLE in environ:
-        path = Path(environ[_PATH_VARIABLE])
-    tree = _read(path or DEFAULT_PATH, must_exist=path is not None)
-    origin: dict[tuple[str, ...], str] = {(): str(path or DEFAULT_PATH)}  # key path -> who said so
+    file = where(path, environ)
+    tree = _read(file, must_exist=path is not None or _PATH_VARIABLE in environ)
+    origin: dict[tuple[str, ...], str] = {(): str(file)}  # key path -> who said so
     for name, value in environ.items():
         if name.startswith(PREFIX) and name != _PATH_VARIABLE:
             _put(tree, origin, tuple(name.removeprefix(PREFIX).lower().split("__")), value, name)
@@ -181,6 +196,11 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
         return Config.model_validate(tree)
     except ValidationError as exc:
         raise ConfigError("\n".join(_explain(exc, origin))) from None  # pydantic's trace would repeat secrets
+
+
+def where(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The configuration's file: `path`, else GATEWAYD_CONFIG, else DEFAULT_PATH."""
+    return path or Path(environ.get(_PATH_VARIABLE, DEFAULT_PATH))
 
 
 def assignment(text: str) -> tuple[str, str]:

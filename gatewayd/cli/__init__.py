@@ -41,6 +41,47 @@ def events(
 
 
 @app.command()
+def audit(
+    config: ConfigFile = None,
+    set_: Set = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
+    json: Json = False,
+) -> None:
+    """Who changed what, over HTTP and with gatewayctl."""
+    from gatewayd.cli.audit import show_audit  # noqa: PLC0415
+
+    show_audit(load_config(config, set_), limit=limit, as_json=json)
+
+
+@app.command()
+def backup(
+    file: Path,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Write database, bundles, configuration and keys to one file, while the gateway runs."""
+    from gatewayd.cli.backup import make_backup  # noqa: PLC0415
+
+    make_backup(load_config(config, set_), config, file, force=force, as_json=json)
+
+
+@app.command()
+def restore(
+    file: Path,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Make this gateway, which must not run, the one of a backup."""
+    from gatewayd.cli.backup import restore_backup  # noqa: PLC0415
+
+    restore_backup(file, config, set_, yes=yes, as_json=json)
+
+
+@app.command()
 def watch(
     config: ConfigFile = None,
     set_: Set = None,
