@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewayd import __version__, bundle, signing, state
+from gatewayd import __version__, bundle, presence, signing, state
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
@@ -27,6 +27,7 @@ from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
+from gatewayd.journal import Kind
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics, serve
@@ -113,7 +114,14 @@ async def run(config: Config) -> None:
             return ", ".join(waiting + [f"{name}: no larger model yet" for name in judges.waited_for()])
 
         port = await rooms.enter_async_context(serve(config.http, scrape, problem))
-        _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)
+        _log.info(
+            "gatewayd %s, cascades %s, http://%s:%d/metrics",
+            __version__,
+            ", ".join(cascades),
+            config.http.host,
+            port,
+            extra=Kind.STARTED(VERSION=__version__),
+        )
         working = [
             *[
                 await rooms.enter_async_context(_task(name, supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc)))
@@ -124,6 +132,7 @@ async def run(config: Config) -> None:
             *([await rooms.enter_async_context(_task("pairings", desk.follow(ble.review)))] if ble else []),
             await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
             await rooms.enter_async_context(_task("rollouts", rollouts.run())),
+            await rooms.enter_async_context(_task("presence", presence.watch(registry, _now_ms))),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
         ]
         async with AsyncExitStack() as sources:
@@ -135,7 +144,7 @@ async def run(config: Config) -> None:
             await _first(stopping, *working, *reading)
             notify("STOPPING=1")
         await pipeline.drain(DRAIN_S)
-    _log.info("stopped")
+    _log.info("stopped", extra=Kind.STOPPED())
 
 
 def cascade_folders(config: Config) -> list[Path]:
@@ -188,7 +197,8 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                         registry.restore(Node(node_id, known=True, enrolled=enrolled), ())
                     elif node.enrolled != enrolled:
                         node.enrolled = enrolled
-                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")
+                        kind = Kind.NODE_ENROLLED if enrolled else Kind.NODE_DISMISSED
+                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more", extra=kind(NODE=node_id))
         await asyncio.sleep(1)
 
 
