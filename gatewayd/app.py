@@ -60,7 +60,7 @@ async def run(config: Config) -> None:
     stopping = _stop_signals()
     sys.setswitchinterval(_SWITCH_S)
     folders = bundle.read_all(cascade_folders(config))
-    metrics = Metrics()
+    metrics = _metrics(config)
     shelf = Shelf(config.bundles, signing.keyring(config.cascades.keys), metrics.ota_refused)
     registry = Registry(MAX_NODES)
     escalations = Escalations(config.escalation.queue_size, WAITING_PER_NODE)
@@ -166,6 +166,16 @@ def _bluetooth(config: Config, metrics: Metrics, registry: Registry, desk: Desk)
         sighted=lambda node: registry.sighted(node, "ble", _now_ms(), time.time()),
         lost=lambda node: registry.lost(node, "ble"),
     )
+
+
+def _metrics(config: Config) -> Metrics:
+    """The counters, with what does not change while the gateway runs."""
+    metrics = Metrics()
+    metrics.queue_limit.labels("escalation").set(config.escalation.queue_size)
+    metrics.queue_limit.labels("store").set(config.store.queue_size)
+    files = {"mqtt-ca": config.mqtt.ca_file}
+    metrics.certificates.files = {name: path for name, path in files.items() if path}
+    return metrics
 
 
 def _pool(folder: bundle.Folder, config: Config, metrics: Metrics) -> WorkerPool:

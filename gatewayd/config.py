@@ -142,6 +142,21 @@ class Cascades(Section):
     """Public keys (PEM) of which one must have signed a bundle; without any, no bundle is taken. `gatewayctl keys make` makes one."""
 
 
+class Enrolment(Section):
+    """Where `gatewayctl node add` puts the keys of nodes, and what it tells nodes."""
+
+    broker: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9._-]{1,63}:\d{1,5}$")] = ""
+    """Where nodes find the broker, like "192.0.2.7:8883": a name or an IPv4 address, and a port."""
+    credential: Folder = Path("/etc/gatewayd/node-keys.cred")
+    """The keys of all nodes, encrypted by systemd-creds for this machine alone."""
+    broker_dir: Folder = Path("/run/gatewayd-keys")
+    """Folder in memory with mosquitto's psk_file "psk" and acl_file "acl", which are made of the credential and of acl_file."""
+    acl_file: Folder = Path("/etc/mosquitto/gatewayd/acl")
+    """Access list of the broker's other users, to which an entry for each node with a key is added."""
+    broker_pid_file: Folder = Path("/run/mosquitto/mosquitto.pid")
+    """mosquitto's pid_file: who is told to read its files again."""
+
+
 class Config(Section):
     """The whole configuration. `load()` makes one."""
 
@@ -152,6 +167,7 @@ class Config(Section):
     store: Store = Store()
     escalation: Escalation = Escalation()
     cascades: Cascades = Cascades()
+    enrolment: Enrolment = Enrolment()
 
     @property
     def store_url(self) -> str:

@@ -5,13 +5,15 @@ text in one pass over the registry at scrape time, so that a node that is gone l
 """
 
 import asyncio
+import contextlib
 import platform
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from cryptography import x509
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
@@ -34,6 +36,9 @@ from gatewayd.core.rollout import Rollout
 from gatewayd.core.types import Basis, Info, Opinion, Reason, Record, Slot, SlotState, Verdict
 from gatewayd.core.update import Update
 from gatewayd.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MODEL_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
@@ -59,6 +64,7 @@ RESETS = frozenset({"power-on", "brown-out", "pin", "software", "watchdog", "fau
 BLE_REFUSALS = frozenset({*neighbours.REASONS, *segments.REASONS, *wire.REASONS, "code", "smp", "unpaired"})
 BLE_FAILURES = frozenset({"timeout", "not_found", "slots", "in_progress", "services", OTHER})
 SmpResult = Literal["ok", "refused", "timeout", "broken", "unasked"]  # broken: no link, or nonsense; unasked: nobody waited for it
+_ON_TRIAL = frozenset({update.State.TRIAL, update.State.JUDGING, update.State.CONFIRMING})
 Pause = Literal["operator", "evidence", "approval"]  # for what a rollout waits that does not go on by itself
 
 
@@ -69,8 +75,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which nobody asks for
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        build = Build("gatewayd_build", "What runs.", registry=registry)
-        build.info({"version": __version__, "python": platform.python_version()})
+        Build("gatewayd_build", "What runs.", registry=registry).info({"version": __version__, "python": platform.python_version()})
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"gatewayd_{name}", text, labels, registry=registry)
@@ -95,6 +100,7 @@ class Metrics:
         self._missed = counter("cascade_audit_disagreed", "Windows in which it found what the node had not.", "cascade")
 
         self.escalation_queue_depth = gauge("escalation_queue_depth", "Events that are with or wait for a larger model.")
+        self.queue_limit = gauge("queue_limit", "Most that a queue may hold.", "queue")
         self._latency = histogram("escalation_latency_seconds", "From an event's arrival to its verdict.", _MODEL_S, "cascade")
         self._wait = histogram("escalation_wait_seconds", "Of that, waiting for a free worker.", _MODEL_S, "cascade")
         self._overhead = histogram(
@@ -121,13 +127,13 @@ class Metrics:
         self.rollouts_halted = counter("rollouts_halted", "Rollouts that stopped because something broke.")
         self._smp_requests = counter("smp_requests", "Requests to nodes over SMP by how they ended.", "result")
         self.listening_dropped = counter("listening_dropped", "Reports whose time listened found no room.")
-        self._rollouts = _Rollouts()
-        registry.register(self._rollouts)
+        self._rollouts = _Rollouts(registry)
         self.adapter_restarts = counter("adapter_restarts", "Links and other adapters that were started again.", "adapter")
         self.ble_links = gauge("ble_links", "Connections with nodes.", "adapter")
         self._ble = {
             "advertisements": counter("ble_advertisements", "Advertisements of nodes, or of who says so.", "adapter"),
             "connections": counter("ble_connections", "Connections that were made.", "adapter"),
+            "provisioned": counter("ble_provisioned", "Nodes that were told who they are.", "adapter"),
             "failures": counter("ble_connection_failures", "Connections that could not be made.", "reason"),
             "refused": counter("ble_refused", "Advertisements, identities and links that were refused.", "reason"),
             "scanner_restarts": counter("ble_scanner_restarts", "Scanners that heard nothing any more.", "adapter"),
@@ -145,6 +151,7 @@ class Metrics:
                 family.labels(reason)
 
         self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
+        self.certificates = _Certificates(registry)
 
         # A child with its labels costs three times its increment: keep it. Labels come from configuration and closed sets.
         self._verdict_children = cache(self._verdicts.labels)
@@ -219,7 +226,10 @@ class Metrics:
 
     def rollout(self, open_: Rollout, updates: Mapping[str, Update]) -> None:
         """An open rollout as it is now."""
-        self._rollouts.open = {**self._rollouts.open, open_.id: (open_, Tally(one.state for one in updates.values()))}
+        self._rollouts.open = {
+            **self._rollouts.open,
+            open_.id: _Open(open_, Tally(one.state for one in updates.values()), _oldest(updates)),
+        }
 
     def rollout_ended(self, ended: Rollout) -> None:
         """Nothing is left to do for a rollout."""
@@ -251,24 +261,49 @@ def _rollback(reason: str) -> str:
 class _Rollouts(Collector):
     """The open rollouts: one that has ended leaves nothing behind. `open` is replaced, never changed: scrapes come from another thread."""
 
-    def __init__(self) -> None:
-        self.open: Mapping[str, tuple[Rollout, Mapping[update.State, int]]] = {}
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.open: Mapping[str, _Open] = {}
+        registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """What a scrape shows."""
         open_ = self.open.values()
         counts = Tally[tuple[str, update.State]]()
-        for one, states in open_:
+        oldest: dict[str, float] = {}
+        for one, states, since_s in open_:
             counts.update({(one.cascade, state): count for state, count in states.items()})
+            if since_s is not None:
+                oldest[one.cascade] = min(since_s, oldest.get(one.cascade, since_s))
         nodes = GaugeMetricFamily("gatewayd_rollout_nodes", "Nodes of the open rollout of a cascade.", labels=("cascade", "state"))
         for labels, count in counts.items():
             nodes.add_metric(labels, count)
         yield nodes
-        causes = Tally(_pause(one) for one, _ in open_)
+        trial = GaugeMetricFamily(
+            "gatewayd_rollout_oldest_trial_timestamp_seconds",
+            "Unix time at which the oldest update began that is on trial now.",
+            labels=("cascade",),
+        )
+        for cascade, since_s in oldest.items():
+            trial.add_metric((cascade,), since_s)
+        yield trial
+        causes = Tally(_pause(one.rollout) for one in open_)
         paused = GaugeMetricFamily("gatewayd_rollout_paused", "Rollouts that wait for a person or for evidence.", labels=("cause",))
         for cause in get_args(Pause):
             paused.add_metric((cause,), causes[cause])
         yield paused
+
+
+class _Open(NamedTuple):
+    """An open rollout as it was when it was looked at."""
+
+    rollout: Rollout
+    states: Mapping[update.State, int]
+    oldest_trial_s: float | None
+
+
+def _oldest(updates: Mapping[str, Update]) -> float | None:
+    """When the first of those began that are on trial."""
+    return min((one.started_s for one in updates.values() if one.state in _ON_TRIAL and one.started_s is not None), default=None)
 
 
 def _pause(open_: Rollout) -> Pause | None:
@@ -277,6 +312,27 @@ def _pause(open_: Rollout) -> Pause | None:
     if open_.state is not rollout.State.PAUSED:
         return None
     return "evidence" if open_.cause == rollout.NO_EVIDENCE else "operator"
+
+
+class _Certificates(Collector):
+    """When the certificates end, read anew at each scrape: who renews one replaces its file. One that cannot be read has no series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.files: Mapping[str, Path] = {}
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """What a scrape shows."""
+        ends = GaugeMetricFamily(
+            "gatewayd_certificate_expiry_timestamp_seconds",
+            "Unix time from which a certificate is not valid any more; of a file with several, the first to end.",
+            labels=("certificate",),
+        )
+        for name, path in self.files.items():
+            with contextlib.suppress(OSError, ValueError):
+                found = x509.load_pem_x509_certificates(path.read_bytes())
+                ends.add_metric((name,), min(one.not_valid_after_utc.timestamp() for one in found))
+        yield ends
 
 
 def node_series(nodes: Iterable[Node], now_ms: int) -> str:
@@ -290,6 +346,13 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
     families: tuple[tuple[str, str, str, list[str]], ...] = (
         ("up", "gauge", "Whether the node is there.",
          [f"gatewayd_node_up{label}}} {there:d}" for (label, _), there in zip(every, up, strict=True)]),
+        ("enrolled", "gauge", "Whether the operator, or policy, has taken it in.",
+         [f"gatewayd_node_enrolled{label}}} {node.enrolled:d}" for label, node in every]),
+        ("reboots_total", "counter", "Times that it came back in another session.",
+         [f"gatewayd_node_reboots_total{label}}} {node.reboots}" for label, node in every]),
+        ("clock_skew_ratio", "gauge", "How much faster than the gateway's its clock runs: 0.01 gains a second in 100.",
+         [f"gatewayd_node_clock_skew_ratio{label}}} {node.clock.skew:.9f}"
+          for (label, node), there in zip(every, up, strict=True) if there and node.clock and node.clock.skew is not None]),
         ("last_seen_timestamp_seconds", "gauge", "Unix time of its newest message.",
          [f"gatewayd_node_last_seen_timestamp_seconds{label}}} {int(node.heard_unix_s)}" for label, node in every]),
         ("messages_total", "counter", "Messages that were understood.",
@@ -299,6 +362,8 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
         ("info", "gauge", "What the node is.",
          [f'gatewayd_node_info{label},hardware="{_escape(info.hardware)}",board="{_escape(info.board)}",'
           f'firmware="{_escape(info.firmware)}"}} 1' for label, info in told]),
+        ("events_queued", "gauge", "Events in its flash that the gateway does not have yet.",
+         [f"gatewayd_node_events_queued{label}}} {vitals.queued}" for label, vitals in well]),
         ("events_dropped_total", "counter", "Events that its flash had no room for, since it booted.",
          [f"gatewayd_node_events_dropped_total{label}}} {vitals.dropped}" for label, vitals in well]),
         ("battery_ratio", "gauge", "Charge of its battery, 0 to 1.",

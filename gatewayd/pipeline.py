@@ -158,7 +158,8 @@ class Pipeline:
             _log.warning("%s is back after a crash (%r): %s", node, info.reset_reason, where, extra=Kind.NODE_CRASHED(NODE=node))
 
     def _refuse(self, frame: Frame, reason: str, detail: str) -> None:
-        self._metrics.rejected(reason)
+        if frame.payload or frame.tail not in wire.RETAINED:  # one without a payload clears what was retained, and says nothing
+            self._metrics.rejected(reason)
         _log.debug("refused %s from %s: %s: %s", frame.tail, frame.node, reason, detail)
         frame.done()  # it will not become better
 

@@ -6,14 +6,19 @@ import re
 import shutil
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd.config import Http
 from gatewayd.core import gate, rollout
-from gatewayd.core.registry import Link, Node
+from gatewayd.core.registry import Clock, Link, Node
 from gatewayd.core.types import (
     Basis,
     CascadeVitals,
@@ -33,6 +38,7 @@ from gatewayd.errors import ConfigError, StoreError
 from gatewayd.metrics import FAILURES, OTHER, REFUSALS, RESETS, ROLLBACKS, Metrics, node_series, serve
 
 NOW_MS = 1_000_000
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 WORK = CascadeVitals("wakeword", bytes(range(8)), 100, 5_000_000, 20_000, 10, 0.1, 0.01, (0,) * 8)
 SLOT = Slot(1, 0, SlotState.CONFIRMED, 65_536, "wakeword", bytes(range(32)), "1.0.0", 1, 50_000)
 UPDATE = Update("n1", bytes(32), 50_000, State.UPLOADING, 1_000.0)
@@ -115,10 +121,13 @@ def test_series_of_a_node():
     node, cascade = ("node", "kitchen"), ("cascade", "wakeword")
     assert got == {
         ("gatewayd_node_up", node): 1,
+        ("gatewayd_node_enrolled", node): 0,
+        ("gatewayd_node_reboots_total", node): 0,
         ("gatewayd_node_last_seen_timestamp_seconds", node): 1.7e9,
         ("gatewayd_node_messages_total", node): 9,
         ("gatewayd_node_messages_lost_total", node): 2,
         ("gatewayd_node_info", ("board", "devkit"), ("firmware", "1.2.3"), ("hardware", "esp32s3"), node): 1,
+        ("gatewayd_node_events_queued", node): 0,
         ("gatewayd_node_events_dropped_total", node): 3,
         ("gatewayd_node_battery_ratio", node): 0.5,
         ("gatewayd_node_rssi_dbm", node): -60,
@@ -135,6 +144,15 @@ def test_a_node_that_is_down_shows_no_vitals():
     got = samples(node_series([make_node(up=False)], NOW_MS + 1))
     assert got["gatewayd_node_up", ("node", "kitchen")] == 0
     assert not [key for key in got if key[0] in ("gatewayd_node_rssi_dbm", "gatewayd_node_invoke_seconds_sum")]
+
+
+def test_a_clock_that_has_been_watched_long_enough_shows_its_skew():
+    node = make_node()
+    node.clock = Clock(7, NOW_MS - 1_000_000, NOW_MS - 1_000_000, NOW_MS, -2_500)
+    got = samples(node_series([node], NOW_MS + 1))
+    assert got["gatewayd_node_clock_skew_ratio", ("node", "kitchen")] == -0.0025
+    node.clock.first_ms = NOW_MS - 1_000
+    assert "clock_skew" not in node_series([node], NOW_MS + 1)
 
 
 def test_no_nodes_no_series():
@@ -171,6 +189,30 @@ def test_the_model_that_runs_is_the_one_on_test_or_the_confirmed_one(slots, runs
     labels = [dict(key[1:]) for key in samples(text) if key[0] == "gatewayd_node_model_info"]
     assert [(label["version"], label["state"]) for label in labels] == runs
     assert text.count("\ngatewayd_node_model_info{") == len(runs)
+
+
+# ---- certificates
+
+
+def test_the_first_certificate_of_a_file_to_end_is_told(tmp_path):
+    metrics = Metrics()
+    metrics.certificates.files = {"mqtt-ca": tmp_path / "ca.pem", "http": tmp_path / "none.pem"}
+    (tmp_path / "ca.pem").write_bytes(certificate(days=30) + certificate(days=3))
+    got = samples(metrics.exposition([], NOW_MS))
+    ends = {key[1:]: value for key, value in got.items() if key[0] == "gatewayd_certificate_expiry_timestamp_seconds"}
+    assert ends == {(("certificate", "mqtt-ca"),): (BEGAN + timedelta(days=3)).timestamp()}
+    (tmp_path / "ca.pem").write_bytes(certificate(days=60))  # renewed
+    (tmp_path / "none.pem").write_text("no certificate")
+    got = samples(metrics.exposition([], NOW_MS))
+    assert got["gatewayd_certificate_expiry_timestamp_seconds", ("certificate", "mqtt-ca")] == (BEGAN + timedelta(days=60)).timestamp()
+    assert ("gatewayd_certificate_expiry_timestamp_seconds", ("certificate", "http")) not in got
+
+
+def certificate(days):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, BEGAN, BEGAN + timedelta(days=days))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 # ---- updates
@@ -318,6 +360,19 @@ def test_a_rollout_that_has_ended_leaves_nothing_behind():
     assert labels(metrics, "rollout_nodes") == {("vibration", "judging"): 1}
     metrics.rollout_ended(other)
     assert labels(metrics, "rollout_nodes") == {}
+
+
+def test_the_oldest_update_on_trial_is_told_until_none_is():
+    metrics = Metrics()
+    on_trial = UPDATE._replace(state=State.JUDGING, started_s=2_000.0)
+    updates = {"n1": on_trial, "n2": on_trial._replace(started_s=1_500.0), "n3": UPDATE._replace(started_s=500.0)}
+    metrics.rollout(ROLLOUT, updates)
+    metrics.rollout(ROLLOUT._replace(id="2"), {"n4": on_trial._replace(started_s=1_800.0)})
+    assert labels(metrics, "rollout_oldest_trial_timestamp_seconds") == {("wakeword",): 1_500}
+    metrics.rollout(ROLLOUT, {"n1": UPDATE._replace(state=State.CONFIRMED, started_s=500.0)})
+    assert labels(metrics, "rollout_oldest_trial_timestamp_seconds") == {("wakeword",): 1_800}
+    metrics.rollout_ended(ROLLOUT._replace(id="2"))
+    assert labels(metrics, "rollout_oldest_trial_timestamp_seconds") == {}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """core/registry and core/liveness: identity, sessions, gaps, duplicates, silence."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,3 +196,39 @@ def test_any_seq_is_taken(seqs):
     for seq in seqs:
         assert see(registry, event(seq)) in (Seen.NEW, Seen.DUPLICATE)
     registry.tick(GAP_GRACE_MS)
+
+
+# ---- clocks
+
+
+def vitals(t_ms, session=1):
+    return Vitals(session, t_ms // 1_000, t_ms, 0, 0, ())
+
+
+def skew_after(seconds, rate=1.0, late_ms=0):
+    """The skew of a clock that runs at `rate`, after reports every ten seconds of which the last is late."""
+    registry = Registry(10)
+    for now_ms in range(0, seconds * 1_000 + 1, 10_000):
+        see(registry, vitals(5_000 + round(now_ms * rate)), 70_000 + now_ms + (late_ms if now_ms == seconds * 1_000 else 0))
+    return registry.get("n1").clock.skew
+
+
+def test_a_clock_that_runs_fast_or_slow_is_known_by_its_share():
+    assert skew_after(7_200) == 0
+    assert skew_after(7_200, 1.01) == pytest.approx(0.01)
+    assert skew_after(7_200, 0.98) == pytest.approx(-0.02)
+
+
+def test_a_report_that_came_late_is_no_skew():
+    assert abs(skew_after(7_200, late_ms=2_000)) < 0.0005
+    assert skew_after(500, late_ms=2_000) is None  # too early to tell
+
+
+def test_a_boot_begins_a_clock_anew():
+    registry = Registry(10)
+    for minute in range(20):
+        see(registry, vitals(minute * 66_000), minute * 60_000)
+    assert registry.get("n1").clock.skew == pytest.approx(0.1)
+    for minute in range(20, 40):
+        see(registry, vitals((minute - 20) * 60_000, session=2), minute * 60_000)
+    assert registry.get("n1").clock.skew == 0

@@ -52,9 +52,7 @@ def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
 
 def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -> None:
     """Give nodes labels and take some. Raises StoreError, and BadParameter for what can be no label or no node."""
-    for word in add + remove:
-        if not _LABEL.fullmatch(word):
-            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
+    require_labels(add + remove)
     with Store(config.store, config.store_url) as store:
         known = {node.id for node in store.nodes()}
         for node in nodes:
@@ -62,6 +60,13 @@ def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -
                 raise typer.BadParameter(f"{node!r} was never heard")
         for node in nodes:
             typer.echo(f"{node}: {' '.join(store.label(node, add, remove) or ()) or 'no labels'}")
+
+
+def require_labels(words: list[str]) -> None:
+    """Raises BadParameter where one can be no label."""
+    for word in words:
+        if not _LABEL.fullmatch(word):
+            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
 
 
 def show_events(config: Config, *, node: str | None, cascade: str | None, limit: int, as_json: bool) -> None:

@@ -16,6 +16,7 @@ GAP_GRACE_MS = 30_000  # a gap that nobody fills for so long is a loss
 _WINDOW = 1024  # seqs remembered behind the newest
 _MASK = (1 << _WINDOW) - 1
 _SESSIONS = 8  # remembered for each node: events may wait in flash over a few reboots
+_SKEW_FROM_MS = 600_000  # before, a report that came late looks like a clock that runs slow
 
 
 class Seen(Enum):
@@ -25,6 +26,27 @@ class Seen(Enum):
     DUPLICATE = auto()
     STALE = auto()  # the will of a connection that a newer birth has replaced, or an old word of who is here on another transport
     FULL = auto()  # one node more than the registry may hold
+
+
+@dataclass(slots=True)
+class Clock:
+    """A session's clock against the gateway's, between its first report that was heard and its newest."""
+
+    session: int
+    first_ms: int  # of the gateway's clock
+    offset_ms: int  # then: the gateway's clock minus the node's
+    last_ms: int = 0
+    drift_ms: int = 0  # by how much the offset is smaller now
+
+    def observe(self, t_ms: int, now_ms: int) -> None:
+        """A report came that was made at `t_ms` of the node's clock."""
+        self.last_ms, self.drift_ms = now_ms, self.offset_ms - (now_ms - t_ms)
+
+    @property
+    def skew(self) -> float | None:
+        """How much faster than the gateway's it runs: 0.01 gains a second in 100; None before that can be told."""
+        elapsed_ms = self.last_ms - self.first_ms
+        return self.drift_ms / elapsed_ms if elapsed_ms >= _SKEW_FROM_MS else None
 
 
 @dataclass(slots=True)
@@ -101,7 +123,7 @@ class Node:
     links: dict[str, Link] = field(default_factory=dict)  # by transport
     route: str = ""  # the transport over which it is spoken to
     heard_unix_s: float = 0.0
-    clock_offset_ms: int | None = None  # unix ms minus the node's clock
+    clock: Clock | None = None
     sequences: dict[int, Sequence] = field(default_factory=dict)
     messages: int = 0
     lost: int = 0
@@ -201,7 +223,7 @@ class Registry:
         node.messages += 1
         if not retained and not _is_will(message):
             link.heard_ms, node.heard_unix_s = now_ms, unix_s
-        return self._apply(node, link, message, now_ms, unix_s)
+        return self._apply(node, link, message, now_ms)
 
     def sighted(self, node_id: str, transport: str, now_ms: int, unix_s: float) -> None:
         """A sign of life without a message, as an advertisement is. A node that never said anything stays unknown."""
@@ -216,13 +238,15 @@ class Registry:
         if node is not None and transport in node.links:
             node.links[transport].state = NodeState.LOST
 
-    def _apply(self, node: Node, link: Link, message: Message, now_ms: int, unix_s: float) -> Seen:
+    def _apply(self, node: Node, link: Link, message: Message, now_ms: int) -> Seen:
         match message:
             case Event():
                 return self._event(node, message, now_ms)
             case Vitals():
                 node.vitals = message
-                node.clock_offset_ms = round(unix_s * 1_000) - message.t_ms
+                if node.clock is None or node.clock.session != message.session:
+                    node.clock = Clock(message.session, now_ms, now_ms - message.t_ms)
+                node.clock.observe(message.t_ms, now_ms)
                 link.state = NodeState.READY  # whoever reports is there, whatever a retained will says
             case Info():
                 node.info = message
