@@ -49,8 +49,16 @@ pairings = table(
     *map(column, ("node", "stage", "at_s", "passkey", "number", "adapter", "address")),
     column("authenticated", sa.Boolean),
     column("cause"),
+    column("provision", sa.Boolean),
+    column("given"),
 )
 active_bundles = table("active_bundles", *map(column, ("cascade", "bundle_sha256")))
+tokens = table("tokens", *map(column, ("name", "sha256", "scope", "created_s")))
+audit = table("audit", *map(column, ("id", "at_s", "who", "what", "target", "detail", "address")))
+vitals = table(
+    "vitals",
+    *map(column, ("id", "node", "at_s", "battery", "rssi_dbm", "heap_free_bytes", "stack_free_bytes", "queued", "uptime_s", "invoke_us")),
+)
 
 # What SQLite and PostgreSQL spell differently.
 _TYPES = {
@@ -126,6 +134,23 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             node TEXT PRIMARY KEY, stage TEXT NOT NULL, at_s DOUBLE PRECISION NOT NULL, passkey BIGINT, number BIGINT,
             adapter TEXT NOT NULL, address TEXT NOT NULL, authenticated BOOLEAN NOT NULL, cause TEXT NOT NULL
         )""",
+    ),
+    (
+        """CREATE TABLE tokens (
+            name TEXT PRIMARY KEY, sha256 {bytes} NOT NULL UNIQUE, scope TEXT NOT NULL, created_s DOUBLE PRECISION NOT NULL
+        )""",
+        """CREATE TABLE audit (
+            id {id}, at_s DOUBLE PRECISION NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, target TEXT NOT NULL,
+            detail TEXT NOT NULL, address TEXT NOT NULL
+        )""",
+        """CREATE TABLE vitals (
+            id {id}, node TEXT NOT NULL, at_s DOUBLE PRECISION NOT NULL, battery DOUBLE PRECISION, rssi_dbm BIGINT,
+            heap_free_bytes BIGINT, stack_free_bytes BIGINT, queued BIGINT, uptime_s BIGINT, invoke_us DOUBLE PRECISION
+        )""",
+        "CREATE INDEX vitals_of_node ON vitals (node, at_s)",
+        "CREATE INDEX updates_of_node ON updates (node, rollout)",
+        "ALTER TABLE pairings ADD COLUMN provision BOOLEAN NOT NULL DEFAULT FALSE",
+        "ALTER TABLE pairings ADD COLUMN given {bytes}",
     ),
 )
 

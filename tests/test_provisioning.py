@@ -1,4 +1,4 @@
-"""Provisioning: the sector in Python against the node's reader in C, `gatewayctl node`, and mosquitto's psk_file."""
+"""Provisioning: the sector in Python against the node's reader in C, and `gatewayctl node`."""
 
 import ctypes as c
 import json
@@ -6,7 +6,6 @@ import os
 import stat
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from hypothesis import strategies as st
 from node_image import Span
 
 from gatewayd import provisioning, signing
-from gatewayd.cli import node as cli_node
 from gatewayd.core import image
 from gatewayd.core.types import Provisioning, Security
 from gatewayd.errors import ConfigError, DecodeError, RefusedError
@@ -476,30 +474,3 @@ def test_show_says_what_is_wrong(folder, ctl):
     (folder / "out").write_bytes(b"\xff" * 4096)
     assert ctl("node", "show", folder / "out") == (1, "", "gatewayctl: header: not a node's provisioning\n")
     assert ctl("node", "show", folder / "absent")[0] == CONFIG_STATUS
-
-
-# ---- mosquitto's psk_file
-
-
-def test_many_at_once_lose_no_key(tmp_path):
-    file = tmp_path / "psk"
-    file.write_text("# nodes\n")
-    (tmp_path / "psk.new").write_text("of a run that was killed")
-    link = tmp_path / "link"
-    link.symlink_to(file)
-    names = [f"n{number}" for number in range(64)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: cli_node.set_psk(link, name, name.encode() * 8), names))
-    comment, *lines = file.read_text().splitlines()
-    assert comment == "# nodes"
-    assert sorted(lines) == sorted(f"{name}:{(name.encode() * 8).hex()}" for name in names)
-    assert link.is_symlink()
-
-
-def test_a_reader_has_the_file_before_or_after(tmp_path):
-    file = tmp_path / "psk"
-    file.write_bytes(b"other:00\r\nkitchen:1\nkitchen:2\n")
-    with file.open("rb") as reader:
-        cli_node.set_psk(file, "kitchen", b"k")
-        assert reader.read() == b"other:00\r\nkitchen:1\nkitchen:2\n"
-    assert file.read_bytes() == b"other:00\r\nkitchen:6b\n"

@@ -41,6 +41,53 @@ def events(
 
 
 @app.command()
+def audit(
+    config: ConfigFile = None,
+    set_: Set = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
+    json: Json = False,
+) -> None:
+    """Who changed what, over HTTP and with gatewayctl."""
+    from gatewayd.cli.audit import show_audit  # noqa: PLC0415
+
+    show_audit(load_config(config, set_), limit=limit, as_json=json)
+
+
+@app.command()
+def backup(
+    file: Path,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="Also take the nodes' keys for another machine, under the passphrase in this file's first line.")
+    ] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Write database, bundles, configuration and keys to one file, while the gateway runs."""
+    from gatewayd.cli.backup import make_backup  # noqa: PLC0415
+
+    make_backup(load_config(config, set_), config, file, passphrase_file, force=force, as_json=json)
+
+
+@app.command()
+def restore(
+    file: Path,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="On another machine: the passphrase of the nodes' keys, in this file's first line.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Make this gateway, which must not run, the one of a backup."""
+    from gatewayd.cli.backup import restore_backup  # noqa: PLC0415
+
+    restore_backup(file, config, set_, passphrase_file, yes=yes, as_json=json)
+
+
+@app.command()
 def watch(
     config: ConfigFile = None,
     set_: Set = None,

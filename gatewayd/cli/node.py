@@ -1,13 +1,8 @@
 """`gatewayctl node`: what is in one node's flash before the node itself is, and the broker's half of its key."""
 
-import fcntl
 import json
 import os
 import re
-import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,8 +13,8 @@ from gatewayd import provisioning, signing
 from gatewayd.core import image, wire
 from gatewayd.core.types import Provisioning, Security
 from gatewayd.errors import ConfigError, RefusedError
+from gatewayd.nodekeys import new_key, set_psk
 
-_PSK_BYTES = 32
 _BROKER = re.compile(r"([A-Za-z0-9._-]{1,63}):(\d{1,5})", re.ASCII)
 
 
@@ -44,7 +39,7 @@ def flash_image(request: Request, output: Path, *, force: bool) -> None:
     """Write a flash image, and tell the broker the node's key. Raises ConfigError, RefusedError, and BadParameter."""
     made = _provisioning(request)
     flash = provisioning.flash_image(made, _read(request.image) if request.image else b"", request.size_bytes)
-    _write(output, flash, force=force)
+    write_new(output, flash, force=force)
     if made.psk and request.psk_file:
         try:
             set_psk(request.psk_file, made.id, made.psk)
@@ -70,34 +65,39 @@ def show(file: Path, *, as_json: bool) -> None:
         typer.echo(f"{name:<12} {' '.join(value) if isinstance(value, list) else value}")
 
 
+def split_broker(text: str) -> tuple[str, int]:
+    """HOST:PORT. Raises BadParameter."""
+    address = _BROKER.fullmatch(text)
+    if address is None or not 0 < int(address[2]) < 1 << 16:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
+    return address[1], int(address[2])
+
+
 def _provisioning(request: Request) -> Provisioning:
     if not wire.valid_node_id(request.node):
         raise typer.BadParameter(f"{request.node!r} is not a node's name")
-    address = _BROKER.fullmatch(request.broker)
-    if address is None or not 0 < int(address[2]) < 1 << 16:
-        raise typer.BadParameter(f"{request.broker!r} is not HOST:PORT with a name or an IPv4 address")
+    host, port = split_broker(request.broker)
     certificates = [path for path in (request.ca, request.certificate, request.private_key) if path]
     if request.plain + bool(certificates) + bool(request.psk_file) > 1 or len(certificates) not in (0, 3):
         raise typer.BadParameter("either --plain, or --psk-file, or all of --ca, --certificate and --private-key")
     found = Provisioning(
         id=request.node,
-        host=address[1],
-        port=int(address[2]),
+        host=host,
+        port=port,
         security=Security.PLAIN,
         keys=tuple(signing.raw(signing.load_public(path)) for path in request.keys),
         user=request.user,
-        password=_first_line(request.password_file) if request.password_file else None,
+        password=first_line(request.password_file) if request.password_file else None,
     )
     if certificates:
         ca, certificate, private_key = provisioning.x509_credentials(*map(_read, certificates))
         return found._replace(security=Security.X509, ca=ca, certificate=certificate, private_key=private_key)
-    return found if request.plain else found._replace(security=Security.PSK, psk=secrets.token_bytes(_PSK_BYTES))
+    return found if request.plain else found._replace(security=Security.PSK, psk=new_key())
 
 
 def _facts(found: Provisioning, flash: bytes) -> dict[str, Any]:
     facts: dict[str, Any] = {"id": found.id, "broker": f"{found.host}:{found.port}", "security": found.security.value}
-    if found.user:
-        facts["user"] = found.user
+    facts |= {name: text for name, text in (("user", found.user), ("wifi", found.ssid)) if text}
     for name, der in (("ca", found.ca), ("certificate", found.certificate)):
         if der:
             facts[name] = _certificate(der)
@@ -124,39 +124,6 @@ def _image(found: Provisioning, data: bytes) -> str:
     return f"{parsed.cascade} {parsed.version}"
 
 
-def set_psk(path: Path, node: str, psk: bytes) -> None:
-    """Give `node` this key in mosquitto's psk_file. Other lines stay as they are; a reader sees the file before or after."""
-    path = path.resolve(strict=True)
-    temporary = path.with_name(f"{path.name}.new")
-    prefix = node.encode() + b":"
-    with _locked(path.parent):
-        others = b"".join(line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(prefix))
-        end = b"" if others.endswith(b"\n") or not others else b"\n"
-        like = path.stat()
-        temporary.unlink(missing_ok=True)  # of a run that was killed
-        try:
-            with _create(temporary) as stream:
-                os.fchown(stream.fileno(), like.st_uid, like.st_gid)
-                os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode))
-                stream.write(others + end + prefix + psk.hex().encode() + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One at a time; the lock ends with the process that has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -164,7 +131,8 @@ def _read(path: Path) -> bytes:
         raise ConfigError(str(error)) from error
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """What a file says, up to the first end of a line. Raises ConfigError."""
     try:
         return _read(path).decode().split("\n", 1)[0]
     except UnicodeDecodeError as error:
@@ -176,7 +144,8 @@ def _create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _write(path: Path, data: bytes, *, force: bool) -> None:
+def write_new(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that only its owner can read. Raises ConfigError, also where it is there and `force` is not."""
     try:
         if force:
             path.unlink(missing_ok=True)
