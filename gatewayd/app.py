@@ -18,7 +18,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewayd import __version__, bundle, presence, signing, state
+from gatewayd import __version__, bundle, history, presence, signing, state
+from gatewayd.api.gateway import Gateway
+from gatewayd.api.server import serve
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
@@ -30,7 +32,7 @@ from gatewayd.escalators.workers import WorkerPool
 from gatewayd.journal import Kind
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
-from gatewayd.metrics import Metrics, serve
+from gatewayd.metrics import Metrics
 from gatewayd.pairings import Desk, Pairings
 from gatewayd.pipeline import Pipeline
 from gatewayd.publish import NodePublisher
@@ -108,17 +110,32 @@ async def run(config: Config) -> None:
             metrics.store_queue_depth.set(store.pending())
             return metrics.exposition(registry, _now_ms())
 
-        def problem() -> str:
+        def problems() -> list[str]:
             waiting = [] if mqtt.connected else ["no broker"]
             waiting += ble.problems() if ble else []
-            return ", ".join(waiting + [f"{name}: no larger model yet" for name in judges.waited_for()])
+            return waiting + [f"{name}: no larger model yet" for name in judges.waited_for()]
 
-        port = await rooms.enter_async_context(serve(config.http, scrape, problem))
+        seen = Gateway(
+            config=config,
+            registry=registry,
+            store=store,
+            ledger=ledger,
+            judges=judges,
+            metrics=metrics,
+            scrape=scrape,
+            problems=problems,
+            broker=lambda: mqtt.connected,
+            escalating=lambda: escalations.depth,
+            verdict=rollouts.verdict,
+        )
+        port = await rooms.enter_async_context(serve(seen))
+        scheme, host = "https" if config.http.tls else "http", config.http.host
         _log.info(
-            "gatewayd %s, cascades %s, http://%s:%d/metrics",
+            "gatewayd %s, cascades %s, %s://%s:%d",
             __version__,
             ", ".join(cascades),
-            config.http.host,
+            scheme,
+            host,
             port,
             extra=Kind.STARTED(VERSION=__version__),
         )
@@ -131,6 +148,7 @@ async def run(config: Config) -> None:
             await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
             *([await rooms.enter_async_context(_task("pairings", desk.follow(ble.review)))] if ble else []),
             await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
+            await rooms.enter_async_context(_task("history", history.remember(registry, store))),
             await rooms.enter_async_context(_task("rollouts", rollouts.run())),
             await rooms.enter_async_context(_task("presence", presence.watch(registry, _now_ms))),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
@@ -173,7 +191,7 @@ def _metrics(config: Config) -> Metrics:
     metrics = Metrics()
     metrics.queue_limit.labels("escalation").set(config.escalation.queue_size)
     metrics.queue_limit.labels("store").set(config.store.queue_size)
-    files = {"mqtt-ca": config.mqtt.ca_file}
+    files = {"mqtt-ca": config.mqtt.ca_file, "http": config.http.tls_certificate}
     metrics.certificates.files = {name: path for name, path in files.items() if path}
     return metrics
 

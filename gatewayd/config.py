@@ -2,15 +2,17 @@
 
 import contextlib
 import difflib
+import ipaddress
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from gatewayd.errors import ConfigError
 
@@ -97,12 +99,36 @@ class Ble(Section):
 
 
 class Http(Section):
-    """Where /metrics and /healthz are served."""
+    """Where the fleet page, the API, /metrics and /healthz are served."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; there is no authentication, so think before it is not the loopback."""
+    """Address to listen on; another than the loopback needs a certificate."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8460
     """TCP port; 0 takes a free one."""
+    tls_certificate: Folder | None = None
+    """Certificate (PEM, with those that it depends on), for the names by which browsers find this gateway."""
+    tls_key: Folder | None = None
+    """Its private key (PEM)."""
+
+    @model_validator(mode="after")
+    def _encrypted_beyond_this_machine(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise PydanticCustomError("tls", "tls_certificate and tls_key go together")
+        if not self.tls and not self.loopback:
+            raise PydanticCustomError("tls", "a host that is not the loopback needs tls_certificate and tls_key")
+        return self
+
+    @property
+    def tls(self) -> bool:
+        """Whether there is TLS."""
+        return self.tls_certificate is not None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
 
 
 class Store(Section):

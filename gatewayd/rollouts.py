@@ -133,6 +133,11 @@ class Rollouts:
         if not self._links.deliver(frame.node, frame.transport, frame.payload):
             self._metrics.smp_request("unasked")
 
+    def verdict(self, id_: str) -> gate.Verdict | None:
+        """The gate's newest word on an open rollout; None where it is not asked."""
+        one = self._open.get(id_)
+        return one.verdict if one is not None and one.rollout.rules.gate else None
+
     async def run(self) -> None:
         """Until cancelled. A disk that refuses is waited for; nothing is asked of a node meanwhile."""
         next_look_s = 0.0

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gatewayd import audit
+from gatewayd.cli.audit import operator
 from gatewayd.config import Config
 from gatewayd.core import wire
 from gatewayd.records import StoredEvent, StoredNode
@@ -46,6 +48,7 @@ def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
     with Store(config.store, config.store_url) as store:
         for node in nodes:
             known = store.enroll(node, enrolled, time.time())
+            audit.record(store, operator(), "node.enroll" if enrolled else "node.dismiss", node)
             word = "enrolled" if enrolled else "dismissed"
             typer.echo(f"{node}: {word}" if known else f"{node}: {word}, though it was never heard")
 
@@ -59,7 +62,9 @@ def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -
             if node not in known:
                 raise typer.BadParameter(f"{node!r} was never heard")
         for node in nodes:
-            typer.echo(f"{node}: {' '.join(store.label(node, add, remove) or ()) or 'no labels'}")
+            labels = " ".join(store.label(node, add, remove) or ())
+            audit.record(store, operator(), "node.label", node, labels)
+            typer.echo(f"{node}: {labels or 'no labels'}")
 
 
 def require_labels(words: list[str]) -> None:
