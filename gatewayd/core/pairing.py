@@ -37,7 +37,7 @@ class Pairing(NamedTuple):
     adapter: str = ""  # the bond is between this and the address
     address: str = ""
     authenticated: bool = False  # a passkey or a comparison was part of it
-    cause: str = ""  # why it failed, or why its bond is refused
+    cause: str = ""  # why it failed, or what is wrong with its bond
 
 
 class Agent(Protocol):

@@ -343,6 +343,7 @@ class BleTransport:
         adapter.links.add(link)
         try:
             try:
+                await self._doubt(peer)
                 client = await adapter.connect(
                     peer.heard[adapter.name].device,
                     lambda _: link.end(TransportError("Bluetooth: disconnected")),
@@ -362,14 +363,22 @@ class BleTransport:
         except DecodeError as error:
             self._refuse(error)
             self._neighbours.failed(peer, adapter.name, began_ms, _now_ms())
-        except TransportError as error:
+        except (TransportError, asyncio.CancelledError) as error:  # cancelled: the adapter has ended, perhaps of this
             _log.debug("%s: %s", peer.id or peer.address, error)
             if not link.heard:
                 self._neighbours.failed(peer, adapter.name, began_ms, _now_ms())
+            if isinstance(error, asyncio.CancelledError):
+                raise
         else:
             peer.failures = 0
         finally:
             await self._part(adapter, peer, link, client)
+
+    async def _doubt(self, peer: Peer) -> None:
+        """A stack may not say why nobody can be connected. Where that is so too often, it may be that the key of a bond is gone."""
+        bond = self._trust.bond(peer.address)
+        if bond is not None and not bond.cause and peer.failures >= _MOST_FAILURES:
+            await self._desk.judged(bond, "it cannot be connected: it is too far away, or does not have the key of its bond")
 
     async def _meet(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""
