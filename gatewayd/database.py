@@ -49,6 +49,8 @@ pairings = table(
     *map(column, ("node", "stage", "at_s", "passkey", "number", "adapter", "address")),
     column("authenticated", sa.Boolean),
     column("cause"),
+    column("provision", sa.Boolean),
+    column("given"),
 )
 active_bundles = table("active_bundles", *map(column, ("cascade", "bundle_sha256")))
 tokens = table("tokens", *map(column, ("name", "sha256", "scope", "created_s")))
@@ -147,6 +149,8 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX vitals_of_node ON vitals (node, at_s)",
         "CREATE INDEX updates_of_node ON updates (node, rollout)",
+        "ALTER TABLE pairings ADD COLUMN provision BOOLEAN NOT NULL DEFAULT FALSE",
+        "ALTER TABLE pairings ADD COLUMN given {bytes}",
     ),
 )
 

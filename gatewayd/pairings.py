@@ -15,6 +15,7 @@ from gatewayd.core.beacon import crc_of
 from gatewayd.core.pairing import Pairing, Stage, Trust
 from gatewayd.database import pairings
 from gatewayd.errors import StoreError
+from gatewayd.journal import Kind
 from gatewayd.store import Store, count_change
 
 _LOOK_S = 1.0
@@ -42,13 +43,14 @@ class Pairings:
             row = connection.execute(select(pairings).where(pairings.c.node == node)).one_or_none()
         return None if row is None else _pairing(row)
 
-    def order(self, node: str, passkey: int | None, now_s: float) -> bool:
-        """Have it paired; False where it is already."""
+    def order(self, node: str, passkey: int | None, now_s: float, *, provision: bool = False, address: str = "") -> bool:
+        """Have it paired, or provisioned: then it may be said which `address` is meant. False where it is paired already."""
+        wanted = Pairing(node, Stage.WANTED, now_s, passkey, address=address, provision=provision)
         with self._store.writing() as connection:
             connection.execute(sa.delete(pairings).where(pairings.c.node == node, pairings.c.stage != Stage.PAIRED))
             if connection.scalar(select(pairings.c.node).where(pairings.c.node == node)) is not None:
                 return False
-            connection.execute(sa.insert(pairings).values(Pairing(node, Stage.WANTED, now_s, passkey)._asdict()))
+            connection.execute(sa.insert(pairings).values(wanted._asdict()))
             count_change(connection)
         return True
 
@@ -67,9 +69,13 @@ class Pairings:
             said = {"stage": Stage.AGREED} if same else {"stage": Stage.FAILED, "cause": "the numbers are not the same"}
             connection.execute(sa.update(pairings).where(*asked).values(**said))
 
+    def give(self, asked: Pairing, data: bytes) -> None:
+        """Say what the node that `asked` is about is to be told."""
+        self.change(asked, [Stage.ASKED], stage=Stage.GIVEN, given=data)
+
     def fail(self, before: Pairing, cause: str) -> None:
         """Give an order up."""
-        self.change(before, _ORDERED, stage=Stage.FAILED, passkey=None, cause=cause)
+        self.change(before, _ORDERED, stage=Stage.FAILED, passkey=None, given=None, cause=cause)
 
     def forget(self, node: str) -> bool:
         """Forget its bond or order; whether there was one."""
@@ -126,23 +132,44 @@ class Desk:
                     return seen is not None and seen.stage is Stage.AGREED and seen.number == number
         return False
 
+    async def provisioning(self, node: str) -> bytes | None:
+        """What it is to be told, or None."""
+        order = self.trust.orders.get(crc_of(node))
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_COMPARE_S):
+                if order and await self._change(order, _ORDERED, stage=Stage.ASKED, number=None):
+                    while (seen := await asyncio.to_thread(self._rows.get, node)) and seen.stage is Stage.ASKED:  # noqa: ASYNC110 -- gatewayctl's answer
+                        await asyncio.sleep(_COMPARE_LOOK_S)
+                    return seen.given if seen is not None and seen.stage is Stage.GIVEN else None
+        return None
+
+    async def told(self, node: str, adapter: str, address: str) -> bool:
+        """It is told that now, and by its bond is that node when it comes back; False where that is not wanted any more."""
+        order = self.trust.orders.get(crc_of(node))
+        bond = {"adapter": adapter, "address": address, "authenticated": True, "given": None}
+        with contextlib.suppress(StoreError):
+            if order and await self._change(order, [Stage.GIVEN], stage=Stage.TOLD, **bond):
+                await self._load()
+                return True
+        return False
+
     async def _change(self, before: Pairing, stages: Collection[Stage], **values: Any) -> bool:
         return await asyncio.to_thread(lambda: self._rows.change(before, stages, **values))
 
     async def paired(self, node: str, adapter: str, address: str, *, authenticated: bool) -> bool:
         """It has paired; False where that was not wanted any more."""
-        order = self.trust.orders.get(crc_of(node))
+        order = self.trust.orders.get(crc_of(node)) or self.trust.bond(address)
         bond = {"adapter": adapter, "address": address, "authenticated": authenticated, "passkey": None, "number": None, "cause": ""}
         with contextlib.suppress(StoreError):
             if order and await self._change(order, _ORDERED, stage=Stage.PAIRED, **bond):
                 await self._load()
-                _log.info("%s has paired as %s on %s", node, address, adapter)
+                _log.info("%s has paired as %s on %s", node, address, adapter, extra=Kind.NODE_PAIRED(NODE=node))
                 return True
         return False
 
     async def failed(self, node: str, cause: str, *, final: bool) -> None:
         """It has not. The order stands, unless it is `final` or was tried too often."""
-        _log.warning("%s has not paired: %s", node, cause)
+        _log.warning("%s has not paired: %s", node, cause, extra=Kind.PAIRING_FAILED(NODE=node))
         order = self.trust.orders.get(crc_of(node))
         if order is None:
             return
@@ -158,7 +185,7 @@ class Desk:
         if cause == bond.cause:
             return
         if cause:
-            _log.warning("the bond with %s: %s", bond.node, cause)
+            _log.warning("the bond with %s: %s", bond.node, cause, extra=Kind.PAIRING_BROKEN(NODE=bond.node))
         with contextlib.suppress(StoreError):
-            await self._change(bond, [Stage.PAIRED], cause=cause)
+            await self._change(bond, [Stage.PAIRED, Stage.TOLD], cause=cause)
             await self._load()

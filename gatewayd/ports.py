@@ -41,8 +41,14 @@ class PairingDesk(Protocol):
     async def compare(self, node: str, number: int) -> bool:
         """Whether the operator says, soon enough, that the node shows the same number."""
 
+    async def provisioning(self, node: str) -> bytes | None:
+        """What whoever has paired is to be told that it becomes `node`, or None."""
+
+    async def told(self, node: str, adapter: str, address: str) -> bool:
+        """It is told that now, and comes back as `node`; False where that is not wanted any more."""
+
     async def paired(self, node: str, adapter: str, address: str, *, authenticated: bool) -> bool:
-        """It has paired; False where that was not wanted any more."""
+        """It has paired, or came back; False where that was not wanted any more."""
 
     async def failed(self, node: str, cause: str, *, final: bool) -> None:
         """It has not, and is not to try again where that is `final`."""

@@ -3,6 +3,7 @@
 Bytes in, bytes out: nothing here reads or writes a file.
 """
 
+import base64
 import struct
 import zlib
 
@@ -25,7 +26,8 @@ from gatewayd.errors import ConfigError, DecodeError
 SECTOR_BYTES = 4_096
 _HEADER = struct.Struct("<4sIII")  # magic, size and CRC-32 of the map, all ones
 _MAGIC, _ONES = b"NLPV", 0xFFFFFFFF
-_TEXT_BYTES = 63
+_MOST_BYTES = {"host": 63, "user": 63, "password": 63, "ssid": 32, "wifi_password": 64}  # of texts, as UTF-8
+_RADIO_BYTES = 575  # of a map: what a node has room for in one message, without its code
 _PEM = b"-----BEGIN"
 _SECRETS = {Security.PLAIN: (), Security.PSK: ("psk",), Security.X509: ("ca", "certificate", "private_key")}
 
@@ -46,6 +48,15 @@ def write(provisioning: Provisioning) -> bytes:
     return sector
 
 
+def message(provisioning: Provisioning) -> bytes:
+    """The map alone, for a node that takes it over Bluetooth LE. Raises ConfigError as `write`."""
+    write(provisioning)
+    data = wire.encode(provisioning)
+    if len(data) > _RADIO_BYTES:
+        raise ConfigError(f"{len(data):,} bytes, and a node takes {_RADIO_BYTES} over Bluetooth LE")
+    return data
+
+
 def read(flash: bytes) -> Provisioning:
     """What the sector at the start of `flash` says. Raises DecodeError."""
     if len(flash) < SECTOR_BYTES:
@@ -63,12 +74,14 @@ def read(flash: bytes) -> Provisioning:
 
 def _check(provisioning: Provisioning) -> None:
     """What the types do not say. Raises DecodeError."""
-    for name in ("host", "user", "password"):
+    for name, most in _MOST_BYTES.items():
         text = getattr(provisioning, name) or ""
-        if len(text.encode()) > _TEXT_BYTES or "\0" in text:
-            raise DecodeError("schema", f"{name}: more than {_TEXT_BYTES} bytes, or a zero byte")
+        if len(text.encode()) > most or "\0" in text:
+            raise DecodeError("schema", f"{name}: more than {most} bytes, or a zero byte")
     if provisioning.password is not None and provisioning.user is None:
         raise DecodeError("schema", "a password without a user")
+    if provisioning.wifi_password is not None and provisioning.ssid is None:
+        raise DecodeError("schema", "a Wi-Fi's password without its name")
     needed = _SECRETS[provisioning.security]
     for name in ("psk", "ca", "certificate", "private_key"):
         if (name in needed) != (getattr(provisioning, name) is not None):
@@ -87,6 +100,13 @@ def flash_image(provisioning: Provisioning, factory: bytes = b"", size_bytes: in
     if 0 < size_bytes < len(flash):
         raise ConfigError(f"{len(flash):,} bytes do not fit into {size_bytes:,}")
     return flash.ljust(size_bytes, b"\xff")
+
+
+def enrolment_code(provisioning: Provisioning) -> str:
+    """What a node with a pre-shared key needs beside the public keys, in the few characters that make a small QR code."""
+    assert provisioning.psk is not None
+    key = base64.b32encode(provisioning.psk).decode().rstrip("=")
+    return f"NODELINK:1/{provisioning.id}/{provisioning.host}:{provisioning.port}/{key}".upper()
 
 
 def keyring(provisioning: Provisioning) -> image.Keyring:

@@ -177,7 +177,7 @@ async def test_it_advertises_again_when_it_is_told_to(cell):
     [
         (Say.VALUE, b"\x01x"),
         (Say.ADVERTISE, b""),
-        (Say.NOTIFY, b"\x05x"),
+        (Say.NOTIFY, b"\x0ax"),
         (Say.NOTIFY, b""),
         (0x20, b""),
         (Say.SECURITY, b"\x03\0\0\0\0\0"),

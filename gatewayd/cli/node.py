@@ -10,6 +10,7 @@ import typer
 from cryptography import x509
 
 from gatewayd import provisioning, signing
+from gatewayd.config import Config
 from gatewayd.core import image, wire
 from gatewayd.core.types import Provisioning, Security
 from gatewayd.errors import ConfigError, RefusedError
@@ -39,7 +40,7 @@ def flash_image(request: Request, output: Path, *, force: bool) -> None:
     """Write a flash image, and tell the broker the node's key. Raises ConfigError, RefusedError, and BadParameter."""
     made = _provisioning(request)
     flash = provisioning.flash_image(made, _read(request.image) if request.image else b"", request.size_bytes)
-    _write(output, flash, force=force)
+    write_new(output, flash, force=force)
     if made.psk and request.psk_file:
         try:
             set_psk(request.psk_file, made.id, made.psk)
@@ -65,23 +66,37 @@ def show(file: Path, *, as_json: bool) -> None:
         typer.echo(f"{name:<12} {' '.join(value) if isinstance(value, list) else value}")
 
 
+def split_broker(text: str) -> tuple[str, int]:
+    """HOST:PORT. Raises BadParameter."""
+    address = _BROKER.fullmatch(text)
+    if address is None or not 0 < int(address[2]) < 1 << 16:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
+    return address[1], int(address[2])
+
+
+def broker_of(config: Config, given: str | None) -> tuple[str, int]:
+    """Host and port of the broker for nodes: as given, or as the configuration says. Raises ConfigError, BadParameter."""
+    broker = given or config.enrolment.broker
+    if not broker:
+        raise ConfigError("where do nodes find the broker? enrolment.broker, or --broker HOST:PORT")
+    return split_broker(broker)
+
+
 def _provisioning(request: Request) -> Provisioning:
     if not wire.valid_node_id(request.node):
         raise typer.BadParameter(f"{request.node!r} is not a node's name")
-    address = _BROKER.fullmatch(request.broker)
-    if address is None or not 0 < int(address[2]) < 1 << 16:
-        raise typer.BadParameter(f"{request.broker!r} is not HOST:PORT with a name or an IPv4 address")
+    host, port = split_broker(request.broker)
     certificates = [path for path in (request.ca, request.certificate, request.private_key) if path]
     if request.plain + bool(certificates) + bool(request.psk_file) > 1 or len(certificates) not in (0, 3):
         raise typer.BadParameter("either --plain, or --psk-file, or all of --ca, --certificate and --private-key")
     found = Provisioning(
         id=request.node,
-        host=address[1],
-        port=int(address[2]),
+        host=host,
+        port=port,
         security=Security.PLAIN,
         keys=tuple(signing.raw(signing.load_public(path)) for path in request.keys),
         user=request.user,
-        password=_first_line(request.password_file) if request.password_file else None,
+        password=first_line(request.password_file) if request.password_file else None,
     )
     if certificates:
         ca, certificate, private_key = provisioning.x509_credentials(*map(_read, certificates))
@@ -91,8 +106,7 @@ def _provisioning(request: Request) -> Provisioning:
 
 def _facts(found: Provisioning, flash: bytes) -> dict[str, Any]:
     facts: dict[str, Any] = {"id": found.id, "broker": f"{found.host}:{found.port}", "security": found.security.value}
-    if found.user:
-        facts["user"] = found.user
+    facts |= {name: text for name, text in (("user", found.user), ("wifi", found.ssid)) if text}
     for name, der in (("ca", found.ca), ("certificate", found.certificate)):
         if der:
             facts[name] = _certificate(der)
@@ -126,7 +140,8 @@ def _read(path: Path) -> bytes:
         raise ConfigError(str(error)) from error
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """What a file says, up to the first end of a line. Raises ConfigError."""
     try:
         return _read(path).decode().split("\n", 1)[0]
     except UnicodeDecodeError as error:
@@ -138,7 +153,8 @@ def _create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _write(path: Path, data: bytes, *, force: bool) -> None:
+def write_new(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that only its owner can read. Raises ConfigError, also where it is there and `force` is not."""
     try:
         if force:
             path.unlink(missing_ok=True)

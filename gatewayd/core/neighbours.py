@@ -14,10 +14,12 @@ from gatewayd.core.beacon import Beacon, ScanClock, Sightings, crc_of, parse
 from gatewayd.core.pairing import Trust
 from gatewayd.errors import DecodeError
 
-REASONS = ("beacon", "unpaired", "impostor", "identity", "crowded")  # of DecodeError, a metric's label values
+REASONS = ("beacon", "unpaired", "unprovisioned", "impostor", "identity", "crowded")  # of DecodeError, a metric's label values
 MAX_PEERS = 1_000
 MAX_STRANGERS = 1_024
+MAX_NEWCOMERS = 64
 FRESH_MS = 20_000  # after this a device may be gone from its stack
+_CHOICE_MS = 3_000  # how long it is listened for others before a node that is nobody yet is taken for the only one
 _SETTLED_MS = 500  # between a stranger's first and last advertisement: one that is heard once only is not worth a connection
 _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 1_000, 60_000
 _STRANGER_PAUSE_MS, _LONGEST_STRANGER_PAUSE_MS = 5_000, 600_000
@@ -65,6 +67,11 @@ class Peer:
     requests: deque[tuple[int, bytes]] = field(default_factory=deque)  # SMP, and since when
 
     @property
+    def nobody(self) -> bool:
+        """Whether it is not provisioned."""
+        return self.beacon is not None and not self.beacon.provisioned
+
+    @property
     def informed(self) -> bool:
         """Whether it has told what it is, since it began as it is now."""
         return self.session is not None and (self.beacon is None or self.session & 0xFF == self.beacon.session_low)
@@ -93,6 +100,7 @@ class Neighbours:
         self._addresses: dict[str, Peer] = {}  # of nodes
         self._claims: dict[int, Peer] = {}  # nodes by the CRC of their ids
         self._strangers: OrderedDict[str, Peer] = OrderedDict()  # by address; heard last comes last
+        self._newcomers: OrderedDict[str, Peer] = OrderedDict()  # not provisioned, while the operator wants one; as strangers
         self._no_strangers_before_ms: dict[str, int] = {}  # by adapter
 
     def __iter__(self) -> Iterator[Peer]:
@@ -114,31 +122,58 @@ class Neighbours:
 
     def close(self, adapter: str) -> None:
         """The adapter is gone: nobody is heard there any more."""
-        for peer in (*self._nodes.values(), *self._strangers.values()):
+        for peer in (*self._nodes.values(), *self._strangers.values(), *self._newcomers.values()):
             peer.heard.pop(adapter, None)
 
     # ---- who is who
 
     def hear(self, adapter: str, address: str, device: Any, rssi: int, data: bytes, now_ms: int) -> Peer | None:
-        """Take an advertisement's service data; whose it is, None for one that is not provisioned. Raises DecodeError."""
+        """Take an advertisement's service data; whose it is, None where nobody wants it. Raises DecodeError."""
         beacon = parse(data)
         if not beacon.provisioned:
-            return None
+            return self._newcomer(adapter, address, device, rssi, beacon, now_ms)
         pairing = self._trust.admit(address, beacon.crc)
         peer = self._addresses.get(address)
         if peer is None or crc_of(peer.id) != beacon.crc:
             claimed = self._claims.get(beacon.crc)
             if claimed is not None and self.present(claimed, now_ms):
                 raise DecodeError("impostor", f"{address} says it is {claimed.id}, which is here as {claimed.address}")
-            peer = self._stranger(address, now_ms)
+            peer = self._known(self._strangers, MAX_STRANGERS, address, now_ms)
         self._sight(peer, adapter, device, rssi, now_ms)
         peer.beacon, peer.lost, peer.pairing = beacon, False, pairing
         return peer
 
+    def _newcomer(self, adapter: str, address: str, device: Any, rssi: int, beacon: Beacon, now_ms: int) -> Peer | None:
+        order = self._trust.newcomer(address)
+        if order is None:
+            return None
+        peer = self._known(self._newcomers, MAX_NEWCOMERS, address, now_ms)
+        if not peer.busy and not self._fresh(peer, now_ms):
+            peer.first_ms = now_ms
+        self._sight(peer, adapter, device, rssi, now_ms)
+        peer.beacon = beacon
+        peer.pairing = order.node if now_ms - peer.first_ms >= _CHOICE_MS else ""
+        return peer
+
+    @staticmethod
+    def _fresh(peer: Peer, now_ms: int) -> bool:
+        return any(now_ms - heard.at_ms < FRESH_MS for heard in peer.heard.values())
+
+    def obstacle(self, newcomer: Peer, now_ms: int) -> str:
+        """Why it cannot become the node that it was taken for, if so."""
+        node, order = self._nodes.get(newcomer.pairing), self._trust.newcomer(newcomer.address)
+        if node is not None and self.present(node, now_ms):
+            return f"{node.id} is here already, as {node.address}"
+        several = [peer for peer in self._newcomers.values() if self._fresh(peer, now_ms)]
+        if order is not None and not order.address and len(several) > 1:
+            heard = (f"{peer.address} ({max(one.rssi for one in peer.heard.values())} dBm)" for peer in several)
+            return f"several wait to be provisioned, and it must be said which: {', '.join(sorted(heard))}"
+        return ""
+
     def attached(self, adapter: str, address: str, device: Any, now_ms: int) -> None:
         """Somebody is connected already, from an earlier life of this gateway: ask who it is."""
         if address not in self._addresses:
-            peer = self._stranger(address, now_ms)
+            peer = self._known(self._strangers, MAX_STRANGERS, address, now_ms)
             peer.first_ms = now_ms - _SETTLED_MS
             self._sight(peer, adapter, device, 0, now_ms)
 
@@ -175,13 +210,14 @@ class Neighbours:
             heard.device, heard.rssi, heard.at_ms, heard.times = device, rssi, now_ms, heard.times + 1
             heard.sightings.hear(clock_ms)
 
-    def _stranger(self, address: str, now_ms: int) -> Peer:
-        peer = self._strangers.get(address)
+    @staticmethod
+    def _known(peers: OrderedDict[str, Peer], most: int, address: str, now_ms: int) -> Peer:
+        peer = peers.get(address)
         if peer is None:
-            while len(self._strangers) >= MAX_STRANGERS:
-                self._strangers.popitem(last=False)
-            peer = self._strangers[address] = Peer(address, first_ms=now_ms)
-        self._strangers.move_to_end(address)
+            while len(peers) >= most:
+                peers.popitem(last=False)
+            peer = peers[address] = Peer(address, first_ms=now_ms)
+        peers.move_to_end(address)
         return peer
 
     def _make_room(self, now_ms: int) -> None:
@@ -214,7 +250,7 @@ class Neighbours:
                 return False
             return now_ms >= peer.not_before_ms or bool(peer.pairing)
 
-        candidates: list[Peer] = [*self, *(peer for peer in self._strangers.values() if peer.pairing)]
+        candidates: list[Peer] = [*self, *(peer for peer in (*self._strangers.values(), *self._newcomers.values()) if peer.pairing)]
         wanting = [
             (urgency, peer.not_before_ms, id(peer), peer) for peer in candidates if due(peer) and (urgency := peer.urgency) is not None
         ]

@@ -1,4 +1,4 @@
-"""Pairing over Bluetooth LE: what the operator ordered, and who is known by a bond. No I/O."""
+"""Pairing over Bluetooth LE: what the operator ordered, and who is known by a bond. Provisioning is a pairing with more steps. No I/O."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -17,13 +17,16 @@ class Stage(StrEnum):
     WANTED = "wanted"  # by the operator
     COMPARE = "compare"  # the gateway has a number; does the node show the same?
     AGREED = "agreed"  # it does, says the operator
+    ASKED = "asked"  # it is to be provisioned and has paired: what is it to be told?
+    GIVEN = "given"  # that
+    TOLD = "told"  # it may have it, and is to come back as that node
     PAIRED = "paired"
     FAILED = "failed"
 
     @property
     def ordered(self) -> bool:
         """It is to be done, or under way."""
-        return self in (Stage.WANTED, Stage.COMPARE, Stage.AGREED)
+        return self not in (Stage.PAIRED, Stage.FAILED)
 
 
 class Pairing(NamedTuple):
@@ -35,9 +38,11 @@ class Pairing(NamedTuple):
     passkey: int | None = None  # until it was needed
     number: int | None = None
     adapter: str = ""  # the bond is between this and the address
-    address: str = ""
+    address: str = ""  # of an order to provision: whom the operator means, if they say so
     authenticated: bool = False  # a passkey or a comparison was part of it
     cause: str = ""  # why it failed, or what is wrong with its bond
+    provision: bool = False  # make a node that is nobody yet this one
+    given: bytes | None = None  # the map for that, until it was sent: there is a key in it
 
 
 class Agent(Protocol):
@@ -68,7 +73,7 @@ class Trust:
         for one in pairings:
             if one.stage.ordered and now_s - one.at_s < ORDER_S:
                 self.orders[crc_of(one.node)] = one
-            elif one.stage is Stage.PAIRED and (one.authenticated or not self.required):
+            if one.stage in (Stage.PAIRED, Stage.TOLD) and (one.authenticated or not self.required):
                 self._bonds[one.address] = self._bonded[crc_of(one.node)] = one
 
     def bonds(self) -> Iterable[Pairing]:
@@ -79,12 +84,17 @@ class Trust:
         """Whose address it is, by a bond."""
         return self._bonds.get(address)
 
+    def newcomer(self, address: str) -> Pairing | None:
+        """The order to provision whoever is nobody yet and advertises from `address`."""
+        meant = (order for order in self.orders.values() if order.provision and order.address in (address, ""))
+        return max(meant, key=lambda order: order.address, default=None)
+
     def admit(self, address: str, crc: int) -> str:
         """Somebody advertises the id with this CRC: the node that is to pair, if it is that. Raises DecodeError where it is not trusted."""
         if address in self._bonds:
             return ""
         order = self.orders.get(crc)
-        if order is not None:
+        if order is not None and not order.provision:
             return order.node
         if self.required:
             raise DecodeError("unpaired", f"{address} has not paired")

@@ -226,7 +226,7 @@ class Security(StrEnum):
 
 
 class Provisioning(NamedTuple):
-    """What makes a firmware one node; in its flash, never on the wire. `provisioning` says what belongs together."""
+    """What makes a firmware one node: in its flash, and once over Bluetooth LE. `provisioning` says what belongs together."""
 
     id: NodeId
     host: Short  # of the broker: a name or an IPv4 address
@@ -240,6 +240,8 @@ class Provisioning(NamedTuple):
     certificate: Der | None = None
     private_key: Der | None = None
     image_bytes: U32 | None = None  # of the factory's image
+    ssid: Annotated[str, Field(min_length=1, max_length=32)] | None = None
+    wifi_password: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
 
 class EventKey(NamedTuple):

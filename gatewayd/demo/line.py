@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 MAX_PAYLOAD = 600
 _HEAD = 2  # type and number
 _BLOCK = 254  # COBS': bytes without a zero

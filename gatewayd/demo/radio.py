@@ -29,6 +29,8 @@ MAX_UNREAD = 65_536
 
 NODELINK = UUID("10c492ca-9dfe-4994-9520-c4e06db04166")
 SMP = UUID("8d53dc1d-1db7-4cd3-868b-8a527460aa84")
+IMPROV = UUID("00467768-6228-2272-4663-277478268000")
+_GUARDED = 5  # the first characteristics: those that need what *security* said; Improv's are anybody's
 
 
 class Level(enum.IntEnum):
@@ -102,7 +104,7 @@ class Radio:
         self.overhear: Callable[[Host | Chip, bytes], object] = lambda _kind, _payload: None  # what passes the line
         self.needed = Level.AUTHENTICATED
         self._level = Level.OPEN
-        self._identity = b""
+        self._values: dict[int, bytes] = {}  # that can be read
         self._serving = asyncio.Lock()  # one host at a time
         self._writer: asyncio.StreamWriter | None = None
         self._heeds = False  # from *security* on, until it starts anew
@@ -149,7 +151,7 @@ class Radio:
         """What its reset does, whoever asked for that: it forgets all but its bonds."""
         self._heeds = False
         await self._quieten()
-        self._identity = b""
+        self._values.clear()
         self._next_said = 0
         self._say(Chip.STARTED, bytes((line.VERSION,)) + bytes(self._device.random_address))
 
@@ -213,9 +215,11 @@ class Radio:
                 self.needed, self._io = Level(level), _IO[io]
             case Host.ADVERTISE:
                 await self._advertise(payload[1 : 1 + payload[0]], payload[1 + payload[0] :])
-            case Host.VALUE if payload[0] == 0:
-                self._identity = payload[1:]
+            case Host.VALUE if self._readable(payload[0]):
+                self._values[payload[0]] = payload[1:]
             case Host.NOTIFY:
+                if self._readable(payload[0]):
+                    self._values[payload[0]] = payload[1:]
                 await self._notify(self._table[payload[0]], payload[1:])
             case Host.CONFIRM:
                 if self._answer and not self._answer.done():
@@ -266,28 +270,36 @@ class Radio:
     def _make_table(self) -> list[Characteristic[bytes]]:
         """The characteristics, by their numbers on the line."""
         does, permits = Characteristic.Properties, att.Attribute.Permissions
-        of_nodelink = "10c492c{}-9dfe-4994-9520-c4e06db04166"
+        of_nodelink, of_improv = "10c492c{}-9dfe-4994-9520-c4e06db04166", "00467768-6228-2272-4663-27747826800{}"
         properties = (
             (of_nodelink.format("b"), does.READ),
             (of_nodelink.format("c"), does.NOTIFY),
             (of_nodelink.format("d"), does.WRITE_WITHOUT_RESPONSE),
             (of_nodelink.format("e"), does.WRITE_WITHOUT_RESPONSE | does.NOTIFY),
             ("da2e7828-fbce-4e01-ae9e-261174997c48", does.WRITE_WITHOUT_RESPONSE | does.NOTIFY),
+            (of_improv.format(1), does.READ | does.NOTIFY),
+            (of_improv.format(2), does.READ | does.NOTIFY),
+            (of_improv.format(3), does.WRITE | does.WRITE_WITHOUT_RESPONSE),
+            (of_improv.format(4), does.READ | does.NOTIFY),
+            (of_improv.format(5), does.READ),
         )
         table: list[Characteristic[bytes]] = [
             Characteristic(uuid, allowed, permits.READABLE | permits.WRITEABLE, self._value(number), self._descriptors(number, allowed))
             for number, (uuid, allowed) in enumerate(properties)
         ]
-        self._server.add_services([Service(NODELINK, table[:4]), Service(SMP, table[4:])])
+        self._server.add_services([Service(NODELINK, table[:4]), Service(SMP, table[4:_GUARDED]), Service(IMPROV, table[_GUARDED:])])
         return table
+
+    def _readable(self, number: int) -> bool:
+        return bool(self._table[number].properties & Characteristic.Properties.READ)
 
     def _value(self, number: int) -> att.AttributeValue[bytes]:
         def read(_: Connection) -> bytes:
-            self._guard()
-            return self._identity
+            self._guard(number)
+            return self._values.get(number, b"")
 
         def write(_: Connection, value: bytes) -> None:
-            if self._level >= self.needed:  # a write without response is not refused, it is lost
+            if number >= _GUARDED or self._level >= self.needed:  # a write without response is not refused, it is lost
                 self._say(Chip.WRITTEN, bytes((number,)) + value)
 
         return att.AttributeValue(read, write)
@@ -301,7 +313,7 @@ class Radio:
             return self._server.read_cccd(bearer, self._table[number])
 
         def write(bearer: att.Bearer, value: bytes) -> None:
-            self._guard()
+            self._guard(number)
             self._server.write_cccd(bearer, self._table[number], value)
             self._say(Chip.SUBSCRIBED, bytes((number, value[0] & 1)))
 
@@ -326,8 +338,8 @@ class Radio:
 
     # -- security: Bumble takes a connection for authenticated as soon as it is encrypted, so levels are kept here
 
-    def _guard(self) -> None:
-        if self._level < self.needed:
+    def _guard(self, number: int) -> None:
+        if number < _GUARDED and self._level < self.needed:
             authenticates = self.needed == Level.AUTHENTICATED
             raise att.ATT_Error(att.ATT_INSUFFICIENT_AUTHENTICATION_ERROR if authenticates else att.ATT_INSUFFICIENT_ENCRYPTION_ERROR)
 

@@ -2,7 +2,7 @@
 
 _heard      an advertisement: who is it, is it there, does it want something        core.neighbours
 _connects   whom to connect next, and whose connection ends for it                  one after the other, for each adapter
-_visit      one connection: meet (pair, or see that it is who paired), talk, part   ble_link.Link
+_visit      one connection: meet (ble_bonds.Bonds), talk (ble_link.Link), part
 _take       a message becomes a frame; when an event is on disk the node is told
 """
 
@@ -30,6 +30,7 @@ try:
     from bleak.backends.scanner import AdvertisementData
 
     from gatewayd.transports.ble_adapter import Adapter
+    from gatewayd.transports.ble_bonds import Bonds, forget
     from gatewayd.transports.ble_link import Link, answered
     from gatewayd.transports.ble_stacks import BluezStack, BumbleStack, Stack
 except ImportError as error:
@@ -40,7 +41,6 @@ _MOST_WAITING = 32  # verdicts, or requests, for one node
 _REQUEST_MS = 30_000  # whoever asked does not wait any longer
 _TICK_S = 1.0
 _GATHER_S = 0.02  # many advertisements, one look
-_PAIR_S = 60.0
 _LEAVE_S = 12.0
 _MOST_FAILURES = 3  # in a row, of a node that can be spoken to
 _log = logging.getLogger(__name__)
@@ -70,31 +70,6 @@ async def probe(stack: Stack) -> None:
             await scanner.stop()
 
 
-class _Operator:
-    """The agent of one pairing: what the desk says."""
-
-    def __init__(self, desk: PairingDesk, node: str) -> None:
-        self.authenticated = False
-        self.refusal = ""  # why the operator does not want it
-        self._desk = desk
-        self._node = node
-
-    async def passkey(self) -> int | None:
-        passkey = self._desk.passkey(self._node)
-        self.authenticated = passkey is not None
-        self.refusal = "" if self.authenticated else "the node shows a passkey, and none was given"
-        return passkey
-
-    async def compare(self, number: int) -> bool:
-        self.authenticated = await self._desk.compare(self._node, number)
-        self.refusal = "" if self.authenticated else "nobody said that the numbers are the same"
-        return self.authenticated
-
-    def authorize(self) -> bool:
-        self.refusal = "the node shows nothing that could be compared" if self._desk.trust.required else ""
-        return not self.refusal
-
-
 class BleTransport:
     """All nodes that the adapters of `its_stacks` hear. `sighted` gets the id of a node whenever it is heard, `lost` once when it has gone
     silent. `dropped` counts frames that came faster than they were taken.
@@ -113,7 +88,7 @@ class BleTransport:
         self.name = "ble"
         self.dropped = 0
         self._settings = settings
-        self._desk = desk
+        self._bonds = Bonds(desk)
         self._trust = desk.trust
         self._count = count
         self._sighted = sighted
@@ -240,47 +215,7 @@ class BleTransport:
         for bond in gone:
             for adapter in self._adapters:
                 if adapter.name == bond.adapter:
-                    await self._forget(adapter, bond.address)
-
-    @staticmethod
-    async def _forget(adapter: Adapter, address: str) -> None:
-        try:
-            await adapter.stack.forget(address)
-        except TransportError as error:
-            _log.debug("%s: forget %s: %s", adapter.name, address, error)
-
-    async def _pair(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> None:
-        """Pair with whom the operator wants, if it is that. Raises DecodeError."""
-        node, agent = peer.pairing, _Operator(self._desk, peer.pairing)
-        try:
-            await self._bond(adapter, node, agent, link, client)
-        except (TransportError, DecodeError) as error:
-            await self._forget(adapter, peer.address)
-            await self._desk.failed(node, agent.refusal or str(error), final=bool(agent.refusal))
-            raise DecodeError("unpaired", str(error)) from error
-        finally:
-            peer.pairing = ""  # until it advertises again
-
-    async def _bond(self, adapter: Adapter, node: str, agent: _Operator, link: Link, client: BleakClient) -> None:
-        async with answered("pair", _PAIR_S):
-            await adapter.stack.pair(client, agent)
-        if not agent.authenticated and not agent.authorize():
-            raise TransportError(agent.refusal)
-        if (said := await link.identify(client)) != node:
-            raise TransportError(f"it says that it is {said}")
-        if not await self._desk.paired(node, adapter.name, client.address, authenticated=agent.authenticated):
-            raise TransportError("it is not wanted any more")
-
-    async def _check(self, adapter: Adapter, bond: Pairing | None, client: BleakClient) -> None:
-        """Refuse who has not paired but should have, and who does not have the key of its bond. Raises DecodeError, TransportError."""
-        if bond is None:
-            if self._trust.required:
-                raise DecodeError("unpaired", f"{client.address} has not paired")
-            return
-        encrypted = await adapter.stack.encrypts(client)
-        await self._desk.judged(bond, "" if encrypted else "it does not have the key of its bond: it was reset, or something imitates it")
-        if not encrypted:
-            raise DecodeError("unpaired", f"{client.address} is not {bond.node}")
+                    await forget(adapter, bond.address)
 
     # ---- adapters and connections
 
@@ -343,7 +278,10 @@ class BleTransport:
         adapter.links.add(link)
         try:
             try:
-                await self._doubt(peer)
+                if peer.nobody and (cause := self._neighbours.obstacle(peer, began_ms)):
+                    await self._bonds.refuse(peer, cause)
+                if peer.failures >= _MOST_FAILURES:
+                    await self._bonds.doubt(peer)
                 client = await adapter.connect(
                     peer.heard[adapter.name].device,
                     lambda _: link.end(TransportError("Bluetooth: disconnected")),
@@ -355,6 +293,9 @@ class BleTransport:
             finally:
                 met.set()
             self._count("connections", adapter.name)
+            if peer.nobody:
+                self._count("provisioned", adapter.name)
+                return
             if peer.beacon is None:  # a link of an earlier life: its segments began then, so it begins anew
                 return
             self._links[peer.id] = link
@@ -374,21 +315,17 @@ class BleTransport:
         finally:
             await self._part(adapter, peer, link, client)
 
-    async def _doubt(self, peer: Peer) -> None:
-        """A stack may not say why nobody can be connected. Where that is so too often, it may be that the key of a bond is gone."""
-        bond = self._trust.bond(peer.address)
-        if bond is not None and not bond.cause and peer.failures >= _MOST_FAILURES:
-            await self._desk.judged(bond, "it cannot be connected: it is too far away, or does not have the key of its bond")
-
     async def _meet(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""
+        if peer.nobody:
+            await self._bonds.provision(adapter, peer, link, client)
+            return peer
         if peer.pairing:
-            await self._pair(adapter, peer, link, client)
+            await self._bonds.pair(adapter, peer, link, client)
         bond = self._trust.bond(peer.address)
-        await self._check(adapter, bond, client)
+        await self._bonds.check(adapter, bond, client)
         node = peer.id or await link.identify(client)
-        if bond is not None and node != bond.node:
-            raise DecodeError("identity", f"{bond.node} says that it is {node}")
+        await self._bonds.arrived(adapter, bond, node)
         return peer if peer.id else self._neighbours.identify(peer, node, _now_ms())
 
     async def _part(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient | None) -> None:

@@ -16,12 +16,16 @@ from gatewayd.core.beacon import SERVICE_UUID
 from gatewayd.core.neighbours import Urgency
 from gatewayd.core.segments import Receiver, Sender
 from gatewayd.core.types import GatewayState, Stored
-from gatewayd.errors import DecodeError, GatewaydError, TransportError
+from gatewayd.errors import DecodeError, GatewaydError, NodeRefusedError, TransportError
 
 IDENTITY, UP, DOWN, FLOW = (f"{SERVICE_UUID[:7]}{digit}{SERVICE_UUID[8:]}" for digit in "bcde")
 SMP = "da2e7828-fbce-4e01-ae9e-261174997c48"
+IMPROV = "00467768-6228-2272-4663-277478268000"
+IMPROV_STATE, IMPROV_ERROR = f"{IMPROV[:-1]}1", f"{IMPROV[:-1]}2"
+_PROVISIONED = b"\x04"  # Improv's state
+_REFUSALS = {1: "what it was told is damaged, or not for it", 4: "it takes that only from who has paired"}  # Improv's errors
 TAILS = {1: "state", 2: "info", 3: "vitals", 4: "event"}  # what a node says, by its code
-_STATE, _VERDICT, _STORED = 1, 2, 3  # what we say
+_STATE, _VERDICT, _STORED, _PROVISIONING = 1, 2, 3, 4  # what we say
 _MOST_SEQS = 16
 _GATHER_S = 0.005  # what was stored in that time is said at once
 _ANSWER_S = 10.0
@@ -107,27 +111,55 @@ class Link:
 
         Raises TransportError where the link breaks, DecodeError where the node misbehaves.
         """
-        self._client, self._deliver = client, deliver
+        self._deliver = deliver
+        await self._subscribe(client, {SMP: self._on_smp, FLOW: self._on_flow, UP: self._on_up})
+        self._say(_STATE, wire.encode(GatewayState("online", int(time.time()))))
+        while self._end is None and not self.leaving and not self._idle():
+            await self._go_on()
+        if self._end is not None:
+            raise self._end
+
+    async def provision(self, client: BleakClient, data: bytes) -> None:
+        """Tell a node that is nobody yet who it is. Raises NodeRefusedError where it says no, TransportError."""
+        done = asyncio.Event()
+
+        def judge(state: bytes) -> None:
+            if state[:1] == _PROVISIONED:
+                done.set()
+                self._wake.set()
+
+        def refuse(error: bytes) -> None:
+            if any(error):
+                raise NodeRefusedError(_REFUSALS.get(error[0], f"it cannot keep it (Improv's error {error[0]})"))
+
+        await self._subscribe(client, {IMPROV_STATE: judge, IMPROV_ERROR: refuse, FLOW: self._on_flow})
+        self._say(_PROVISIONING, data)
+        async with answered("provision"):
+            while self._end is None and not done.is_set():
+                await self._go_on()
+        if self._end is not None and not done.is_set():
+            raise self._end
+
+    async def _subscribe(self, client: BleakClient, takes: dict[str, Callable[[bytes], None]]) -> None:
+        self._client = client
         self._said_ms = _now_ms()
         async with answered("subscribe"):
-            for uuid in (UP, DOWN, FLOW, SMP):
+            for uuid in (DOWN, *takes):
                 characteristic = client.services.get_characteristic(uuid)
                 if characteristic is None:
                     raise BleakCharacteristicNotFoundError(uuid)
                 self._characteristics[uuid] = characteristic
-            await client.start_notify(SMP, self._guarded(self._on_smp))
-            await client.start_notify(FLOW, self._guarded(self._on_flow))
-            await client.start_notify(UP, self._guarded(self._on_up))
-        self._say(_STATE, wire.encode(GatewayState("online", int(time.time()))))
-        while self._end is None and not self.leaving and not self._idle():
-            self._sender.tick(_now_ms())
-            if not await self._write():
-                self._wake.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK_S):
-                        await self._wake.wait()
-        if self._end is not None:
-            raise self._end
+            for uuid, take in takes.items():
+                await client.start_notify(uuid, self._guarded(take))
+
+    async def _go_on(self) -> None:
+        """Write something, or wait for a moment."""
+        self._sender.tick(_now_ms())
+        if not await self._write():
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._wake.wait()
 
     def end(self, reason: GatewaydError) -> None:
         """End it; the first who asks says why."""

@@ -6,7 +6,7 @@
 
 #define REFRESH_MS 8000 /* for scanners that hear changes only */
 
-enum { VERSION = 1 << 4, WANTS = 1, ON_MQTT = 4 };
+enum { VERSION = 1 << 4, WANTS = 1, UNPROVISIONED = 2, ON_MQTT = 4 };
 enum { FLAGS, SESSION, COUNTER, BATTERY, MODEL, ID = 6 }; /* offsets in the service data */
 
 #define NODELINK_UUID 0x66, 0x41, 0xb0, 0x6d, 0xe0, 0xc4, 0x20, 0x95, 0x94, 0x49, 0xfe, 0x9d, 0xca, 0x92, 0xc4, 0x10
@@ -29,14 +29,19 @@ static uint8_t battery(const node_t *n)
     return health.battery_percent >= 0 && health.battery_percent <= 100 ? (uint8_t)health.battery_percent : 0xff;
 }
 
+static uint8_t flags(const node_t *n)
+{
+    return improv_waits(n) ? VERSION | UNPROVISIONED
+                           : (uint8_t)(VERSION | (wants(n) ? WANTS : 0) | (node_ready(n) ? ON_MQTT : 0));
+}
+
 /* Brings it up to date, with another counter where it is another one, or was the same for long. */
 static void refresh(node_t *n)
 {
     beacon_t *const b = &n->beacon;
     const bool due = n->clock_ms >= b->due_ms;
-    const uint32_t id = node_crc32(0, n->config->id, strlen(n->config->id));
-    uint8_t data[BLE_BEACON_BYTES] = {[FLAGS] =
-                                          (uint8_t)(VERSION | (wants(n) ? WANTS : 0) | (node_ready(n) ? ON_MQTT : 0)),
+    const uint32_t id = improv_waits(n) ? 0 : node_crc32(0, n->config->id, strlen(n->config->id));
+    uint8_t data[BLE_BEACON_BYTES] = {[FLAGS] = flags(n),
                                       [SESSION] = (uint8_t)n->session,
                                       [COUNTER] = b->data[COUNTER],
                                       [BATTERY] = due ? battery(n) : b->data[BATTERY]};
@@ -77,7 +82,7 @@ bool node_ble_advertisement(node_t *n, uint8_t data[BLE_ADVERTISEMENT_BYTES], si
     memcpy(data + sizeof head, n->beacon.data, BLE_BEACON_BYTES);
     memcpy(response, services, sizeof services);
     *size = sizeof head + BLE_BEACON_BYTES;
-    *response_size = sizeof services;
+    *response_size = improv_waits(n) ? improv_advertise(n, response) : sizeof services;
     const bool changed = n->beacon.changed;
     n->beacon.changed = false;
     return changed;

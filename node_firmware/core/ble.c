@@ -4,7 +4,12 @@
 #include "ble_parts.h"
 #include "message.h"
 
-enum { DOWN_GATEWAY_STATE = 1, DOWN_VERDICT, DOWN_STORED }; /* codes; those of what goes up are 1 + node_word_t */
+enum {
+    DOWN_GATEWAY_STATE = 1,
+    DOWN_VERDICT,
+    DOWN_STORED,
+    DOWN_PROVISIONING
+}; /* codes; those of what goes up are 1 + node_word_t */
 
 /* ---- a carrier ---- */
 
@@ -69,7 +74,11 @@ static void take(node_t *n, unsigned code, const uint8_t *data, size_t size)
 {
     stored_t stored;
     bool online;
-    if (code == DOWN_VERDICT) {
+    if (improv_waits(n)) {
+        if (code == DOWN_PROVISIONING) {
+            improv_take_map(n, data, size);
+        }
+    } else if (code == DOWN_VERDICT) {
         node_take_verdict(n, data, size);
     } else if (code == DOWN_GATEWAY_STATE && gateway_state_decode(&online, data, size) == NODE_OK) {
         n->ble.online = online;
@@ -130,12 +139,18 @@ void node_ble_mtu(node_t *n, uint16_t mtu)
     n->ble.mtu = mtu < BLE_MTU ? BLE_MTU : mtu > BLE_VALUE_MOST + 3 ? BLE_VALUE_MOST + 3 : mtu;
 }
 
+void node_ble_secured(node_t *n, ble_level_t level)
+{
+    n->ble.level = (uint8_t)level;
+    improv_secured(n);
+}
+
 void node_ble_subscribed(node_t *n, ble_characteristic_t characteristic, bool on, uint32_t now_ms)
 {
-    const unsigned bit = 1U << characteristic;
+    const unsigned bit = 1U << characteristic; /* as many as fit into `subscribed` */
     node_tick(n, now_ms);
     if (n->ble.connected && characteristic < BLE_CHARACTERISTICS) {
-        n->ble.subscribed = (uint8_t)(on ? n->ble.subscribed | bit : n->ble.subscribed & ~bit);
+        n->ble.subscribed = (uint16_t)(on ? n->ble.subscribed | bit : n->ble.subscribed & ~bit);
         attend(n);
     }
 }
@@ -155,8 +170,10 @@ static int take_written(node_t *n, ble_characteristic_t characteristic, const ui
         if (status > 0) {
             sent(n);
         }
-    } else if (characteristic == BLE_SMP) {
+    } else if (characteristic == BLE_SMP && !improv_waits(n)) {
         status = ble_smp_take(n, data, size, now_ms);
+    } else if (characteristic == BLE_COMMAND && improv_waits(n)) {
+        status = improv_take(n, data, size);
     }
     return status < 0 ? status : NODE_OK;
 }
@@ -174,8 +191,11 @@ int node_ble_written(node_t *n, ble_characteristic_t characteristic, const uint8
 
 size_t node_ble_value(const node_t *n, ble_characteristic_t characteristic, uint8_t *data, size_t capacity)
 {
-    const size_t size = strlen(n->config->id);
-    if (characteristic != BLE_IDENTITY || size > capacity) {
+    if (characteristic >= BLE_STATE) {
+        return improv_value(n, characteristic, data, capacity);
+    }
+    const size_t size = improv_waits(n) ? 0 : strlen(n->config->id);
+    if (characteristic != BLE_IDENTITY || size == 0 || size > capacity) {
         return 0;
     }
     memcpy(data, n->config->id, size);
@@ -193,6 +213,9 @@ size_t node_ble_notification(node_t *n, ble_characteristic_t *characteristic, co
         b->flow = segments_flow(&b->down);
         *data = &b->flow;
         size = 1;
+    }
+    if (size == 0 && b->connected && !b->broken) {
+        size = improv_next(n, characteristic, data);
     }
     if (size == 0 && b->connected && !b->broken && subscribed(b, BLE_SMP)) {
         *characteristic = BLE_SMP;
@@ -217,6 +240,8 @@ void node_ble_notified(node_t *n, uint32_t now_ms)
     }
     if (b->shown == BLE_FLOW) {
         segments_flow_sent(&b->down);
+    } else if (b->shown >= BLE_STATE) {
+        improv_sent(n, (ble_characteristic_t)b->shown);
     } else if (b->shown == BLE_SMP) {
         ble_smp_sent(n, b->shown_bytes);
     } else {
@@ -235,6 +260,7 @@ void node_ble_disconnected(node_t *n, uint32_t now_ms)
     node_tick(n, now_ms);
     n->ble = (ble_t){.mtu = BLE_MTU, .down = {.data = n->ble_down, .capacity = sizeof n->ble_down}};
     n->beacon.due_ms = 0; /* scanners shall notice that it is back */
+    improv_disconnected(n);
     node_carrier_lost(n, CARRIER_BLE);
     if (n->carrier == CARRIER_BLE) {
         (void)node_recall(n); /* which nothing prevents any more */

@@ -7,11 +7,28 @@
 #include "crc32.h"
 #include "node_parts.h"
 
-#define HEADER_BYTES 16 /* magic, size and CRC-32 of the CBOR, all ones */
+#define HEADER_BYTES PROVISION_HEADER_BYTES
+#define UNIT         16 /* the most that program() takes at least */
+#define PIECE        64
 #define PSK_LEAST    16
 #define PSK_MOST     32 /* mbedTLS's MBEDTLS_PSK_MAX_LEN */
 
-enum { ID, HOST, PORT, SECURITY, KEYS, PSK, USER, PASSWORD, CA, CERTIFICATE, PRIVATE_KEY, IMAGE_SIZE };
+enum {
+    ID,
+    HOST,
+    PORT,
+    SECURITY,
+    KEYS,
+    PSK,
+    USER,
+    PASSWORD,
+    CA,
+    CERTIFICATE,
+    PRIVATE_KEY,
+    IMAGE_SIZE,
+    SSID,
+    WIFI_PASSWORD
+};
 
 #define BIT(key) (UINT32_C(1) << (key))
 #define REQUIRED (BIT(ID) | BIT(HOST) | BIT(PORT) | BIT(SECURITY) | BIT(KEYS))
@@ -20,6 +37,13 @@ enum { ID, HOST, PORT, SECURITY, KEYS, PSK, USER, PASSWORD, CA, CERTIFICATE, PRI
 static uint32_t u32(const uint8_t *at)
 {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static void put_u32(uint8_t *at, uint32_t value)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        at[i] = (uint8_t)(value >> 8 * i);
+    }
 }
 
 static void read_text(cbor_reader_t *r, char *out, size_t capacity)
@@ -96,6 +120,12 @@ static void read_value(cbor_reader_t *r, provision_t *p, unsigned key)
     case IMAGE_SIZE:
         p->image_size = (uint32_t)cbor_uint(r, UINT32_MAX);
         break;
+    case SSID:
+        read_text(r, p->ssid, sizeof p->ssid);
+        break;
+    case WIFI_PASSWORD:
+        read_text(r, p->wifi_password, sizeof p->wifi_password);
+        break;
     default:
         r->failed = true;
     }
@@ -106,7 +136,8 @@ static bool complete(const provision_t *p, uint32_t seen)
 {
     static const uint32_t secrets[] = {[PROVISION_PSK] = BIT(PSK), [PROVISION_X509] = X509};
     return (seen & REQUIRED) == REQUIRED && (seen & (BIT(PSK) | X509)) == secrets[p->security] && p->port != 0 &&
-           node_valid_id(p->id) && ((seen & BIT(PASSWORD)) == 0 || (seen & BIT(USER)) != 0);
+           node_valid_id(p->id) && ((seen & BIT(PASSWORD)) == 0 || (seen & BIT(USER)) != 0) &&
+           ((seen & BIT(WIFI_PASSWORD)) == 0 || (seen & BIT(SSID)) != 0);
 }
 
 int provision_read(provision_t *p, const uint8_t *data)
@@ -123,4 +154,37 @@ int provision_read(provision_t *p, const uint8_t *data)
         read_value(&r, p, cbor_key(&r, &seen));
     }
     return cbor_ended(&r) && complete(p, seen) ? NODE_OK : NODE_E_FORMAT;
+}
+
+int provision_load(provision_t *p, const node_flash_t *flash)
+{
+    uint8_t piece[PIECE];
+    for (uint32_t at = 0; at < PROVISION_BYTES; at += sizeof piece) {
+        if (flash->read(flash->context, at, piece, sizeof piece) < 0) {
+            return NODE_E_FORMAT; /* the power failed while it was written */
+        }
+    }
+    return provision_read(p, flash->map(flash->context, 0));
+}
+
+int provision_write(const node_flash_t *flash, uint8_t *sector, size_t capacity, size_t size)
+{
+    const uint32_t whole = (uint32_t)(HEADER_BYTES + (size + UNIT - 1) / UNIT * UNIT);
+    provision_t p;
+    if (whole > capacity || whole > PROVISION_BYTES) {
+        return NODE_E_FULL;
+    }
+    memcpy(sector, "NLPV", 4);
+    put_u32(sector + 4, (uint32_t)size);
+    put_u32(sector + 8, node_crc32(0, sector + HEADER_BYTES, size));
+    put_u32(sector + 12, UINT32_MAX);
+    memset(sector + HEADER_BYTES + size, 0xff, whole - HEADER_BYTES - size);
+    if (provision_read(&p, sector) != NODE_OK) {
+        return NODE_E_FORMAT;
+    }
+    const bool written =
+        flash->erase(flash->context, 0, PROVISION_BYTES) == 0 &&
+        flash->program(flash->context, HEADER_BYTES, sector + HEADER_BYTES, whole - HEADER_BYTES) == 0 &&
+        flash->program(flash->context, 0, sector, HEADER_BYTES) == 0;
+    return written ? NODE_OK : NODE_E_FLASH;
 }

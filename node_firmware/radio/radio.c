@@ -5,7 +5,7 @@
 
 #include "crc32.h"
 
-#define VERSION     1
+#define VERSION     2
 #define PAYLOAD     600
 #define HEAD        2 /* type, number */
 #define CRC         4
@@ -23,6 +23,9 @@ static const uint8_t types[NOTHING] = {
 #define TYPE_NOTIFY     0x03
 #define TYPE_DISCONNECT 0x04
 #define TYPE_STARTED    0x81
+
+/* What has a value from the beginning. */
+static const uint8_t readable[] = {BLE_IDENTITY, BLE_STATE, BLE_ERROR, BLE_CAPABILITIES};
 
 static void owe(radio_t *r, unsigned what)
 {
@@ -57,7 +60,7 @@ void radio_start(radio_t *r, uint32_t now_ms)
         node_ble_disconnected(r->node, now_ms);
     }
     r->started = r->connected = r->ending = r->compares = r->asked = false;
-    r->out = r->secured = 0;
+    r->out = r->secured = r->value = 0;
     r->in_size = r->frame_size = r->frame_sent = 0;
     r->owed = 1u << RESET;
 }
@@ -148,6 +151,8 @@ static void on_disconnected(radio_t *r, const uint8_t *payload, size_t size, uin
     r->connected = r->ending = r->compares = false;
     r->out = r->secured = 0;
     r->owed &= ~(1u << CONFIRM);
+    r->value = 0;
+    owe(r, VALUE); /* as notified, it was for that connection only */
     owe(r, ADVERTISE);
     node_ble_disconnected(r->node, now_ms);
 }
@@ -156,6 +161,7 @@ static void on_secured(radio_t *r, const uint8_t *payload, size_t size, uint32_t
 {
     (void)size, (void)now_ms;
     r->secured = payload[0];
+    node_ble_secured(r->node, payload[0] <= BLE_AUTHENTICATED ? (ble_level_t)payload[0] : BLE_OPEN);
 }
 
 static void on_compare(radio_t *r, const uint8_t *payload, size_t size, uint32_t now_ms)
@@ -272,11 +278,10 @@ static size_t make_advertise(radio_t *r, uint8_t payload[1 + 2 * BLE_ADVERTISEME
     return 1 + size + response_size;
 }
 
-/* The only characteristic that is read. */
-static size_t make_value(const radio_t *r, uint8_t payload[PAYLOAD])
+static size_t make_value(radio_t *r, uint8_t payload[PAYLOAD])
 {
-    payload[0] = BLE_IDENTITY;
-    return 1 + node_ble_value(r->node, BLE_IDENTITY, payload + 1, BLE_MTU_MOST - 3);
+    payload[0] = readable[r->value];
+    return 1 + node_ble_value(r->node, (ble_characteristic_t)payload[0], payload + 1, BLE_MTU_MOST - 3);
 }
 
 static size_t make_notify(radio_t *r, uint8_t payload[PAYLOAD], uint32_t now_ms)
@@ -313,7 +318,9 @@ static size_t make_owed(radio_t *r, unsigned what, uint8_t payload[PAYLOAD], uin
     if (what == RESET || what == SECURITY) {
         r->next_sent = 0;
     }
-    r->owed &= ~(1u << what);
+    if (what != VALUE || ++r->value == sizeof readable) {
+        r->owed &= ~(1u << what);
+    }
     return size;
 }
 

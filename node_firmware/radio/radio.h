@@ -23,6 +23,7 @@ typedef struct radio {
     bool asked, yes; /* asked: for a sign of life, and it has not come */
     uint32_t asked_ms, heard_ms;
     unsigned owed;                    /* a bit for each frame that is to be said, see radio.c */
+    uint8_t value;                    /* index of the next *value* */
     uint8_t next_sent, next_received; /* numbers of frames */
     size_t in_size, frame_size, frame_sent;
     uint8_t in[RADIO_FRAME_BYTES], frame[RADIO_FRAME_BYTES];

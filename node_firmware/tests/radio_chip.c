@@ -99,6 +99,13 @@ void node_ble_mtu(struct node *n, uint16_t mtu)
     note("mtu %u;", mtu);
 }
 
+void node_ble_secured(struct node *n, ble_level_t level)
+{
+    (void)n;
+    needs_connection(true);
+    note("secured %d;", level);
+}
+
 void node_ble_subscribed(struct node *n, ble_characteristic_t characteristic, bool on, uint32_t now_ms)
 {
     (void)n, (void)now_ms;
@@ -119,7 +126,8 @@ size_t node_ble_value(const struct node *n, ble_characteristic_t characteristic,
 {
     (void)n;
     if (characteristic != BLE_IDENTITY || capacity < 3) {
-        return 0;
+        data[0] = (uint8_t)characteristic;
+        return 1;
     }
     memcpy(data, "n-1", 3);
     return 3;

@@ -7,15 +7,17 @@
 #include "test.h"
 
 #define BYTES(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
-#define STARTED    0x81, BYTES(1, 1, 2, 3, 4, 5, 6)
+#define STARTED    0x81, BYTES(2, 1, 2, 3, 4, 5, 6)
 #define CONNECTED  0x82, BYTES(247, 0)
+
+#define VALUES 4 /* identity, and three of Improv's */
 
 static radio_t radio;
 static uint8_t number; /* of the chip's next frame */
 static struct {
     uint8_t type, number, payload[CHIP_FRAME];
     size_t size;
-} said[16]; /* by the host */
+} said[24]; /* by the host */
 
 static void hear(const uint8_t *line, size_t size, uint32_t now_ms)
 {
@@ -34,7 +36,7 @@ static void chip_says(uint8_t type, const uint8_t *payload, size_t size)
 /* Takes all that the host says, in pieces; the number of frames. */
 static unsigned listen(uint32_t now_ms)
 {
-    static uint8_t line[16 * CHIP_FRAME];
+    static uint8_t line[24 * CHIP_FRAME];
     size_t got = 0, size;
     const uint8_t *data;
     while ((size = radio_transmit(&radio, &data, now_ms)) != 0) {
@@ -52,7 +54,7 @@ static unsigned listen(uint32_t now_ms)
         }
         const size_t frame_size = chip_decode(frame, line + at, end - at);
         assert_true(frame_size >= 2);
-        assert_in_range(frames, 0, 15);
+        assert_in_range(frames, 0, 23);
         said[frames].type = frame[0];
         said[frames].number = frame[1];
         said[frames].size = frame_size - 2;
@@ -81,7 +83,7 @@ static void expect_restart(void)
     expect_said(0, 0x00, NULL, 0);
     stub.heard[0] = '\0';
     chip_says(STARTED);
-    assert_int_equal(listen(0), 3);
+    assert_int_equal(listen(0), 1 + VALUES + 1);
 }
 
 static int start(void **state)
@@ -96,7 +98,7 @@ static int start(void **state)
     radio_start(&radio, 0);
     assert_int_equal(listen(0), 1);
     chip_says(STARTED);
-    assert_int_equal(listen(0), 3);
+    assert_int_equal(listen(0), 1 + VALUES + 1);
     return 0;
 }
 
@@ -126,13 +128,16 @@ static void test_start(void **state)
     radio.input_output = 1;
     radio.passkey = 123456;
     chip_says(STARTED);
-    assert_int_equal(listen(1100), 3);
+    assert_int_equal(listen(1100), 1 + VALUES + 1);
     expect_said(0, 0x05, BYTES(2, 1, 0x40, 0xe2, 0x01, 0));
     expect_said(1, 0x02, BYTES(0, 'n', '-', '1'));
-    assert_int_equal(said[2].type, 0x01);
-    assert_int_equal(said[2].size, 1 + 31 + 3);
-    assert_memory_equal(said[2].payload, "\037aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaarrr", 35);
-    assert_int_equal(said[2].number, 2);
+    expect_said(2, 0x02, BYTES(BLE_STATE, BLE_STATE));
+    expect_said(3, 0x02, BYTES(BLE_ERROR, BLE_ERROR));
+    expect_said(4, 0x02, BYTES(BLE_CAPABILITIES, BLE_CAPABILITIES));
+    assert_int_equal(said[5].type, 0x01);
+    assert_int_equal(said[5].size, 1 + 31 + 3);
+    assert_memory_equal(said[5].payload, "\037aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaarrr", 35);
+    assert_int_equal(said[5].number, 5);
     assert_int_equal(listen(1100), 0);
     stub.changed = true;
     assert_int_equal(listen(1100), 1);
@@ -142,7 +147,7 @@ static void test_start(void **state)
 static void test_another_version(void **state)
 {
     (void)state;
-    chip_says(0x81, BYTES(2, 1, 2, 3, 4, 5, 6));
+    chip_says(0x81, BYTES(1, 1, 2, 3, 4, 5, 6));
     assert_int_equal(listen(0), 0);
     chip_says(CONNECTED);
     expect_heard("");
@@ -157,14 +162,14 @@ static void test_a_connection(void **state)
     chip_says(0x84, BYTES(1, 1));
     chip_says(0x85, BYTES(2, 0x55, 0x77));
     chip_says(0x88, BYTES(2));
-    expect_heard("mtu 517;subscribed 1 1;written 2 2 77;");
+    expect_heard("mtu 517;subscribed 1 1;written 2 2 77;secured 2;");
     assert_int_equal(radio.secured, 2);
     stub.changed = true;
     assert_int_equal(listen(0), 0); /* nothing is advertised */
     chip_says(0x87, BYTES(0x13));
     expect_heard("disconnected;");
-    assert_int_equal(listen(0), 1);
-    assert_int_equal(said[0].type, 0x01);
+    assert_int_equal(listen(0), VALUES + 1);
+    assert_int_equal(said[VALUES].type, 0x01);
     assert_int_equal(radio.restarts, 0);
 }
 
@@ -184,8 +189,8 @@ static void test_at_most_eight_are_out(void **state)
     assert_int_equal(listen(0), 3);
     chip_says(0x87, BYTES(8)); /* what was out is lost */
     chip_says(CONNECTED);
-    assert_int_equal(listen(0), 1 + 8);
-    assert_int_equal(said[1].payload[1], 12);
+    assert_int_equal(listen(0), VALUES + 1 + 8);
+    assert_int_equal(said[VALUES + 1].payload[1], 12);
 }
 
 static void test_the_longest_frames(void **state)
@@ -224,8 +229,8 @@ static void test_a_connection_that_the_node_does_not_want(void **state)
     stub.refuses = false;
     chip_says(0x87, BYTES(0x16));
     chip_says(CONNECTED);
-    assert_int_equal(listen(0), 2);
-    assert_int_equal(said[1].type, 0x03);
+    assert_int_equal(listen(0), VALUES + 2);
+    assert_int_equal(said[VALUES + 1].type, 0x03);
 }
 
 static void test_numbers_that_are_compared(void **state)
@@ -242,8 +247,8 @@ static void test_numbers_that_are_compared(void **state)
     chip_says(0x89, BYTES(1, 0, 0, 0));
     radio_confirm(&radio, true);
     chip_says(0x87, BYTES(8)); /* the peer went: nobody is to hear a yes */
-    assert_int_equal(listen(0), 1);
-    assert_int_equal(said[0].type, 0x01);
+    assert_int_equal(listen(0), VALUES + 1);
+    assert_int_equal(said[VALUES].type, 0x01);
 }
 
 static void test_garbage(void **state)
@@ -291,8 +296,8 @@ static void test_what_cannot_be(void **state)
     } impossible[] = {{0x82, {247, 0}, 2, true}, /* a second connection */
                       {0x82, {22, 0}, 2, false},  {0x82, {6, 2}, 2, false}, {0x82, {23}, 1, false},
                       {0x83, {247, 0}, 2, false}, /* without one */
-                      {0x83, {0, 0}, 2, true},    {0x84, {5, 1}, 2, true},  {0x84, {1, 1}, 2, false},
-                      {0x85, {5, 1}, 2, true},    {0x85, {2, 1}, 2, false}, {0x85, {0}, 0, true},
+                      {0x83, {0, 0}, 2, true},    {0x84, {10, 1}, 2, true}, {0x84, {1, 1}, 2, false},
+                      {0x85, {10, 1}, 2, true},   {0x85, {2, 1}, 2, false}, {0x85, {0}, 0, true},
                       {0x86, {1}, 1, true}, /* more than was out */
                       {0x87, {8}, 1, false},      {0x89, {0}, 4, false},    {0x8a, {0}, 1, true},
                       {0x8b, {0}, 0, true},       {0x01, {0}, 1, true}};
@@ -314,7 +319,7 @@ static void test_the_radio_restarts(void **state)
     listen(0);
     chip_says(STARTED);
     expect_heard("disconnected;");
-    assert_int_equal(listen(0), 3);
+    assert_int_equal(listen(0), 1 + VALUES + 1);
     expect_said(0, 0x05, BYTES(2, 1, 0x40, 0xe2, 0x01, 0));
     chip_says(CONNECTED);
     assert_int_equal(listen(0), 8);
@@ -329,7 +334,7 @@ static void test_it_restarts_in_the_middle_of_a_frame(void **state)
     assert_true(radio_transmit(&radio, &data, 0) > 100);
     radio_transmitted(&radio, 100);
     chip_says(STARTED);
-    assert_int_equal(listen(0), 3);
+    assert_int_equal(listen(0), 1 + VALUES + 1);
 }
 
 static void test_a_radio_that_is_silent(void **state)

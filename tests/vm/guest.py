@@ -14,7 +14,7 @@ from gatewayd.demo import air
 
 ADAPTERS = "hci0", "hci1"
 MORTAL = "setpriv", "--pdeathsig", "KILL"  # what follows dies with us, however we end
-BOOT_S = 180
+BOOT_S = 300
 QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-logind.service"  # of no use to anybody here
 
 

@@ -109,6 +109,7 @@ typedef struct node {
 #if NODE_BLE
     ble_t ble;
     beacon_t beacon;
+    improv_t improv;
 #endif
     /* node_init() leaves these alone: where thousands of nodes share a machine, most of it is memory that is never
      * touched */

@@ -55,6 +55,11 @@ typedef struct node_port {
                    const char *label);                    /* a verdict is carried out */
     void (*reset)(void *context);                         /* restarts the node, does not return; may be NULL */
     void (*health)(void *context, node_health_t *health); /* fills in what the board knows; may be NULL */
+    /* For being provisioned over Bluetooth LE (improv.c), which ends with reset(); all may be NULL. */
+    const node_flash_t *provisioning; /* the sector that provision_load() reads */
+    void (*identify)(void *context);  /* shows whoever stands there which one it is */
+    /* Negative: no Wi-Fi can be had with these. They come back in the sector; `password` may be empty. */
+    int (*wifi)(void *context, const char *ssid, const char *password);
     void *context;
 } node_port_t;
 

@@ -11,6 +11,7 @@
 #include "input.h"
 #include "line.h"
 #include "options.h"
+#include "sector.h"
 #include "stream.h"
 #include "udp.h"
 
@@ -29,6 +30,7 @@ typedef struct host {
     node_port_t port;
     node_t node;
     flash_memory_t flash;
+    sector_t sector; /* where no --id says who it is */
     sense_t senses[NODE_MAX_CASCADES];
     input_t inputs[MAX_INPUTS];
     struct sockaddr_in broker;
@@ -73,10 +75,27 @@ static uint32_t port_micros(void *context)
     return (uint32_t)clock_us();
 }
 
+static const char *name(const host_t *host)
+{
+    return host->options.config.id != NULL ? host->options.config.id : "nobody";
+}
+
 static void port_log(void *context, const char *line)
 {
-    const host_t *const host = context;
-    fprintf(stderr, "%s: %s\n", host->options.config.id, line);
+    fprintf(stderr, "%s: %s\n", name(context), line);
+}
+
+static void port_identify(void *context)
+{
+    fprintf(stderr, "%s: here I am\n", name(context));
+}
+
+/* A host has its network: the node keeps what it is told. */
+static int port_wifi(void *context, const char *ssid, const char *password)
+{
+    (void)password;
+    fprintf(stderr, "%s: is to use the Wi-Fi %s\n", name(context), ssid);
+    return 0;
 }
 
 static void port_action(void *context, const char *cascade, const char *action, const char *label)
@@ -89,7 +108,7 @@ static void port_action(void *context, const char *cascade, const char *action, 
 static void port_reset(void *context)
 {
     const host_t *const host = context;
-    fprintf(stderr, "%s: reset\n", host->options.config.id);
+    fprintf(stderr, "%s: reset\n", name(host));
     setenv(RESET_REASON, "software", 1);
     execv("/proc/self/exe", host->arguments);
     die("reset: %s", strerror(errno));
@@ -154,31 +173,62 @@ static void start_radio(host_t *host)
     line_init(&host->line, host->options.radio, &host->node);
     host->line.radio.level = host->options.radio_level;
     host->line.radio.input_output = host->options.radio_input_output;
+    if (host->options.config.id == NULL && host->options.radio_input_output == 0) {
+        die("%s is not provisioned, and cannot be over a radio without --pairing", host->options.flash);
+    }
     host->line.radio.passkey = host->options.passkey;
+}
+
+/* Who it is: as the command line says, or the flash. */
+static void find_name(host_t *host)
+{
+    const bool named = host->options.config.id != NULL;
+    host->stream = (stream_t){.node = &host->node, .fd = -1};
+    flash_map(&host->flash, host->options.flash, FLASH_BYTES + (named ? 0 : PROVISION_BYTES));
+    if (host->options.psk != NULL) {
+        host->stream.tls = tls_with_key(read_keys(host->options.psk), host->options.config.id);
+    }
+    if (!named && !sector_take(&host->sector, &host->flash, &host->options, &host->stream.tls)) {
+        host->port.provisioning = &host->sector.flash;
+    }
+}
+
+/* A node that is nobody yet: it has its radio, and nothing else. */
+static void start_nobody(host_t *host)
+{
+    if (host->options.radio == NULL) {
+        die("%s is not provisioned: --radio, or `gatewayctl node flash-image`", host->options.flash);
+    }
+    host->smp_fd = -1;
+    host->options.input_count = 0;
+    node_ble_unprovisioned(&host->node, &host->port, now_ms());
+    fprintf(stderr, "%s: waits to be provisioned\n", name(host));
 }
 
 static void start(host_t *host)
 {
     host->line.fd = -1;
+    host->port = (node_port_t){.random = port_random,
+                               .micros = port_micros,
+                               .log = port_log,
+                               .action = port_action,
+                               .reset = port_reset,
+                               .identify = port_identify,
+                               .wifi = port_wifi,
+                               .context = host};
+    find_name(host);
+    host->port.flash = flash_driver(&host->flash, SECTOR_BYTES);
     if (host->options.radio != NULL) {
         start_radio(host);
     }
     if (host->options.broker != NULL) {
         host->broker = resolve(host->options.broker);
     }
-    host->stream = (stream_t){.node = &host->node, .fd = -1};
-    if (host->options.psk != NULL) {
-        host->stream.tls = tls_with_key(read_keys(host->options.psk), host->options.config.id);
+    if (host->options.config.id == NULL) {
+        start_nobody(host);
+        return;
     }
     host->smp_fd = host->options.smp != NULL ? udp_open(host->options.smp) : -1;
-    flash_map(&host->flash, host->options.flash, FLASH_BYTES);
-    host->port = (node_port_t){.flash = flash_driver(&host->flash, SECTOR_BYTES),
-                               .random = port_random,
-                               .micros = port_micros,
-                               .log = port_log,
-                               .action = port_action,
-                               .reset = port_reset,
-                               .context = host};
     const int status = node_init(&host->node, &host->options.config, &host->port, now_ms());
     if (status != NODE_OK) {
         die("%s: node_init %d", host->options.config.id, status);
@@ -222,7 +272,7 @@ static bool step_radio(host_t *host)
         return false;
     }
     if (radio->compares && !host->shown) {
-        fprintf(stderr, "%s: does the peer show %06u?\n", host->options.config.id, radio->number);
+        fprintf(stderr, "%s: does the peer show %06u?\n", name(host), radio->number);
     }
     host->shown = radio->compares;
     if (radio->compares && yes_said) {
@@ -330,7 +380,7 @@ static void run(host_t *host)
             !stream_dial(&host->stream, &host->broker, 0)) {
             link_down(host, strerror(errno));
         }
-        if (!stopping) {
+        if (!stopping && host->options.config.id != NULL) {
             feed(host);
         }
         int wait_ms = node_step(&host->node, now_ms());
@@ -366,7 +416,7 @@ int main(int argc, char **argv)
     start(&host);
     run(&host);
     const node_t *const node = &host.node;
-    fprintf(stderr, "%s: stopped: %u events, %u acknowledged, %u verdicts, %u wait\n", host.options.config.id,
-            node->counts.events, node->counts.acknowledged, node->counts.verdicts, node->queue.waiting);
+    fprintf(stderr, "%s: stopped: %u events, %u acknowledged, %u verdicts, %u wait\n", name(&host), node->counts.events,
+            node->counts.acknowledged, node->counts.verdicts, node->queue.waiting);
     return 0;
 }

@@ -10,7 +10,7 @@
 
 static void usage(void)
 {
-    die("usage: gateway-node --id ID {--broker HOST:PORT | --radio SOCKET}... --flash FILE\n"
+    die("usage: gateway-node [--id ID {--broker HOST:PORT | --radio SOCKET}... | --radio SOCKET] --flash FILE\n"
         "                    [--key FILE]... [--image FILE]... [--pairing {encrypted | PASSKEY | compare}]\n"
         "                    [--input SENSOR:PATH]... [--smp [ADDRESS:]PORT] [--psk FILE]\n"
         "                    [--user NAME --password WORD]\n"
@@ -21,7 +21,9 @@ static void usage(void)
         "--psk is a psk_file of mosquitto's: with it the link is TLS, with the key that the file has for ID.\n"
         "--radio is the socket of a radio chip for Bluetooth LE; --pairing, what a central must have done: pairing of "
         "any\n"
-        "kind, with these six digits, or with a number that both show. SIGUSR1 then says yes for the node.");
+        "kind, with these six digits, or with a number that both show. SIGUSR1 then says yes for the node.\n"
+        "Without --id the flash begins with what `gatewayctl node flash-image` makes; where it does not, the node is\n"
+        "nobody yet, and waits on its radio for `gatewayctl node provision`.");
 }
 
 static uint16_t seconds(const char *text)
@@ -163,7 +165,9 @@ void parse_options(options_t *o, int argc, char **argv)
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         parse_option(o, option);
     }
-    if (optind != argc || o->config.id == NULL || (o->broker == NULL && o->radio == NULL) || o->flash == NULL) {
+    const bool sector = o->config.id == NULL;
+    const bool told = o->broker != NULL || o->psk != NULL || o->config.user != NULL || o->config.key_count != 0;
+    if (optind != argc || o->flash == NULL || (sector ? told : o->broker == NULL && o->radio == NULL)) {
         usage();
     }
 }

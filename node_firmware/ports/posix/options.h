@@ -9,7 +9,7 @@
 #define MAX_KEYS    4
 
 typedef struct options {
-    node_config_t config;
+    node_config_t config;                    /* without an id: what the sector in its flash says */
     const char *broker;                      /* HOST:PORT, or NULL: by radio only */
     const char *radio;                       /* the socket of its chip, or NULL */
     uint8_t radio_level, radio_input_output; /* of docs/radio.md */

@@ -51,24 +51,34 @@ static const char *find_key(const char *keys, const char *identity)
     return NULL;
 }
 
-tls_t *tls_with_key(const char *keys, const char *identity)
+tls_t *tls_with_psk(const uint8_t *psk, size_t size, const char *identity)
 {
     secure_t *const s = calloc(1, sizeof *s);
-    const char *const hex = find_key(keys, identity);
-    const size_t digits = hex != NULL ? strspn(hex, "0123456789abcdefABCDEF") : 0;
-    if (s == NULL || digits == 0 || digits % 2 != 0 || digits > 2 * sizeof s->psk) {
+    if (s == NULL || size == 0 || size > sizeof s->psk) {
         die("%s: no key of up to %zu bytes", identity, sizeof s->psk);
     }
-    for (size_t i = 0; i < digits / 2; i++) {
-        sscanf(hex + 2 * i, "%2hhx", &s->psk[i]);
-    }
+    memcpy(s->psk, psk, size);
     s->credentials =
-        (tls_credentials_t){.identity = identity, .psk = s->psk, .psk_size = digits / 2, .random = secure_random};
+        (tls_credentials_t){.identity = identity, .psk = s->psk, .psk_size = size, .random = secure_random};
     const int status = tls_open(&s->tls, &s->credentials);
     if (status != 0) {
         die("%s: TLS: -0x%04x", identity, (unsigned)-status);
     }
     return &s->tls;
+}
+
+tls_t *tls_with_key(const char *keys, const char *identity)
+{
+    uint8_t psk[MBEDTLS_PSK_MAX_LEN];
+    const char *const hex = find_key(keys, identity);
+    const size_t digits = hex != NULL ? strspn(hex, "0123456789abcdefABCDEF") : 0;
+    if (digits % 2 != 0 || digits > 2 * sizeof psk) {
+        die("%s: no key of up to %zu bytes", identity, sizeof psk);
+    }
+    for (size_t i = 0; i < digits / 2; i++) {
+        sscanf(hex + 2 * i, "%2hhx", &psk[i]);
+    }
+    return tls_with_psk(psk, digits / 2, identity);
 }
 
 /* ---- the stream ---- */

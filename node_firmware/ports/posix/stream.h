@@ -15,6 +15,8 @@ typedef struct stream {
 
 /* A mosquitto psk_file, IDENTITY:HEX a line. Ends the program where it cannot be read. */
 const char *read_keys(const char *path);
+/* A client with that key, which it copies. Ends the program where it is too long. */
+tls_t *tls_with_psk(const uint8_t *psk, size_t size, const char *identity);
 /* A client with the key of `identity` in the text of such a file. Ends the program where there is none. */
 tls_t *tls_with_key(const char *keys, const char *identity);
 
