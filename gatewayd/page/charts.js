@@ -1,8 +1,8 @@
 // <line-plot>: uPlot as an element, in the page's colours, as wide as its place; and what a chart says without being seen.
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
-import uPlot from "./vendor/uplot/uPlot.esm.js";
-import { moment } from "./words.js";
+import uPlot from "./vendor/uplot/dist/uPlot.esm.js";
+import { moment, timeAxis } from "./words.js";
 
 /** @typedef {object} Line
  * @property {string} name
@@ -20,11 +20,14 @@ import { moment } from "./words.js";
  * @property {(value: number) => string} [showX]
  * @property {[number | null, number | null]} [range] of y; null: from the data
  * @property {number} [height]
- * @property {[number, number]} [band] two lines, the area between which is filled
+ * @property {boolean} [binary] y in powers of two
+ * @property {[number, number]} [band] two lines, upper and lower, the area between which is filled
  * @property {string} [sync] plots with the same word show the same x
  * @property {(plot: uPlot) => void} [paint] draws below the lines
  * @property {(x: number) => void} [seek] somebody pointed at x
  */
+
+const POWERS = Array.from({ length: 40 }, (_, i) => 2 ** i);
 
 /** The colour that a custom property has in this theme. */
 export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -38,8 +41,10 @@ export class LinePlot extends HTMLElement {
 
   /** @param {Plot} plot */
   set plot(plot) {
+    const same = this.#plot && !plot.paint && String(plot.lines.map(({ name }) => name)) === String(this.#plot.lines.map(({ name }) => name));
     this.#plot = plot;
-    if (this.isConnected) this.#draw();
+    if (same) this.#chart?.setData(columns(plot)); // whoever points at it goes on to
+    else if (this.isConnected) this.#draw();
   }
 
   /** Where a line across stands, like the place in a recording. @param {number | null} x */
@@ -66,14 +71,13 @@ export class LinePlot extends HTMLElement {
   #draw() {
     if (!this.#plot) return;
     this.#chart?.destroy();
-    const { x, lines } = this.#plot;
-    this.#chart = new uPlot(this.#options(this.#plot), [x, ...lines.map((line) => line.values)], this);
+    this.#chart = new uPlot(this.#options(this.#plot), columns(this.#plot), this);
   }
 
   /** @param {Plot} plot @returns {uPlot.Options} */
   #options(plot) {
-    const { x, lines, time = false, show = String, showX = String, range = [null, null], height = 150, band, sync, paint, seek } = plot;
-    const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: `11px ${color("--sans")}`, labelFont: "" };
+    const { x, lines, time = false, show = String, showX = String, range = [null, null], height = 150, binary, band, sync, paint, seek } = plot;
+    const axis = { stroke: color("--soft"), grid: { show: !paint, stroke: color("--line"), width: 1 }, ticks: { show: false }, font: `11px ${color("--sans")}`, labelFont: "" };
     return {
       width: this.clientWidth || 300,
       height,
@@ -83,14 +87,14 @@ export class LinePlot extends HTMLElement {
         y: { range: (_, low, high) => spread(range[0] ?? low, range[1] ?? high, range) },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 24, gap: 4, ...(time ? {} : { values: (_, at) => at.map(showX) }) },
-        { ...axis, size: 58, gap: 6, space: 28, values: (_, at) => at.map((value) => (value == null ? "" : show(value))) },
+        { ...axis, grid: { show: false }, size: 24, gap: 4, values: time ? timeAxis : (_, at) => at.map(showX) },
+        { ...axis, size: 58, gap: 6, space: 28, ...(binary ? { incrs: POWERS } : {}), values: (_, at) => at.map((value) => (value == null ? "" : show(value))) },
       ],
       series: [
         { label: time ? "at" : "x", value: (_, value) => (value == null ? "–" : time ? moment(value) : showX(value)) },
         ...lines.map((line) => series(line, show, x.length)),
       ],
-      bands: band ? [{ series: [band[1] + 1, band[0] + 1], fill: color(lines[band[0]].color) }] : [],
+      bands: band ? [{ series: [band[0] + 1, band[1] + 1], fill: color(lines[band[0]].color) }] : [],
       legend: { show: !paint && !band, live: true },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 }, ...(sync ? { sync: { key: sync } } : {}) },
       hooks: {
@@ -117,6 +121,7 @@ function series({ name, color: property, kind = "line", fill = false }, show, po
     label: name,
     stroke,
     width: kind === "none" ? 0 : 1.75,
+    fillTo: (chart) => chart.scales.y.min,
     fill: kind === "bars" ? stroke : fill ? `color-mix(in srgb, ${stroke} 14%, transparent)` : undefined,
     paths: kind === "bars" ? uPlot.paths.bars({ size: [0.7, 40] }) : undefined,
     points: { show: kind === "line" && points < 2, size: 5 },
@@ -124,6 +129,9 @@ function series({ name, color: property, kind = "line", fill = false }, show, po
     value: (_, value) => (value == null ? "–" : show(value)),
   };
 }
+
+/** @param {Plot} plot */
+const columns = ({ x, lines }) => [x, ...lines.map((line) => line.values)];
 
 /** A scale that shows even what does not change. */
 function spread(low, high, [fixedLow, fixedHigh]) {
@@ -140,10 +148,11 @@ const ROWS = 12;
 export function chart(title, plot) {
   const { lines, show = String } = plot;
   const said = lines.map((line) => summary(line, show)).join(". ");
-  return html`<figure class="chart">
-    <figcaption>${title}${lines.length === 1 ? html` <strong>${last(lines[0], show)}</strong>` : nothing}</figcaption>
-    <line-plot role="img" aria-label=${`${title}. ${said}`} .plot=${plot}></line-plot>
-    <details><summary>Numbers<span class="unseen"> of ${title}</span></summary>${numbers(title, plot)}</details>
+  const pictured = lines.every(({ kind }) => kind === "none");
+  return html`<figure class="chart ${lines.length === 1 ? "single" : ""}">
+    <figcaption>${title}${lines.length === 1 && !pictured ? html` <strong>${last(lines[0], show)}</strong>` : nothing}</figcaption>
+    <line-plot role="img" aria-label=${pictured ? title : `${title}. ${said}`} .plot=${plot}></line-plot>
+    ${pictured ? nothing : html`<details><summary>Numbers<span class="unseen"> of ${title}</span></summary>${numbers(title, plot)}</details>`}
   </figure>`;
 }
 

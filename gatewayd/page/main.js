@@ -37,6 +37,7 @@ class Page {
   #abort = new AbortController();
   #unfollow = () => {};
   #due = false;
+  #shown = false;
 
   // ---- what views use
 
@@ -51,6 +52,7 @@ class Page {
     requestAnimationFrame(() => {
       this.#due = false;
       render(this.#layout(), document.body);
+      document.title = `${this.view?.title ?? "The fleet"} · ${this.health?.gateway ?? "gatewayd"}`;
     });
   }
 
@@ -136,11 +138,11 @@ class Page {
     this.#path = path;
     this.problem = route ? null : new api.Refused(404, "There is no such page.", "");
     this.view = new (route?.[1] ?? FleetView)(this, parts[1], Object.fromEntries(new URLSearchParams(search)));
+    scrollTo(0, 0);
     this.update();
     if (route) await this.reload();
-    document.title = `${this.view.title} · ${this.health?.gateway ?? "gatewayd"}`;
-    requestAnimationFrame(() => document.querySelector("h1")?.focus({ preventScroll: true }));
-    scrollTo(0, 0);
+    if (this.#shown) requestAnimationFrame(() => document.querySelector("h1")?.focus({ preventScroll: true }));
+    this.#shown = true;
   }
 
   #message(name, data) {
@@ -185,7 +187,6 @@ class Page {
     this.connected = false;
     this.problem = null;
     this.view = new LoginView(this, why);
-    document.title = "Log in · gatewayd";
     this.update();
     requestAnimationFrame(() => /** @type {HTMLElement} */ (document.querySelector("#token"))?.focus());
   }

@@ -67,6 +67,23 @@ export function picture(rows, colors) {
   return canvas;
 }
 
+/** An image as it is. @param {number[][]} rows of bytes @param {number} channels 1: grey, 3: red, green, blue */
+export function photograph(rows, channels) {
+  const canvas = Object.assign(document.createElement("canvas"), { width: (rows[0]?.length ?? 0) / channels, height: rows.length, className: "photograph" });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `An image of ${canvas.width} by ${canvas.height} pixels`);
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const image = context.createImageData(canvas.width, canvas.height);
+  rows.flat().forEach((value, i) => {
+    const at = 4 * Math.floor(i / channels);
+    if (channels === 1) image.data.fill(value, at, at + 3);
+    else image.data[at + (i % channels)] = value;
+    image.data[at + 3] = 255;
+  });
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
 /** 256 colours, four bytes each. */
 function gradient(colors) {
   const canvas = Object.assign(document.createElement("canvas"), { width: 256, height: 1 });

@@ -5,6 +5,8 @@ const short = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-dig
 const long = new Intl.DateTimeFormat("en-GB", {
   weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
 });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const minute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const NOTHING = "–";
 
 /** @param {number | null | undefined} n */
@@ -55,10 +57,14 @@ export function ago(atS) {
 }
 
 /** @param {number} atS */
-export const clock = (atS) => short.format(atS * 1000);
-
-/** @param {number} atS */
 export const moment = (atS) => long.format(atS * 1000);
+
+/** uPlot's labels of a time axis: hours, and days where one begins. @param {number[]} at @param {number} step in seconds */
+export const timeAxis = (_chart, at, _axis, _space, step) =>
+  at.map((s) => (step >= 86_400 || minute.format(s * 1000) === "00:00" ? day : step < 60 ? short : minute).format(s * 1000));
+
+/** A signal's strength, with a minus sign that is one. @param {number} dbm */
+export const decibel = (dbm) => `${dbm < 0 ? "−" : ""}${Math.abs(Math.round(dbm))} dBm`;
 
 /** A word of the protocol, for people: rolled_back, awaiting_approval. @param {string} word */
 export const spoken = (word) => word.replaceAll("_", " ");

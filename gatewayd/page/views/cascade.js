@@ -79,7 +79,7 @@ function plots(quality) {
   if (!quality.length) return [];
   const days = [...new Set(quality.map(({ day }) => day))].sort();
   const models = [...new Set(quality.map(({ model }) => model))];
-  const x = days.map((day) => Date.parse(day) / 1000);
+  const x = days.map((day) => Date.parse(`${day}T00:00`) / 1000);
   const lines = (value, kind = "line") =>
     models.map((model, i) => ({
       name: model, kind, color: COLORS[i % COLORS.length],

@@ -29,7 +29,7 @@ export const readiness = (cascade) =>
 
 /** Which versions how many nodes run. */
 export const versions = (cascade) =>
-  shares(Object.entries(cascade.models).sort().map(([version, n], i) => [`s-${i % 6}`, n, version]), "Nodes by version");
+  shares(Object.entries(cascade.models).sort().map(([version, n], i) => [`s-${i % 6}`, n, `on ${version}`]), "Nodes by version");
 
 const card = (cascade) => html`<article class="card">
   <div class="card-head"><h2><a href="#/cascades/${encodeURIComponent(cascade.name)}">${cascade.title || cascade.name}</a></h2>${readiness(cascade)}</div>

@@ -5,11 +5,10 @@ import { address, get } from "../api.js";
 import { chart } from "../charts.js";
 import { agreement, badge, cascadeLink, fact, heading, meter, nodeLink, shares, when } from "../parts.js";
 import { painter } from "../sound.js";
-import { normalised, spectrogram } from "../spectrogram.js";
-import { decimal, moment, percent, spoken } from "../words.js";
+import { normalised, photograph, spectrogram } from "../spectrogram.js";
+import { decimal, moment, spoken } from "../words.js";
 
 const COLORS = ["--node", "--gateway", "--trouble", "--new"];
-const PICTURES = ["features", "image_gray8", "image_rgb8"];
 const BASES = { gateway: "the gateway's model", node: "the node's model alone", timeout: "the node's, as the gateway's took too long", overload: "the node's, as too much waited" };
 
 export class EventView {
@@ -31,7 +30,7 @@ export class EventView {
   async load(signal) {
     const path = `/events/${encodeURIComponent(this.#id)}`;
     const detail = await get(path, {}, signal);
-    if (detail.event.window && !detail.clip) this.#window ??= pictured(await get(`${path}/series`, {}, signal));
+    if (detail.event.window && !detail.clip) this.#window ??= shown(await get(`${path}/series`, {}, signal), detail.channels ?? 1);
     this.#detail = detail;
   }
 
@@ -60,7 +59,7 @@ export class EventView {
     const about = [event.window && spoken(event.window), rate_hz && `${decimal(rate_hz)} Hz`, channels && channels > 1 && `${channels} channels`, shape && shape.join(" × ")];
     if (!event.window) return html`<p class="soft">Its window is no longer kept, or was not asked for.</p>`;
     return html`<p class="soft">${about.filter(Boolean).join(" · ")}</p>
-      ${clip ? html`<sound-clip .src=${address(`/events/${event.id}/clip.wav`)}></sound-clip>` : this.#window.map(([title, plot]) => chart(title, plot))}`;
+      ${clip ? html`<sound-clip .src=${address(`/events/${event.id}/clip.wav`)}></sound-clip>` : this.#window}`;
   }
 
   /** Where the time went, from the event's arrival to its verdict. */
@@ -78,38 +77,31 @@ export class EventView {
 function side(whose, title, opinion) {
   return html`<article class="card side ${whose}"><h2>${title}</h2>
     ${opinion ? html`<p class="said"><bdi>${opinion.label || "–"}</bdi> ${opinion.accepted === null ? nothing : opinion.accepted ? badge("yes", "accepted") : badge("no", "refused")}</p>
-      ${opinion.score === null ? nothing : html`<p class="gauge wide">${meter(opinion.score, whose)} ${percent(opinion.score, 1)} sure</p>`}
+      ${opinion.score === null ? nothing : html`<p class="gauge wide">${meter(opinion.score, whose)} score ${opinion.score.toFixed(3)}</p>`}
       <p class="soft">Model <code>${opinion.model || "–"}</code></p>` : html`<p class="soft">It was not judged.</p>`}
   </article>`;
 }
 
-/** A series as plots: lines for signals, a picture for what has two dimensions. @returns {[string, import("../charts.js").Plot][]} */
-function pictured({ kind, rate_hz, names, values, every }) {
-  if (PICTURES.includes(kind)) return [picturePlot(kind, values, rate_hz)];
+/** A series as what can be seen: lines for signals, a picture for what has two dimensions. */
+function shown({ kind, rate_hz, names, values, every }, channels) {
+  if (kind.startsWith("image")) return photograph(values, kind === "image_rgb8" ? 3 : channels);
+  if (kind === "features") return featurePlot(values);
   const x = Array.from({ length: values[0]?.length ?? 0 }, (_, i) => (rate_hz ? (i * every) / rate_hz : i));
   const showX = rate_hz ? (at) => `${decimal(at)} s` : decimal;
   const lines = names.map((name, i) => ({ name, values: values[i], color: COLORS[i % COLORS.length] }));
-  const shown = [[kind === "tabular" ? "Values" : "Signal", { x, showX, show: decimal, height: 220, lines }]];
-  if (kind === "vibration" && every === 1) shown.push(spectrumPlot(Float32Array.from(values[0]), rate_hz, showX));
-  return shown;
+  const signal = chart(kind === "tabular" ? "Values" : "Signal", { x, showX, show: decimal, height: 220, lines });
+  const whole = kind === "vibration" && every === 1; // thinned, it would show a spectrum that it has not
+  return [signal, ...(whole ? [spectrumPlot(Float32Array.from(values[0]), rate_hz, showX)] : [])];
 }
 
-function picturePlot(kind, rows, rate_hz) {
-  const image = kind !== "features";
-  const levels = normalised(image ? turned(rows) : rows);
-  const x = [0, levels.length];
-  const showX = rate_hz && !image ? (at) => `${decimal(at / rate_hz)} s` : decimal;
-  const lines = [{ name: image ? "row" : "channel", values: [null, null], color: "--ink", kind: /** @type {const} */ ("none") }];
-  return [image ? "Picture" : "Features", { x, showX, show: decimal, height: 220, range: [0, levels[0]?.length ?? 1], paint: painter(levels, false), lines }];
+/** @param {number[][]} rows one for each moment */
+function featurePlot(rows) {
+  return imagePlot("Features", { x: [0, rows.length], showX: decimal, show: decimal, range: [0, rows[0]?.length ?? 1], paint: painter(normalised(rows), false) });
 }
-
-/** Rows from top to bottom become columns from bottom to top. */
-const turned = (rows) => (rows[0] ?? []).map((_, x) => rows.map((row) => row[x]).reverse());
 
 function spectrumPlot(samples, rate_hz, showX) {
-  const levels = spectrogram(samples, 256);
-  return ["Spectrogram", {
-    x: [0, samples.length / rate_hz], showX, show: (hz) => `${decimal(hz)} Hz`, height: 200, range: [0, rate_hz / 2], paint: painter(levels),
-    lines: [{ name: "frequency", values: [null, null], color: "--ink", kind: "none" }],
-  }];
+  const range = /** @type {[number, number]} */ ([0, rate_hz / 2]);
+  return imagePlot("Spectrogram", { x: [0, samples.length / rate_hz], showX, show: (hz) => `${decimal(hz)} Hz`, range, paint: painter(spectrogram(samples, 256)) });
 }
+
+const imagePlot = (title, plot) => chart(title, { height: 220, lines: [{ name: title, values: [null, null], color: "--ink", kind: "none" }], ...plot });

@@ -79,7 +79,7 @@ export class EventsView {
       <section class="card" aria-label="Events">
         ${this.#filters()}
         ${this.#items.length
-          ? table("Events, newest first", COLUMNS, repeat(this.#items, ({ id }) => id, eventRow), "events")
+          ? table("Events, newest first", COLUMNS, repeat(this.#items, ({ id }) => id, eventRow))
           : empty("No event here", "Nothing was suspected, or nothing that fits these filters.")}
         <nav class="pager" aria-label="Pages of events">
           ${this.#query.before ? html`<button @click=${() => this.#change({})}>Newest</button>` : nothing}

@@ -4,7 +4,7 @@ import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { get } from "../api.js";
 import { battery, cascadeLink, empty, eventLine, fact, heading, nodeLink, nodeState, shares, table, when } from "../parts.js";
-import { bytes, count, plural, spoken } from "../words.js";
+import { bytes, count, decibel, plural, spoken } from "../words.js";
 
 const PAGE = 50;
 const LATEST = 8;
@@ -132,7 +132,7 @@ export class FleetView {
 
   #filters() {
     return html`<search class="filters">
-      <label><span class="unseen">Search nodes</span><input type="search" placeholder="Search: name, label, board" .value=${this.#query.q}
+      <label><span class="unseen">Search nodes</span><input type="search" placeholder="Name, label or board" .value=${this.#query.q}
         @input=${(event) => this.#change({ q: event.target.value }, SETTLE_MS)} /></label>
       <label><span class="unseen">Cascade</span><select @change=${(event) => this.#change({ cascade: event.target.value })}>
         <option value="">every cascade</option>
@@ -145,7 +145,7 @@ export class FleetView {
   }
 
   #table() {
-    return table("Nodes", COLUMNS, repeat(this.#list.items, ({ id }) => id, nodeRow), "nodes");
+    return table("Nodes", COLUMNS, repeat(this.#list.items, ({ id }) => id, nodeRow), "compact");
   }
 
   #pager() {
@@ -182,9 +182,9 @@ function nodeRow(node) {
     <td data-name="State">${nodeState(node)}</td>
     <th scope="row">${nodeLink(node.id)}<span class="labels">${node.labels.map((label) => html`<span class="label">${label}</span>`)}</span></th>
     <td data-name="Models">${node.models.length ? node.models.map((model) => html`<span class="model">${cascadeLink(model.cascade)} ${model.version}${model.state === "test" ? html` <em>on trial</em>` : nothing}</span>`) : html`<span class="soft">–</span>`}</td>
-    <td data-name="Heard over">${node.transports.join(", ") || html`<span class="soft">–</span>`}</td>
+    <td data-name="Heard over" class="extra">${node.transports.join(", ") || html`<span class="soft">–</span>`}</td>
     <td data-name="Battery">${battery(node.battery)}</td>
-    <td data-name="Signal" class="number">${node.rssi_dbm == null ? html`<span class="soft">–</span>` : `${node.rssi_dbm} dBm`}</td>
+    <td data-name="Signal" class="number extra">${node.rssi_dbm == null ? html`<span class="soft">–</span>` : decibel(node.rssi_dbm)}</td>
     <td data-name="Last heard">${when(node.last_seen_s)}</td>
     <td data-name="Trouble" class="words">${node.trouble.join("; ")}</td>
   </tr>`;

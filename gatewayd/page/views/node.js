@@ -4,7 +4,7 @@ import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { get, put } from "../api.js";
 import { chart } from "../charts.js";
 import { battery, cascadeLink, eventLine, fact, heading, histogram, nodeState, notes, table, when } from "../parts.js";
-import { bytes, count, duration, percent } from "../words.js";
+import { bytes, count, decibel, duration, percent } from "../words.js";
 
 const HOURS = { 1: "hour", 6: "6 hours", 24: "day", 168: "week" };
 const AGAIN_MS = 5_000; // at most so often after news of the node
@@ -134,7 +134,7 @@ export class NodeView {
       ${fact("Last heard", when(node.last_seen_s))}${fact("First heard", known(more.first_seen_s, when))}
       ${fact("Heard over", known(node.transports.join(", ")))}${fact("Spoken to over", known(node.route))}
       ${more.pairing ? fact("Pairing", more.pairing) : nothing}
-      ${fact("Battery", battery(node.battery))}${fact("Signal", known(node.rssi_dbm, (dbm) => `${dbm} dBm`))}
+      ${fact("Battery", battery(node.battery))}${fact("Signal", known(node.rssi_dbm, decibel))}
       ${fact("Board", known(node.board))}${fact("Hardware", known(more.hardware))}${fact("Firmware", known(node.firmware))}
       ${fact("Running for", known(more.uptime_s, duration))}${fact("Last reset", known(more.reset_reason))}${fact("Reboots seen", count(node.reboots))}
       ${fact("Events that wait in it", count(more.queued))}${fact("Dropped by it", count(more.dropped))}${fact("Lost on the way", count(node.lost))}
@@ -164,7 +164,7 @@ function slotTable(slots) {
 /** Of what the node has said, one plot each. */
 function plots(vitals) {
   const all = [
-    ["Battery", vitals.battery, percent, [0, 1], "--up"], ["Signal", vitals.rssi_dbm, (dbm) => `${Math.round(dbm)} dBm`, [null, null], "--gateway"],
+    ["Battery", vitals.battery, percent, [0, 1], "--up"], ["Signal", vitals.rssi_dbm, decibel, [null, null], "--gateway"],
     ["Time of an inference", vitals.invoke_us, (us) => `${(us / 1000).toFixed(1)} ms`, [0, null], "--node"],
     ["Heap free", vitals.heap_free_bytes, bytes, [0, null], "--gateway"], ["Stack free", vitals.stack_free_bytes, bytes, [0, null], "--gateway"],
     ["Events that wait in it", vitals.queued, (n) => count(Math.round(n)), [0, null], "--trouble"],
@@ -173,6 +173,6 @@ function plots(vitals) {
   return all
     .filter(([, values]) => values.some((value) => value !== null))
     .map(([title, values, show, range, color]) => [
-      title, { x: vitals.at_s, time: true, lines: [{ name: title, values, color, fill: true }], show, range, sync: "vitals" },
+      title, { x: vitals.at_s, time: true, lines: [{ name: title, values, color, fill: true }], show, range, binary: show === bytes, sync: "vitals" },
     ]);
 }

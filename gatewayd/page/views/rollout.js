@@ -103,16 +103,16 @@ export class RolloutView {
     const { nodes } = this.#detail;
     if (!nodes.length) return html`<p class="soft">None.</p>`;
     const shown = this.#all ? nodes : nodes.slice(0, SHOWN);
-    return html`${table("Nodes", ["Node", "Group", "State", "Sent", "Since", "Why"], shown.map(nodeRow))}
+    return html`${table("Nodes", ["Node", "Group", "State", "Sent", "Since", "Why"], shown.map(nodeRow), "compact")}
       ${shown.length < nodes.length ? html`<p class="pager"><button @click=${() => { this.#all = true; this.#page.update(); }}>Show all ${count(nodes.length)}</button></p>` : nothing}`;
   }
 }
 
 const nodeRow = (update) => html`<tr>
-  <th scope="row">${nodeLink(update.node)}</th><td data-name="Group" class="number">${update.group + 1}</td>
+  <th scope="row">${nodeLink(update.node)}</th><td data-name="Group" class="number extra">${update.group + 1}</td>
   <td data-name="State"><span class="swatch u-${update.state}"></span>${spoken(update.state)}${update.asleep ? html` <span class="label">asleep</span>` : nothing}</td>
   <td data-name="Sent"><span class="gauge">${meter(update.progress, "gateway")}${percent(update.progress)}</span></td>
-  <td data-name="Since">${when(update.since_s)}</td><td data-name="Why" class="words"><bdi>${update.reason}</bdi></td>
+  <td data-name="Since" class="extra">${when(update.since_s)}</td><td data-name="Why" class="words"><bdi>${update.reason}</bdi></td>
 </tr>`;
 
 /** Rules, as far as their names say what they are. */
@@ -125,13 +125,13 @@ function gateView(gate) {
   const [sign, words] = ANSWERS[gate.answer];
   return html`<p class="gate-answer">${badge(sign, `The gate ${words}`)} <span class="soft">${plural(gate.nodes, "node")}, ${plural(gate.escalated, "event")} judged</span></p>
     <p>Evidence that the new model is worse: <strong>${decimal(gate.worse)}</strong>. It stops at ${decimal(gate.fails_at)}.</p>
-    ${table("What the gate compares", ["Question", "Old", "New", "Worse", "As good"], gate.questions.map((question) => questionRow(question, gate)), "gate")}`;
+    ${table("What the gate compares", ["Question", "Old", "New", "Evidence: worse", "Evidence: as good"], gate.questions.map((question) => questionRow(question, gate)), "gate")}`;
 }
 
 const questionRow = (question, { fails_at, passes_at }) => html`<tr>
   <th scope="row">${spoken(question.name)}<span class="hint">${QUESTIONS[question.name] ?? ""}</span></th>
   <td data-name="Old" class="number">${measured(question.name, question.old)}</td><td data-name="New" class="number">${measured(question.name, question.new)}</td>
-  <td data-name="Worse">${evidence(question.worse, fails_at, "down")}</td><td data-name="As good">${evidence(question.fine, passes_at, "up")}</td>
+  <td data-name="Evidence: worse">${evidence(question.worse, fails_at, "down")}</td><td data-name="Evidence: as good">${evidence(question.fine, passes_at, "up")}</td>
 </tr>`;
 
 const measured = (name, value) => (["precision", "audits"].includes(name) ? percent(value) : decimal(value));

@@ -29,7 +29,7 @@ export class RolloutsView {
     if (!this.#rollouts) return heading("Rollouts");
     return html`${heading("Rollouts")}
       <section class="card" aria-label="Rollouts">
-        ${this.#rollouts.length ? table("Rollouts, newest first", COLUMNS, this.#rollouts.map(row), "rollouts")
+        ${this.#rollouts.length ? table("Rollouts, newest first", COLUMNS, this.#rollouts.map(row))
           : html`${empty("No rollout yet", "A signed bundle of a better model starts one, on the gateway:")}
             <pre><code>gatewayctl rollout start wakeword.bundle</code></pre>`}
       </section>`;
