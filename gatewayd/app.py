@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewayd import __version__, bundle, history, signing, state
+from gatewayd import __version__, bundle, history, presence, signing, state
 from gatewayd.api.gateway import Gateway
 from gatewayd.api.server import serve
 from gatewayd.config import Config
@@ -29,6 +29,7 @@ from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
+from gatewayd.journal import Kind
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics
@@ -129,7 +130,15 @@ async def run(config: Config) -> None:
         )
         port = await rooms.enter_async_context(serve(seen))
         scheme, host = "https" if config.http.tls else "http", config.http.host
-        _log.info("gatewayd %s, cascades %s, %s://%s:%d", __version__, ", ".join(cascades), scheme, host, port)
+        _log.info(
+            "gatewayd %s, cascades %s, %s://%s:%d",
+            __version__,
+            ", ".join(cascades),
+            scheme,
+            host,
+            port,
+            extra=Kind.STARTED(VERSION=__version__),
+        )
         working = [
             *[
                 await rooms.enter_async_context(_task(name, supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc)))
@@ -141,6 +150,7 @@ async def run(config: Config) -> None:
             await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
             await rooms.enter_async_context(_task("history", history.remember(registry, store))),
             await rooms.enter_async_context(_task("rollouts", rollouts.run())),
+            await rooms.enter_async_context(_task("presence", presence.watch(registry, _now_ms))),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
         ]
         async with AsyncExitStack() as sources:
@@ -152,7 +162,7 @@ async def run(config: Config) -> None:
             await _first(stopping, *working, *reading)
             notify("STOPPING=1")
         await pipeline.drain(DRAIN_S)
-    _log.info("stopped")
+    _log.info("stopped", extra=Kind.STOPPED())
 
 
 def cascade_folders(config: Config) -> list[Path]:
@@ -215,7 +225,8 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                         registry.restore(Node(node_id, known=True, enrolled=enrolled), ())
                     elif node.enrolled != enrolled:
                         node.enrolled = enrolled
-                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")
+                        kind = Kind.NODE_ENROLLED if enrolled else Kind.NODE_DISMISSED
+                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more", extra=kind(NODE=node_id))
         await asyncio.sleep(1)
 
 

@@ -1,7 +1,8 @@
 """A gateway in one file: its database as it was at one instant, bundles, bonds, configuration, and its nodes' keys as they are encrypted.
 
-The file is a plain tar. `state/...` is of gateway.state_dir, `config/...` of the configuration's folder, `mosquitto/...` of the broker's
-folder for gatewayd. Its last member, `manifest.json`, has the size and SHA-256 of each, so a file that was cut short has none.
+The file is a plain tar. `state/...` is of gateway.state_dir, `config/...` of the configuration's folder, `mosquitto/...` of the one of
+enrolment.acl_file; `sealed/node-keys` is what another machine can read of the keys, with a passphrase. Its last member, `manifest.json`,
+has the size and SHA-256 of each, so a file that was cut short has none.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -22,10 +23,8 @@ from gatewayd import __version__, state
 from gatewayd.config import Config
 from gatewayd.errors import ConfigError, StoreError
 
-BROKER = Path("/etc/mosquitto/gatewayd")
-CONFIGURATION, NODE_KEYS = "gatewayd.toml", "node-keys.cred"  # the latter is encrypted with a key of this machine
-MANIFEST = "manifest.json"
-NAME = r"(state|config|mosquitto)(/[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,199}){1,4}"
+CONFIGURATION, SEALED, MANIFEST = "config/gatewayd.toml", "sealed/node-keys", "manifest.json"
+NAME = r"(state|config|mosquitto|sealed)(/[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,199}){1,4}"
 CHUNK_BYTES = 1 << 20
 _PAGES = 1_024  # of the database, between two looks at how far it is
 Progress = Callable[[str, int, int], object]  # what is being done, how much of it is done, how much it is
@@ -56,16 +55,22 @@ class Manifest(BaseModel):
     members: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Member]
 
 
-def make(settings: Config, configuration: Path, target: Path, progress: Progress) -> Manifest:
-    """Write `target`, whole or not at all, for its owner's eyes; the daemon may run. Raises ConfigError, StoreError."""
+def make(settings: Config, configuration: Path, target: Path, progress: Progress, sealed: bytes = b"") -> Manifest:
+    """Write `target`, whole or not at all, for its owner's eyes; the daemon may run. `sealed` are the nodes' keys for another machine.
+
+    Raises ConfigError, StoreError.
+    """
     source = database_file(settings)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             copy, unfinished = Path(folder) / state.DATABASE, Path(folder) / target.name
             _copy_database(source, copy, progress)
+            (Path(folder) / "sealed").write_bytes(sealed)
+            named, left_out = _named(settings, configuration)
+            files = {f"state/{state.DATABASE}": copy, **_state(settings), **named, **({SEALED: Path(folder) / "sealed"} if sealed else {})}
             with unfinished.open("xb") as stream:
                 unfinished.chmod(0o600)
-                manifest = _write(stream, settings, configuration, copy, progress)
+                manifest = _write(stream, settings.gateway.id, files, left_out, progress)
                 stream.flush()
                 os.fsync(stream.fileno())
             unfinished.replace(target)
@@ -122,12 +127,10 @@ def _copy_database(source: Path, copy: Path, progress: Progress) -> None:
         raise StoreError(f"{source}: {error}") from error
 
 
-def _write(stream: BinaryIO, settings: Config, configuration: Path, copy: Path, progress: Progress) -> Manifest:
+def _write(stream: BinaryIO, gateway: str, files: Mapping[str, Path], left_out: tuple[str, ...], progress: Progress) -> Manifest:
     progress("check", 0, 1)
-    version, nodes, events = check(copy)
+    version, nodes, events = check(files[f"state/{state.DATABASE}"])
     progress("check", 1, 1)
-    named, left_out = _named(settings, configuration)
-    files = {f"state/{state.DATABASE}": copy, **_state(settings), **named, **_below("mosquitto", BROKER)}
     total = sum(path.stat().st_size for path in files.values() if path.exists())
     done = 0
     members: dict[str, Member] = {}
@@ -144,7 +147,7 @@ def _write(stream: BinaryIO, settings: Config, configuration: Path, copy: Path, 
             members[name] = reader.member()
             done += about.size
         manifest = Manifest(
-            gateway=settings.gateway.id,
+            gateway=gateway,
             version=__version__,
             created_s=time.time(),
             schema_version=version,
@@ -192,20 +195,17 @@ def _state(settings: Config) -> dict[str, Path]:
 
 
 def _named(settings: Config, configuration: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The configuration's file and those that it names in its folder; those that it names elsewhere."""
-    folder = configuration.absolute().parent
-    found, left_out = {}, []
-    if (keys := folder / NODE_KEYS).exists():
-        found[f"config/{NODE_KEYS}"] = keys
-    for path in _paths(settings.model_dump()):
-        if not path.is_file():
-            continue
+    """The configuration's file and those that it names in its folder, and the broker's; those that it names elsewhere."""
+    folder, broker = configuration.absolute().parent, settings.enrolment.acl_file.absolute().parent
+    found = {f"mosquitto/{path.name}": path for path in _files(broker)}
+    left_out = []
+    for path in filter(Path.is_file, _paths(settings.model_dump(exclude={"enrolment": {"broker_pid_file"}}))):
         if path.absolute().is_relative_to(folder):
             found[f"config/{path.absolute().relative_to(folder)}"] = path
-        else:
+        elif path.absolute().parent != broker:
             left_out.append(str(path))
     if configuration.exists():
-        found[f"config/{CONFIGURATION}"] = configuration
+        found[CONFIGURATION] = configuration
     return found, tuple(left_out)
 
 
@@ -215,10 +215,6 @@ def _paths(value: Any) -> Iterator[Path]:
     elif isinstance(value, dict | tuple):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _paths(each)
-
-
-def _below(above: str, folder: Path) -> dict[str, Path]:
-    return {f"{above}/{path.name}": path for path in _files(folder)}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from gatewayd import bundle
 from gatewayd.bundle import Folder
 from gatewayd.errors import CascadeError, WorkerTimeoutError
+from gatewayd.journal import Kind
 from gatewayd.ports import Judge, Pool
 
 READY_TIMEOUT_S = 180.0  # loading a model takes up to two minutes on a small machine
@@ -70,7 +71,7 @@ class Judges:
             self._seats[name] = new
             self.current[name] = Judge(folder.cascade, new.pool)
             self.folders[name] = folder
-            _log.info("%s %s judges now", name, folder.cascade.version)
+            _log.info("%s %s judges now", name, folder.cascade.version, extra=Kind.MODEL_REPLACED(CASCADE=name))
             if old is not None and old.pool is not None and old.pool is not new.pool:
                 await _retire(old.pool)
 

@@ -42,18 +42,34 @@ def restore(archive: Path, configuration: Path, flags: Mapping[str, Any], progre
             settings = _settings(tar, configuration, flags, Path(scratch))
             backup.database_file(settings)
             with state.hold(settings.gateway.state_dir):
-                kept = _restore(tar, manifest, configuration, settings.gateway.state_dir, progress)
+                kept = _restore(tar, manifest, configuration, settings, progress)
     except (OSError, tarfile.TarError) as error:
         raise StoreError(f"{archive}: {error}") from error
     return Restored(manifest, settings, kept)
 
 
-def _restore(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, folder: Path, progress: Progress) -> Path:
+def sealed_keys(archive: Path) -> bytes | None:
+    """The nodes' keys for another machine, if the backup has them. Raises StoreError."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            return _read(tar, backup.SEALED) if backup.SEALED in _manifest(tar).members else None
+    except (OSError, tarfile.TarError) as error:
+        raise StoreError(f"{archive}: {error}") from error
+
+
+def _restore(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, settings: Config, progress: Progress) -> Path:
+    folder = settings.gateway.state_dir
     for left in folder.glob(f"{_STAGING}*"):  # by one that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_STAGING, dir=folder) as staging:
         new = Path(staging)
-        outside = _unpack(tar, manifest, configuration, new, progress)
+        places = {"config": configuration.absolute().parent, "mosquitto": settings.enrolment.acl_file.absolute().parent}
+        outside = {
+            configuration.absolute() if name == backup.CONFIGURATION else places[above] / rest: about
+            for name, about in _unpack(tar, manifest, new, progress).items()
+            for above, _, rest in [name.partition("/")]
+            if above in places
+        }
         progress("check", 0, 1)
         version, *_ = backup.check(new / "state" / state.DATABASE)
         if version > database.VERSION:
@@ -90,10 +106,10 @@ def _manifest(tar: tarfile.TarFile) -> Manifest:
 def _settings(tar: tarfile.TarFile, configuration: Path, flags: Mapping[str, Any], scratch: Path) -> Config:
     """As the gateway will have them. Raises ConfigError."""
     try:
-        text = _read(tar, f"config/{backup.CONFIGURATION}")
+        text = _read(tar, backup.CONFIGURATION)
     except KeyError:
         return config.load(configuration if configuration.exists() else None, flags)
-    file = scratch / backup.CONFIGURATION
+    file = scratch / configuration.name
     file.write_bytes(text)
     return config.load(file, flags)
 
@@ -107,10 +123,10 @@ def _read(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def _unpack(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, new: Path, progress: Progress) -> dict[Path, tarfile.TarInfo]:
-    """Every member below `new`, exactly as the manifest says; which go where outside the state folder. Raises StoreError."""
+def _unpack(tar: tarfile.TarFile, manifest: Manifest, new: Path, progress: Progress) -> dict[str, tarfile.TarInfo]:
+    """Every member below `new`, exactly as the manifest says. Raises StoreError."""
     missing = dict(manifest.members)
-    outside: dict[Path, tarfile.TarInfo] = {}
+    found: dict[str, tarfile.TarInfo] = {}
     done, total = 0, sum(member.size_bytes for member in missing.values())
     for about in tar:
         if about.name == backup.MANIFEST:
@@ -128,13 +144,10 @@ def _unpack(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, new: 
         if reader.member() != member:
             raise StoreError(f"backup: {about.name} is damaged")
         done += member.size_bytes
-        above, _, rest = about.name.partition("/")
-        if above != "state":
-            place = backup.BROKER if above == "mosquitto" else configuration.absolute().parent
-            outside[configuration.absolute() if about.name == f"config/{backup.CONFIGURATION}" else place / rest] = about
+        found[about.name] = about
     if missing:
         raise StoreError(f"backup: {', '.join(missing)} is not there")
-    return outside
+    return found
 
 
 # ---- outside the state folder

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gatewayd.errors import StoreError
+from gatewayd.journal import Kind
 
 DATABASE = "gatewayd.db"
 DECIDED, KEPT = ".restore-", "before-"  # names of folders, before a time
@@ -65,7 +66,7 @@ def _finish(folder: Path) -> None:
             path.rename(folder / path.name)
             sync(folder)
         new.rmdir()
-        _log.warning("a restore is complete; what was there before is in %s", kept)
+        _log.warning("a restore is complete; what was there before is in %s", kept, extra=Kind.RESTORED(KEPT=kept))
 
 
 def sync(path: Path) -> None:

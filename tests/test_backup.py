@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from live import Live, all_of, load, until
 
-from gatewayd import audit, backup, config, state
+from gatewayd import audit, backup, config, nodekeys, state
 from gatewayd.errors import StoreError
 from gatewayd.restore import restore
 from gatewayd.store import Store
 
+needs_creds = pytest.mark.skipif(not shutil.which("systemd-creds") or os.geteuid() != 0, reason="needs systemd-creds, and its key")
 needs_mosquitto = pytest.mark.skipif(not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), reason="needs mosquitto")
 
 
@@ -52,6 +53,7 @@ class Gateway:
         elsewhere.write_text("not ours")
         self.toml.write_text(
             f'[gateway]\nid = "{word}"\nstate_dir = "{self.state}"\n[cascades]\nkeys = ["{self.toml.with_name("operator.pem.pub")}"]\n'
+            f'[enrolment]\nacl_file = "{self.folder / "mosquitto" / "acl"}"\n'
             f'[mqtt]\npassword_file = "{self.toml.with_name("broker-password")}"\nca_file = "{elsewhere}"\n'
         )
         for old in (self.state / "bundles").iterdir():
@@ -82,8 +84,7 @@ class Gateway:
 
 
 @pytest.fixture
-def gateway(tmp_path, monkeypatch):
-    monkeypatch.setattr(backup, "BROKER", tmp_path / "mosquitto")
+def gateway(tmp_path):
     (tmp_path / "mosquitto").mkdir()
     return Gateway(tmp_path)
 
@@ -94,7 +95,7 @@ def saying(word):
 
 def test_there_and_back(gateway):
     gateway.fill("old")
-    passwords = backup.BROKER / "passwords"
+    passwords = gateway.folder / "mosquitto" / "passwords"
     passwords.write_text("gatewayd:$7$old")
     archive = gateway.backup()
     gateway.fill("new")
@@ -329,6 +330,37 @@ def test_the_operators_commands(ctl, gateway, monkeypatch):
             ("gateway.restore", "old", str(archive)),
             ("gateway.backup", "old", str(archive)),  # the first one: the second was made after it
         ]
+
+
+@needs_creds
+def test_another_machine_reads_the_keys_with_the_passphrase(ctl, gateway, monkeypatch):
+    gateway.fill("old")
+    monkeypatch.setenv("GATEWAYD_CONFIG", str(gateway.toml))
+    (gateway.folder / "broker").mkdir()
+    (gateway.folder / "mosquitto" / "acl").write_text("user gatewayd\n")
+    places = f'credential = "{gateway.toml.parent}/node-keys.cred"\nbroker_dir = "{gateway.folder}/broker"\n[mqtt]'
+    gateway.toml.write_text(gateway.toml.read_text().replace("[mqtt]", places))
+    keys = nodekeys.NodeKeys(gateway.settings.enrolment)
+    keys.add("kitchen", b"k" * 32)
+    archive, right, wrong = (gateway.folder / name for name in ("b.tar", "right", "wrong"))
+    right.write_text("correct horse\n")
+    wrong.write_text("battery staple\n")
+    assert "on this machine only" in ctl("backup", archive)[2]
+    assert "on this machine only" not in ctl("backup", archive, "--force", "--passphrase-file", right)[2]
+    assert (b"k" * 32).hex().encode() not in archive.read_bytes()
+    (gateway.toml.parent / "node-keys.cred").write_bytes(b"of another machine")
+    plain = gateway.folder / "plain.tar"
+    backup.make(gateway.settings, gateway.toml, plain, nothing)
+    (gateway.folder / "broker" / "psk").unlink()
+
+    status, _, err = ctl("restore", archive, "--yes", "--passphrase-file", wrong)
+    assert (status, "not the passphrase" in err, (gateway.folder / "broker" / "psk").exists()) == (os.EX_CONFIG, True, False)
+    status, _, err = ctl("restore", plain, "--yes")  # as if it came from there
+    assert (status, "this machine cannot read the nodes' keys" in err, "node rotate" in err) == (0, True, True)
+    status, _, err = ctl("restore", archive, "--yes", "--passphrase-file", right)
+    assert (status, err) == (0, "")
+    assert keys.nodes() == {"kitchen"}
+    assert (gateway.folder / "broker" / "psk").read_text() == f"kitchen:{(b'k' * 32).hex()}\n"
 
 
 def test_postgresql_has_its_own_tools(ctl, tmp_path):

@@ -114,7 +114,7 @@ def test_a_node_is_enrolled_before_it_is_heard(keeper, tmp_path, monkeypatch):
 def test_the_gateways_own_keys_are_trusted_by_default(keeper, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     signing.make(tmp_path / "op.pem")
-    status, out, _ = keeper(
+    status, out, err = keeper(
         "node", "add", "n1", "--no-qr", "--broker", "Broker.example:8884", "-s", f'cascades.keys=["{tmp_path}/op.pem.pub"]'
     )
     assert (status, out) == (0, "")
