@@ -357,6 +357,26 @@ async def test_every_view_is_accessible_and_fits(site, browser, dark, phone):
     assert wrong == {}
 
 
+async def test_ten_thousand_nodes_are_paged_searched_and_sorted(tmp_path, browser):
+    site = PageSite(tmp_path)
+    await site.remember(10_000)
+    async with site.broker(), site.gateway(), tab(browser, site) as seen:
+        page = seen.page
+        await seen.log_in(await site.token())
+        await expect(page.get_by_role("button", name="10,000 nodes")).to_be_visible()
+        await expect(page.get_by_text("1 to 50 of 10,000")).to_be_visible()
+        await page.get_by_role("button", name="Next").click()
+        await expect(page.get_by_text("51 to 100 of 10,000")).to_be_visible()
+        await expect(row(page, "old-00050")).to_be_visible()
+        await page.get_by_label("Search nodes").fill("0999")
+        await expect(page.get_by_role("table", name="Nodes").locator("tbody tr")).to_have_count(11)  # 00999, and 09990 to 09999
+        await page.get_by_label("Sort").select_option("by last heard")
+        await expect(page.get_by_role("table", name="Nodes").locator("tbody tr").first).to_contain_text("old-09999")
+        await page.goto(f"{site.address}/#/?state=up")
+        await expect(page.get_by_text("No node matches")).to_be_visible()
+        assert seen.complaints == []
+
+
 async def test_when_the_gateway_goes_and_comes_back(tmp_path, browser):
     site = PageSite(tmp_path)
     async with site.broker(), tab(browser, site) as seen:
