@@ -147,7 +147,16 @@ def test_its_life(package, newer, tmp_path):
         for file in (package, newer):
             shutil.copy(file, machine.root / "tmp")
         before = machine.files()
-        install = ("apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades")
+        install = [
+            "apt-get",
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            "--allow-downgrades",
+            "-o",
+            "Dpkg::Options::=--force-confold",
+        ]
         with timed("install"):
             machine.run(*install, f"/tmp/{package.name}")
         with timed("run"), running(machine):
@@ -157,7 +166,7 @@ def test_its_life(package, newer, tmp_path):
         settings.write_text(settings.read_text().replace('id = "gateway"', 'id = "attic"'))
         secret = (machine.root / "etc/gatewayd/mqtt.password").read_text()
         with timed("upgrade"):
-            machine.run(*install, "-o", "Dpkg::Options::=--force-confold", f"/tmp/{newer.name}")
+            machine.run(*install, f"/tmp/{newer.name}")
         with timed("run"), running(machine):
             assert "kitchen" in machine.run("gatewayctl", "nodes", "list", "--json")
             machine.run("gatewayctl", "nodes", "enroll", "cellar")
