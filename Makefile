@@ -1,5 +1,5 @@
 # One task file: the same targets on a laptop and in CI. Everything that is needed is installed by scripts/setup.sh.
-.PHONY: setup setup-dev setup-vm node demo test vm check bench fuzz powercut size clean
+.PHONY: setup setup-dev setup-vm node demo test vm deb check bench fuzz powercut size clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 
@@ -21,6 +21,10 @@ test: setup-dev node
 # The installed service in a guest with the real BlueZ, D-Bus and systemd; SHORT=1: until it has healed once, in two minutes.
 vm: setup-vm node
 	@$(BIN)/pytest -s tests/vm $(if $(SHORT),-m short)
+
+# Debian packages in build/deb for this machine's release of Debian, and its processor or ARCH=arm64 or amd64.
+deb: setup
+	@$(BIN)/python deploy/deb/build.py $(if $(ARCH),--arch $(ARCH))
 
 check: setup-dev
 	@scripts/check.sh

@@ -18,7 +18,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewayd import __version__, bundle, signing
+from gatewayd import __version__, bundle, history, presence, signing, state
+from gatewayd.api.gateway import Gateway
+from gatewayd.api.server import serve
 from gatewayd.config import Config
 from gatewayd.core.escalation import Escalations
 from gatewayd.core.listening import Listened, Listener, Listening
@@ -27,9 +29,10 @@ from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
+from gatewayd.journal import Kind
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
-from gatewayd.metrics import Metrics, serve
+from gatewayd.metrics import Metrics
 from gatewayd.pairings import Desk, Pairings
 from gatewayd.pipeline import Pipeline
 from gatewayd.publish import NodePublisher
@@ -66,6 +69,7 @@ async def run(config: Config) -> None:
     listening = Listening()
     mqtt = MqttTransport(config.mqtt, config.gateway.id)
     async with AsyncExitStack() as rooms:
+        rooms.enter_context(state.hold(config.gateway.state_dir))
         store = await rooms.enter_async_context(Store(config.store, config.store_url, metrics.committed))
         desk = Desk(Pairings(store), Trust(required=config.ble.pairing == "required"), store.changes)
         ble = _bluetooth(config, metrics, registry, desk)
@@ -106,13 +110,35 @@ async def run(config: Config) -> None:
             metrics.store_queue_depth.set(store.pending())
             return metrics.exposition(registry, _now_ms())
 
-        def problem() -> str:
+        def problems() -> list[str]:
             waiting = [] if mqtt.connected else ["no broker"]
             waiting += ble.problems() if ble else []
-            return ", ".join(waiting + [f"{name}: no larger model yet" for name in judges.waited_for()])
+            return waiting + [f"{name}: no larger model yet" for name in judges.waited_for()]
 
-        port = await rooms.enter_async_context(serve(config.http, scrape, problem))
-        _log.info("gatewayd %s, cascades %s, http://%s:%d/metrics", __version__, ", ".join(cascades), config.http.host, port)
+        seen = Gateway(
+            config=config,
+            registry=registry,
+            store=store,
+            ledger=ledger,
+            judges=judges,
+            metrics=metrics,
+            scrape=scrape,
+            problems=problems,
+            broker=lambda: mqtt.connected,
+            escalating=lambda: escalations.depth,
+            verdict=rollouts.verdict,
+        )
+        port = await rooms.enter_async_context(serve(seen))
+        scheme, host = "https" if config.http.tls else "http", config.http.host
+        _log.info(
+            "gatewayd %s, cascades %s, %s://%s:%d",
+            __version__,
+            ", ".join(cascades),
+            scheme,
+            host,
+            port,
+            extra=Kind.STARTED(VERSION=__version__),
+        )
         working = [
             *[
                 await rooms.enter_async_context(_task(name, supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc)))
@@ -122,7 +148,9 @@ async def run(config: Config) -> None:
             await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
             *([await rooms.enter_async_context(_task("pairings", desk.follow(ble.review)))] if ble else []),
             await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
+            await rooms.enter_async_context(_task("history", history.remember(registry, store))),
             await rooms.enter_async_context(_task("rollouts", rollouts.run())),
+            await rooms.enter_async_context(_task("presence", presence.watch(registry, _now_ms))),
             await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
         ]
         async with AsyncExitStack() as sources:
@@ -134,7 +162,7 @@ async def run(config: Config) -> None:
             await _first(stopping, *working, *reading)
             notify("STOPPING=1")
         await pipeline.drain(DRAIN_S)
-    _log.info("stopped")
+    _log.info("stopped", extra=Kind.STOPPED())
 
 
 def cascade_folders(config: Config) -> list[Path]:
@@ -163,7 +191,7 @@ def _metrics(config: Config) -> Metrics:
     metrics = Metrics()
     metrics.queue_limit.labels("escalation").set(config.escalation.queue_size)
     metrics.queue_limit.labels("store").set(config.store.queue_size)
-    files = {"mqtt-ca": config.mqtt.ca_file}
+    files = {"mqtt-ca": config.mqtt.ca_file, "http": config.http.tls_certificate}
     metrics.certificates.files = {name: path for name, path in files.items() if path}
     return metrics
 
@@ -197,7 +225,8 @@ async def _follow_enrolments(registry: Registry, store: Store) -> None:
                         registry.restore(Node(node_id, known=True, enrolled=enrolled), ())
                     elif node.enrolled != enrolled:
                         node.enrolled = enrolled
-                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more")
+                        kind = Kind.NODE_ENROLLED if enrolled else Kind.NODE_DISMISSED
+                        _log.info("%s is %s", node_id, "enrolled" if enrolled else "not enrolled any more", extra=kind(NODE=node_id))
         await asyncio.sleep(1)
 
 

@@ -2,15 +2,17 @@
 
 import contextlib
 import difflib
+import ipaddress
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from gatewayd.errors import ConfigError
 
@@ -97,12 +99,36 @@ class Ble(Section):
 
 
 class Http(Section):
-    """Where /metrics and /healthz are served."""
+    """Where the fleet page, the API, /metrics and /healthz are served."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; there is no authentication, so think before it is not the loopback."""
+    """Address to listen on; another than the loopback needs a certificate."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8460
     """TCP port; 0 takes a free one."""
+    tls_certificate: Folder | None = None
+    """Certificate (PEM, with those that it depends on), for the names by which browsers find this gateway."""
+    tls_key: Folder | None = None
+    """Its private key (PEM)."""
+
+    @model_validator(mode="after")
+    def _encrypted_beyond_this_machine(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise PydanticCustomError("tls", "tls_certificate and tls_key go together")
+        if not self.tls and not self.loopback:
+            raise PydanticCustomError("tls", "a host that is not the loopback needs tls_certificate and tls_key")
+        return self
+
+    @property
+    def tls(self) -> bool:
+        """Whether there is TLS."""
+        return self.tls_certificate is not None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
 
 
 class Store(Section):
@@ -184,10 +210,9 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
     """Read the configuration from `path` (else GATEWAYD_CONFIG, else DEFAULT_PATH, which need not exist), the environment
     (GATEWAYD_MQTT__HOST) and `flags` ({"mqtt.host": ...}). Raises ConfigError, one line for each thing that is wrong.
     """
-    if path is None and _PATH_VARIABLE in environ:
-        path = Path(environ[_PATH_VARIABLE])
-    tree = _read(path or DEFAULT_PATH, must_exist=path is not None)
-    origin: dict[tuple[str, ...], str] = {(): str(path or DEFAULT_PATH)}  # key path -> who said so
+    file = where(path, environ)
+    tree = _read(file, must_exist=path is not None or _PATH_VARIABLE in environ)
+    origin: dict[tuple[str, ...], str] = {(): str(file)}  # key path -> who said so
     for name, value in environ.items():
         if name.startswith(PREFIX) and name != _PATH_VARIABLE:
             _put(tree, origin, tuple(name.removeprefix(PREFIX).lower().split("__")), value, name)
@@ -197,6 +222,11 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None, envir
         return Config.model_validate(tree)
     except ValidationError as exc:
         raise ConfigError("\n".join(_explain(exc, origin))) from None  # pydantic's trace would repeat secrets
+
+
+def where(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The configuration's file: `path`, else GATEWAYD_CONFIG, else DEFAULT_PATH."""
+    return path or Path(environ.get(_PATH_VARIABLE, DEFAULT_PATH))
 
 
 def assignment(text: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from gatewayd import bundle
 from gatewayd.bundle import Folder
 from gatewayd.errors import CascadeError, WorkerTimeoutError
+from gatewayd.journal import Kind
 from gatewayd.ports import Judge, Pool
 
 READY_TIMEOUT_S = 180.0  # loading a model takes up to two minutes on a small machine
@@ -31,7 +32,7 @@ class Judges:
 
     def __init__(self, folders: Mapping[str, Folder], make: Callable[[Folder], Pool]) -> None:
         self.current: dict[str, Judge] = {}
-        self._folders = folders
+        self.folders = dict(folders)  # where each is from
         self._make = make
         self._seats: dict[str, _Seat] = {}
         self._replacing = asyncio.Lock()  # one at a time: two models of a cascade in memory are enough
@@ -39,7 +40,7 @@ class Judges:
     async def __aenter__(self) -> Self:
         """Start all pools; their models may load for a while."""
         async with AsyncExitStack() as started:
-            for name, folder in self._folders.items():
+            for name, folder in self.folders.items():
                 seat = _Seat(None, None)
                 if folder.cascade.gateway is not None:
                     seat = _Seat(await started.enter_async_context(self._make(folder)), await _digest(folder))
@@ -69,7 +70,8 @@ class Judges:
             new = await self._seat(folder, old)
             self._seats[name] = new
             self.current[name] = Judge(folder.cascade, new.pool)
-            _log.info("%s %s judges now", name, folder.cascade.version)
+            self.folders[name] = folder
+            _log.info("%s %s judges now", name, folder.cascade.version, extra=Kind.MODEL_REPLACED(CASCADE=name))
             if old is not None and old.pool is not None and old.pool is not new.pool:
                 await _retire(old.pool)
 

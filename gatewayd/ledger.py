@@ -6,7 +6,7 @@ takes the order away: a gateway killed before it finds both as they were, and on
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -55,6 +55,26 @@ class Note(NamedTuple):
     text: str
 
 
+class DayOfModel(NamedTuple):
+    """What came of a node model's events on one day."""
+
+    day: int  # since the Unix epoch
+    model: bytes
+    judged: int  # triggers that the larger model judged
+    agreed: int
+    audits: int
+    missed: int  # those in which it found what the node had not
+
+
+class NodeUpdate(NamedTuple):
+    """An update of a node, and of which rollout it is a part."""
+
+    rollout_id: str
+    cascade: str
+    version: str
+    update: Update
+
+
 class Ledger:
     """The rollouts in an open store. Every call blocks; every write is one transaction, synced when it returns."""
 
@@ -95,6 +115,11 @@ class Ledger:
         with self._store.reading() as connection:
             return [_rollout(row) for row in connection.execute(select(rollouts).order_by(rollouts.c.id))]
 
+    def newest(self, limit: int) -> list[StoredRollout]:
+        """The newest rollouts, newest first."""
+        with self._store.reading() as connection:
+            return [_rollout(row) for row in connection.execute(select(rollouts).order_by(rollouts.c.id.desc()).limit(limit))]
+
     def open_rollouts(self) -> list[StoredRollout]:
         """Those that are not closed."""
         with self._store.reading() as connection:
@@ -115,10 +140,20 @@ class Ledger:
             rows = connection.execute(select(updates).where(updates.c.rollout == int(id_)).order_by(updates.c.node))
             return {row.node: _update(row) for row in rows}
 
-    def counts(self) -> dict[str, Counter[update.State]]:
-        """How many nodes of each rollout are in each state."""
+    def updates_of(self, node: str, limit: int) -> list[NodeUpdate]:
+        """The newest updates of a node, newest first."""
+        query = select(updates, rollouts.c.cascade, rollouts.c.version).join_from(updates, rollouts, updates.c.rollout == rollouts.c.id)
+        newest = query.where(updates.c.node == node).order_by(updates.c.rollout.desc()).limit(limit)
+        with self._store.reading() as connection:
+            rows = connection.execute(newest).all()
+        return [NodeUpdate(str(row.rollout), row.cascade, row.version, _update(row)) for row in rows]
+
+    def counts(self, ids: Collection[str] | None = None) -> dict[str, Counter[update.State]]:
+        """How many nodes of each rollout, or of each of `ids`, are in each state."""
         counts: dict[str, Counter[update.State]] = {}
         query = select(updates.c.rollout, updates.c.state, sa.func.count()).group_by(updates.c.rollout, updates.c.state)
+        if ids is not None:
+            query = query.where(updates.c.rollout.in_(map(int, ids)))
         with self._store.reading() as connection:
             for id_, state, count in connection.execute(query):
                 counts.setdefault(str(id_), Counter())[update.State(state)] = count
@@ -239,6 +274,32 @@ class Ledger:
         with self._store.reading() as connection:
             return [(row[0], Cell(*row[1:])) for row in connection.execute(_cells_sql(connection.dialect.name), bounds)]
 
+    def days(self, cascade: str, since_s: float) -> list[DayOfModel]:
+        """What each node model of a cascade did on each day since then, oldest first."""
+        with self._store.reading() as connection:
+            rows = connection.execute(_days_sql(connection.dialect.name), {"cascade": cascade, "since_s": since_s})
+            return [DayOfModel(*row) for row in rows]
+
+
+_COUNTED = {
+    "escalated": "reason = 'trigger' AND basis = 'gateway'",
+    "agreed": "reason = 'trigger' AND basis = 'gateway' AND accepted",
+    "audits": "reason = 'audit' AND basis = 'gateway'",
+    "missed": "reason = 'audit' AND basis = 'gateway' AND accepted",
+}
+
+
+@cache
+def _days_sql(dialect: str) -> TextClause:
+    """As below, the index is partial."""
+    day = {"sqlite": "CAST(arrived_s / 86400 AS INTEGER)", "postgresql": "CAST(floor(arrived_s / 86400) AS BIGINT)"}[dialect]
+    counts = ", ".join(f"sum(CASE WHEN {when} THEN 1 ELSE 0 END)" for when in _COUNTED.values())
+    return text(  # nothing in it comes from outside
+        f"SELECT {day} AS day, model, {counts} FROM events"  # noqa: S608
+        " WHERE basis <> 'node' AND basis = 'gateway' AND reason IN ('trigger', 'audit')"
+        " AND cascade = :cascade AND arrived_s >= :since_s GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+
 
 @cache
 def _cells_sql(dialect: str) -> TextClause:
@@ -247,13 +308,7 @@ def _cells_sql(dialect: str) -> TextClause:
     The index on events is partial: its condition must stand in the statement for the planner to see that it fits.
     """
     hour = {"sqlite": "CAST(arrived_s / 3600 AS INTEGER)", "postgresql": "CAST(floor(arrived_s / 3600) AS BIGINT)"}[dialect]
-    whens = {
-        "triggers": "reason = 'trigger'",
-        "escalated": "reason = 'trigger' AND basis = 'gateway'",
-        "agreed": "reason = 'trigger' AND basis = 'gateway' AND accepted",
-        "audits": "reason = 'audit' AND basis = 'gateway'",
-        "missed": "reason = 'audit' AND basis = 'gateway' AND accepted",
-    }
+    whens = {"triggers": "reason = 'trigger'", **_COUNTED}
     counts = ", ".join(f"CASE WHEN {when} THEN 1 ELSE 0 END AS {name}" for name, when in whens.items())
     judged = "CASE WHEN sum(triggers) = 0 THEN 1.0 ELSE 1.0 * sum(escalated) / sum(triggers) END"
     return text(  # nothing in it comes from outside
@@ -289,8 +344,7 @@ def _rollout(row: sa.Row[Any]) -> StoredRollout:
 
 
 def _update(row: sa.Row[Any]) -> Update:
-    fields = row._asdict()
-    del fields["rollout"]
+    fields = {name: getattr(row, name) for name in Update._fields}
     return Update(**{**fields, "state": update.State(row.state)})
 
 

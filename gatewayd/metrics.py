@@ -1,21 +1,18 @@
-"""Every metric's name, and the HTTP server that shows them.
+"""Every metric's name, and the text that shows them.
 
 What the gateway counts are `prometheus_client`'s objects. The series of the nodes are not: for thousands of nodes they are written as
 text in one pass over the registry at scrape time, so that a node that is gone leaves nothing behind, and one that is down no vitals.
 """
 
-import asyncio
 import contextlib
 import platform
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from cryptography import x509
 from prometheus_client import (
-    CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -29,13 +26,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gatewayd import __version__
-from gatewayd.config import Http
 from gatewayd.core import neighbours, rollout, segments, update, wire
 from gatewayd.core.registry import Node
 from gatewayd.core.rollout import Rollout
 from gatewayd.core.types import Basis, Info, Opinion, Reason, Record, Slot, SlotState, Verdict
 from gatewayd.core.update import Update
-from gatewayd.errors import ConfigError, StoreError
+from gatewayd.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,10 +58,22 @@ FAILURES = frozenset({  # first words: of images; of a node's slots and of its a
 ROLLBACKS = frozenset({"gate", "errors", "operator", "reset", "deadline", "flash", "reverted", OTHER})
 RESETS = frozenset({"power-on", "brown-out", "pin", "software", "watchdog", "fault", "unknown", OTHER})  # docs/nodelink.md, "Reset reasons"
 BLE_REFUSALS = frozenset({*neighbours.REASONS, *segments.REASONS, *wire.REASONS, "code", "smp", "unpaired"})
+HTTP_REFUSALS = frozenset({  # by limits, connections and who asks
+    *("rate", "host", "origin", "body", "slow_body", "slow_reader"), *("connections", "http", "slow_head", "streams"),
+    *("token", "tokens", "scope", "session", "csrf"),
+})  # fmt: skip
 BLE_FAILURES = frozenset({"timeout", "not_found", "slots", "in_progress", "services", OTHER})
 SmpResult = Literal["ok", "refused", "timeout", "broken", "unasked"]  # broken: no link, or nonsense; unasked: nobody waited for it
 _ON_TRIAL = frozenset({update.State.TRIAL, update.State.JUDGING, update.State.CONFIRMING})
 Pause = Literal["operator", "evidence", "approval"]  # for what a rollout waits that does not go on by itself
+
+
+class Http(NamedTuple):
+    """What the HTTP server counts."""
+
+    requests: Counter
+    refused: Counter
+    streams: Gauge
 
 
 class Metrics:
@@ -92,8 +100,10 @@ class Metrics:
         self.radio_changes = counter("radio_changes", "Times that a node was spoken to over another transport than before.")
         self.commands = counter("commands", "Verdicts that asked their node to act.", "cascade")
         self._rejected = counter("rejected_messages", "Messages that were refused.", "reason")
-        self._events = counter("cascade_events", "Events by why the node sent them.", "cascade", "reason")
-        self._verdicts = counter("verdicts", "Verdicts by whose judgement they are; overload: escalations dropped.", "cascade", "basis")
+        # Of these two, a child with its labels costs three times its increment: keep it. Labels come from configuration and closed sets.
+        self._events = cache(counter("cascade_events", "Events by why the node sent them.", "cascade", "reason").labels)
+        verdicts = counter("verdicts", "Verdicts by whose judgement they are; overload: escalations dropped.", "cascade", "basis")
+        self._verdicts = cache(verdicts.labels)
         self._judged = counter("cascade_judged", "Suspicions that the larger model judged.", "cascade")
         self._agreed = counter("cascade_agreed", "Suspicions that it shared.", "cascade")
         self._audits = counter("cascade_audit_samples", "Windows without a suspicion that it judged.", "cascade")
@@ -139,6 +149,11 @@ class Metrics:
             "scanner_restarts": counter("ble_scanner_restarts", "Scanners that heard nothing any more.", "adapter"),
             "restarts": self.adapter_restarts,
         }
+        self.http = Http(
+            counter("http_requests", "Requests by how they were answered; 499: not at all.", "route", "status"),
+            counter("http_refused", "Requests and connections that were refused.", "reason"),
+            gauge("http_streams", "Live streams that are open."),
+        )
         for known, family in (
             (REFUSALS, self._ota_refused),
             (FAILURES, self._ota_failed),
@@ -146,16 +161,13 @@ class Metrics:
             (RESETS, self._resets),
             (BLE_REFUSALS, self._ble["refused"]),
             (BLE_FAILURES, self._ble["failures"]),
+            (HTTP_REFUSALS, self.http.refused),
         ):
             for reason in sorted(known):  # an alert on what grows sees no growth in a series that begins with 1
                 family.labels(reason)
 
         self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
         self.certificates = _Certificates(registry)
-
-        # A child with its labels costs three times its increment: keep it. Labels come from configuration and closed sets.
-        self._verdict_children = cache(self._verdicts.labels)
-        self._event_children = cache(self._events.labels)
 
     def rejected(self, reason: str) -> None:
         """A message was refused; `reason` is one of a closed set."""
@@ -171,11 +183,11 @@ class Metrics:
 
     def event(self, cascade: str, reason: Reason) -> None:
         """A new event came; `cascade` is one that is loaded here, or "unknown"."""
-        self._event_children(cascade, reason.value).inc()
+        self._events(cascade, reason.value).inc()
 
     def verdict(self, cascade: str, reason: Reason, verdict: Verdict, opinion: Opinion | None) -> None:
         """An event was decided."""
-        self._verdict_children(cascade, verdict.basis.value).inc()
+        self._verdicts(cascade, verdict.basis.value).inc()
         if verdict.action:
             self.commands.labels(cascade).inc()
         if opinion is None or verdict.basis is not Basis.GATEWAY:
@@ -346,6 +358,8 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
     families: tuple[tuple[str, str, str, list[str]], ...] = (
         ("up", "gauge", "Whether the node is there.",
          [f"gatewayd_node_up{label}}} {there:d}" for (label, _), there in zip(every, up, strict=True)]),
+        ("asleep", "gauge", "Whether it sleeps, as it said it would, and is not overdue.",
+         [f"gatewayd_node_asleep{label}}} {node.asleep(now_ms):d}" for label, node in every]),
         ("enrolled", "gauge", "Whether the operator, or policy, has taken it in.",
          [f"gatewayd_node_enrolled{label}}} {node.enrolled:d}" for label, node in every]),
         ("reboots_total", "counter", "Times that it came back in another session.",
@@ -376,7 +390,7 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
          [f"gatewayd_node_stack_free_bytes{label}}} {v.stack_free_bytes}" for label, v in well if v.stack_free_bytes is not None]),
         ("model_info", "gauge", "The model that a cascade runs on the node: confirmed, or on test.",
          [f'gatewayd_node_model_info{label},cascade="{slot.cascade}",model="{(slot.sha256 or b"")[:8].hex()}",'
-          f'version="{_escape(slot.version or "")}",state="{slot.state.value}"}} 1' for label, info in told for slot in _running(info)]),
+          f'version="{_escape(slot.version or "")}",state="{slot.state.value}"}} 1' for label, info in told for slot in running(info)]),
         ("arena_used_bytes", "gauge", "Memory that a cascade's model works in.",
          [f"gatewayd_node_arena_used_bytes{label}}} {one.arena_bytes}" for label, one in work]),
         ("invoke_seconds", "summary", "Time in inference since it booted.",
@@ -390,68 +404,14 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
     return "\n".join([*text, ""]) if text else ""
 
 
-def _running(info: Info) -> Iterable[Slot]:
+def running(info: Info) -> Iterable[Slot]:
     """The slot that runs of each cascade: the one on test, else the confirmed one."""
-    running: dict[str, Slot] = {}
+    found: dict[str, Slot] = {}
     for slot in info.slots:
-        if slot.cascade and (slot.state is SlotState.TEST or (slot.state is SlotState.CONFIRMED and slot.cascade not in running)):
-            running[slot.cascade] = slot
-    return running.values()
+        if slot.cascade and (slot.state is SlotState.TEST or (slot.state is SlotState.CONFIRMED and slot.cascade not in found)):
+            found[slot.cascade] = slot
+    return found.values()
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-# ---- HTTP ----
-
-_REQUEST_TIMEOUT_S = 5.0
-_MAX_REQUEST_BYTES = 8_192
-_MAX_CONNECTIONS = 32
-_STATUS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
-
-
-@asynccontextmanager
-async def serve(settings: Http, scrape: Callable[[], bytes], problem: Callable[[], str]) -> AsyncIterator[int]:
-    """Serve /metrics (`scrape`, called in a thread) and /healthz (503 with what `problem` says, unless it is empty) while the block runs.
-
-    Yields the port. Raises ConfigError where it cannot be had.
-    """
-    slots = asyncio.Semaphore(_MAX_CONNECTIONS)
-
-    async def answer(path: str) -> tuple[int, str, bytes]:
-        if path == "/metrics":
-            return 200, CONTENT_TYPE_PLAIN_0_0_4, await asyncio.to_thread(scrape)
-        if path == "/healthz":
-            said = problem()
-            return (503 if said else 200), "text/plain; charset=utf-8", f"{said or 'ok'}\n".encode()
-        return 404, "text/plain", b"try /metrics or /healthz\n"
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if not slots.locked():  # full: hang up
-                async with slots, asyncio.timeout(_REQUEST_TIMEOUT_S):
-                    await _respond(reader, writer, answer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever asked has gone, or does not speak HTTP
-        finally:
-            writer.close()
-
-    try:
-        server = await asyncio.start_server(connected, settings.host, settings.port, limit=_MAX_REQUEST_BYTES)
-    except OSError as exc:
-        raise ConfigError(f"http: cannot listen on {settings.host}:{settings.port}: {exc}") from exc
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
-Answer = Callable[[str], Awaitable[tuple[int, str, bytes]]]  # path -> status, content type, body
-
-
-async def _respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
-    request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n", 1)[0].split(" ")
-    method, target = request[0], request[1] if len(request) > 1 else ""
-    status, content, body = await answer(target.partition("?")[0]) if method in ("GET", "HEAD") else (405, "text/plain", b"")
-    head = f"HTTP/1.1 {status} {_STATUS[status]}\r\nContent-Type: {content}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode() + (body if method == "GET" else b""))
-    await writer.drain()

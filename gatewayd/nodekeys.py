@@ -6,20 +6,27 @@ its access list for each message: a node without a key has no entry there either
 """
 
 import fcntl
+import json
 import os
 import re
 import secrets
 import signal
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from gatewayd.config import Enrolment
 from gatewayd.errors import ConfigError, TransportError
 
 _PSK_BYTES = 32
+_SALT_BYTES, _NONCE_BYTES = 16, 12
+_SCRYPT_N = 1 << 16  # 64 MB and half a second of a Raspberry Pi
 _NAME = "node-keys"  # of the credential, which is good under no other
 _TIMEOUT_S = 30.0  # a TPM thinks for seconds
 _USER = re.compile(r"^user\s+(\S+)", re.MULTILINE)
@@ -64,6 +71,20 @@ class NodeKeys:
         """Take its key away. Returns whether it had one. Raises ConfigError."""
         with self._changing() as table:
             return table.pop(node, None) is not None
+
+    def seal(self, passphrase: str) -> bytes:
+        """All keys, for a machine that cannot decrypt this one's credential; empty where there are none. Raises ConfigError."""
+        with self._locked():
+            table = self._load()
+        salt, nonce = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_NONCE_BYTES)
+        sealed = _cipher(passphrase, salt).encrypt(nonce, json.dumps(table).encode(), _NAME.encode())
+        return salt + nonce + sealed if table else b""
+
+    def take(self, table: Mapping[str, str]) -> None:
+        """Have these keys and no others. Raises ConfigError."""
+        self._credential.unlink(missing_ok=True)
+        with self._changing() as own:
+            own.update(table)
 
     def publish(self) -> None:
         """Make what mosquitto reads. Raises ConfigError."""
@@ -114,6 +135,20 @@ class NodeKeys:
                 yield
         except OSError as error:
             raise ConfigError(f"keys of nodes: {error}") from error
+
+
+def unseal(sealed: bytes, passphrase: str) -> dict[str, str]:
+    """What seal() sealed. Raises ConfigError where that is not the passphrase."""
+    salt, nonce, rest = sealed[:_SALT_BYTES], sealed[_SALT_BYTES : _SALT_BYTES + _NONCE_BYTES], sealed[_SALT_BYTES + _NONCE_BYTES :]
+    try:
+        table: dict[str, str] = json.loads(_cipher(passphrase, salt).decrypt(nonce, rest, _NAME.encode()))
+    except (InvalidTag, ValueError) as error:
+        raise ConfigError("that is not the passphrase of the nodes' keys") from error
+    return table
+
+
+def _cipher(passphrase: str, salt: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(Scrypt(salt, length=32, n=_SCRYPT_N, r=8, p=1).derive(passphrase.encode()))
 
 
 def access_list(head: str, nodes: Iterable[str]) -> bytes:

@@ -15,6 +15,7 @@ from gatewayd.core.beacon import crc_of
 from gatewayd.core.pairing import Pairing, Stage, Trust
 from gatewayd.database import pairings
 from gatewayd.errors import StoreError
+from gatewayd.journal import Kind
 from gatewayd.store import Store, count_change
 
 _LOOK_S = 1.0
@@ -162,13 +163,13 @@ class Desk:
         with contextlib.suppress(StoreError):
             if order and await self._change(order, _ORDERED, stage=Stage.PAIRED, **bond):
                 await self._load()
-                _log.info("%s has paired as %s on %s", node, address, adapter)
+                _log.info("%s has paired as %s on %s", node, address, adapter, extra=Kind.NODE_PAIRED(NODE=node))
                 return True
         return False
 
     async def failed(self, node: str, cause: str, *, final: bool) -> None:
         """It has not. The order stands, unless it is `final` or was tried too often."""
-        _log.warning("%s has not paired: %s", node, cause)
+        _log.warning("%s has not paired: %s", node, cause, extra=Kind.PAIRING_FAILED(NODE=node))
         order = self.trust.orders.get(crc_of(node))
         if order is None:
             return
@@ -180,11 +181,11 @@ class Desk:
                 await asyncio.to_thread(self._rows.fail, order, cause)
 
     async def judged(self, bond: Pairing, cause: str) -> None:
-        """Why a bond is refused, or "" when it holds."""
+        """What is wrong with a bond, or "" when it holds."""
         if cause == bond.cause:
             return
         if cause:
-            _log.warning("%s is refused: %s", bond.node, cause)
+            _log.warning("the bond with %s: %s", bond.node, cause, extra=Kind.PAIRING_BROKEN(NODE=bond.node))
         with contextlib.suppress(StoreError):
             await self._change(bond, [Stage.PAIRED, Stage.TOLD], cause=cause)
             await self._load()

@@ -23,6 +23,7 @@ from gatewayd.core.listening import Listening
 from gatewayd.core.registry import DEFAULT_VITALS_INTERVAL_S, Node, Registry, Seen
 from gatewayd.core.types import Basis, Event, EventKey, Frame, Info, Message, Opinion, Record, Vitals
 from gatewayd.errors import DecodeError, EscalationError, StoreError, TransportError
+from gatewayd.journal import Kind
 from gatewayd.metrics import Metrics
 from gatewayd.ports import Judge, Publisher, Store, Transport
 
@@ -154,10 +155,11 @@ class Pipeline:
         self._metrics.reset(info.reset_reason)
         if info.crash or info.reset_reason in ("watchdog", "fault"):
             where = "pc {:#010x}, lr {:#010x}, status {:#010x}, {} bytes of stack".format(*info.crash) if info.crash else "no record of it"
-            _log.warning("%s is back after a crash (%r): %s", node, info.reset_reason, where)
+            _log.warning("%s is back after a crash (%r): %s", node, info.reset_reason, where, extra=Kind.NODE_CRASHED(NODE=node))
 
     def _refuse(self, frame: Frame, reason: str, detail: str) -> None:
-        self._metrics.rejected(reason)
+        if frame.payload or frame.tail not in wire.RETAINED:  # one without a payload clears what was retained, and says nothing
+            self._metrics.rejected(reason)
         _log.debug("refused %s from %s: %s: %s", frame.tail, frame.node, reason, detail)
         frame.done()  # it will not become better
 
@@ -165,7 +167,8 @@ class Pipeline:
         node.known = True
         node.enrolled = self._enrolls(node.id)
         self._dirty.add(node.id)
-        _log.info("discovered %s on %s%s", node.id, node.transport(), "" if node.enrolled else ", not enrolled")
+        trusted = "" if node.enrolled else ", not enrolled"
+        _log.info("discovered %s on %s%s", node.id, node.transport(), trusted, extra=Kind.NODE_APPEARED(NODE=node.id))
 
     def _event(self, job: _Job, seen: Seen) -> None:
         key = EventKey(job.node.id, job.event.session, job.event.seq)
@@ -229,7 +232,7 @@ class Pipeline:
     def _kept(self, job: _Job, record: Record, result: bool | StoreError) -> None:
         if isinstance(result, StoreError):
             if not self._unstored:
-                _log.error("events wait in memory: %s", result)
+                _log.error("events wait in memory: %s", result, extra=Kind.STORE_REFUSES())
             self._unstored.append((job, record))
             return
         for done in self._pending.pop(EventKey(record.node, record.event.session, record.event.seq), ()):

@@ -3,6 +3,7 @@
 Bytes in, bytes out: nothing here reads or writes a file.
 """
 
+import base64
 import struct
 import zlib
 
@@ -99,6 +100,13 @@ def flash_image(provisioning: Provisioning, factory: bytes = b"", size_bytes: in
     if 0 < size_bytes < len(flash):
         raise ConfigError(f"{len(flash):,} bytes do not fit into {size_bytes:,}")
     return flash.ljust(size_bytes, b"\xff")
+
+
+def enrolment_code(provisioning: Provisioning) -> str:
+    """What a node with a pre-shared key needs beside the public keys, in the few characters that make a small QR code."""
+    assert provisioning.psk is not None
+    key = base64.b32encode(provisioning.psk).decode().rstrip("=")
+    return f"NODELINK:1/{provisioning.id}/{provisioning.host}:{provisioning.port}/{key}".upper()
 
 
 def keyring(provisioning: Provisioning) -> image.Keyring:

@@ -8,6 +8,7 @@ from gatewayd.core import wire
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Record
 from gatewayd.errors import TransportError
+from gatewayd.journal import Kind
 from gatewayd.ports import Transport
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class NodePublisher:
         route = next((name for name in self._transports if self.reaches(node, name)), node.transport())
         if node.route not in ("", route):
             self._changed()
-            _log.info("%s: over %s, no more over %s", node.id, route, node.route)
+            _log.info("%s: over %s, no more over %s", node.id, route, node.route, extra=Kind.NODE_ROUTE(NODE=node.id, TRANSPORT=route))
         node.route = route
         return route
 

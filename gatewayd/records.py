@@ -43,6 +43,13 @@ class StoredEvent(NamedTuple):
     model_s: float  # of it, in the larger model
 
 
+class Page(NamedTuple):
+    """Some events, newest first, each with the kind of its window; and the id before which the next page begins."""
+
+    items: list[tuple[StoredEvent, str | None]]
+    next: int | None
+
+
 class StoredNode(NamedTuple):
     """What outlives a restart of a node's entry in the registry."""
 
@@ -139,7 +146,7 @@ def upsert_nodes(connection: Connection, rows: Sequence[StoredNode]) -> None:
 def stored_event(row: sa.Row[Any]) -> StoredEvent:
     """A row of the table of events, whole."""
     stages = tuple((stage, seconds) for stage, seconds in json.loads(row.stages or "[]"))
-    return StoredEvent(**{**row._asdict(), "stages": stages})
+    return StoredEvent(**{**{name: getattr(row, name) for name in StoredEvent._fields}, "stages": stages})
 
 
 def stored_node(row: sa.Row[Any]) -> StoredNode:

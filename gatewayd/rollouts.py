@@ -26,6 +26,7 @@ from gatewayd.core.types import Frame, Info, NodeState, Slot, SlotState
 from gatewayd.core.update import Action, Event, State, Update
 from gatewayd.errors import CascadeError, GatewaydError, NodeRefusedError, StoreError, TransportError
 from gatewayd.evidence import Evidence
+from gatewayd.journal import Kind
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
 from gatewayd.metrics import Metrics
@@ -132,6 +133,11 @@ class Rollouts:
         if not self._links.deliver(frame.node, frame.transport, frame.payload):
             self._metrics.smp_request("unasked")
 
+    def verdict(self, id_: str) -> gate.Verdict | None:
+        """The gate's newest word on an open rollout; None where it is not asked."""
+        one = self._open.get(id_)
+        return one.verdict if one is not None and one.rollout.rules.gate else None
+
     async def run(self) -> None:
         """Until cancelled. A disk that refuses is waited for; nothing is asked of a node meanwhile."""
         next_look_s = 0.0
@@ -145,7 +151,7 @@ class Rollouts:
                     for one in [*self._open.values()]:
                         await self._advance(one, talks)
                 except StoreError as error:
-                    _log.warning("rollouts wait: %s", error)
+                    _log.warning("rollouts wait: %s", error, extra=Kind.STORE_REFUSES())
                     await asyncio.sleep(TICK_S)
                 await self._something()
 
@@ -239,9 +245,12 @@ class Rollouts:
         async with one.saving:
             await asyncio.to_thread(self._ledger.move, moved, self._clock(), f"{because}\n{text}".strip(), order)
         one.rollout = moved
-        if moved.state is rollout.State.HALTED:
+        halted = moved.state is rollout.State.HALTED
+        if halted:
             self._metrics.rollouts_halted.inc()
-        _log.info("%s", text.replace("\n", "; "))
+        kind = Kind.ROLLOUT_HALTED if halted else Kind.ROLLOUT_MOVED
+        told = kind(ROLLOUT=moved.id, CASCADE=moved.cascade, STATE=moved.state)
+        _log.log(logging.WARNING if halted else logging.INFO, "%s", text.replace("\n", "; "), extra=told)
 
     async def _explain(self, one: _Open, now_s: float) -> None:
         """Let `gatewayctl rollout explain` say how it is now."""
@@ -300,6 +309,10 @@ class Rollouts:
         if moved.state is not before.state:
             self._metrics.update(before, moved)
             self._wake.set()
+            if moved.state in update.BAD and one.rollout.state is not rollout.State.ROLLING_BACK:
+                told = Kind.UPDATE_FAILED(ROLLOUT=one.rollout.id, CASCADE=one.rollout.cascade, NODE=moved.node)
+                state = moved.state.replace("_", " ")
+                _log.warning("rollout %s: %s: %s%s", one.rollout.id, moved.node, state, moved.reason and f": {moved.reason}", extra=told)
 
     async def _saved(self, one: _Open) -> None:
         """Wait until the ledger knows every update as it is now. Those who wait at the same time share a commit."""
@@ -319,7 +332,9 @@ class Rollouts:
             try:
                 one.bundle = await asyncio.to_thread(self._shelf.open, one.bundle_sha256)
             except CascadeError as error:
-                _log.error("rollout %s: its bundle cannot be used: %s", one.rollout.id, error)
+                _log.error(
+                    "rollout %s: its bundle cannot be used: %s", one.rollout.id, error, extra=Kind.BUNDLE_REFUSED(ROLLOUT=one.rollout.id)
+                )
                 raise NodeRefusedError(getattr(error, "reason", "disk")) from error
         return one.bundle
 

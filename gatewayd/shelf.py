@@ -16,6 +16,7 @@ from gatewayd import bundle
 from gatewayd.bundle import Bundle, Folder
 from gatewayd.core.image import Keyring
 from gatewayd.errors import CascadeError, RefusedError
+from gatewayd.journal import Kind
 
 KEPT = 4  # bundles that nobody needs, for a way back without the operator's machine
 _SUFFIX = ".bundle"
@@ -57,7 +58,9 @@ class Shelf:
                 cascades[name] = self.unpack(sha256)
             except CascadeError as error:
                 instead = f"its folder {folders[name].path} judges" if name in folders else "nothing judges"
-                _log.error("%s: its bundle %s cannot be used, %s: %s", name, sha256, instead, error)
+                _log.error(
+                    "%s: its bundle %s cannot be used, %s: %s", name, sha256, instead, error, extra=Kind.BUNDLE_REFUSED(CASCADE=name)
+                )
         return cascades
 
     def forget(self, needed: Collection[str]) -> None:

@@ -22,10 +22,11 @@ from sqlalchemy.exc import OperationalError
 from gatewayd import config
 from gatewayd.core.registry import Node
 from gatewayd.core.types import Record, Window
-from gatewayd.database import connect, events, listened, nodes, translated, windows
+from gatewayd.database import connect, events, listened, nodes, translated, vitals, windows
 from gatewayd.errors import StoreError
 from gatewayd.records import (
     Counts,
+    Page,
     StoredEvent,
     StoredNode,
     insert_events,
@@ -42,8 +43,10 @@ _MAX_BATCH = 1_024  # events in one transaction: bounds how long the next one wa
 _SWEEP_INTERVAL_S = 60.0
 _SWEEP_EVENTS, _SWEEP_CLIPS = 500, 16  # deleted in one transaction: appends wait for it
 _FREE_PAGES, _VACUUM_PAGES = 4_096, 256  # SQLite: free pages that stay for reuse; how many go back to the disk at once
+_LOOK_ROWS = 200_000  # rows of events among which a page is looked for
 _NODES_PER_COMMIT = 500
 _DAY_S = 86_400.0
+_VITALS_S, _VITALS_ROWS = 30 * _DAY_S, 1_000_000
 _LISTENED_S = 60 * _DAY_S  # the gate looks back four weeks before a rollout, which may try for two
 
 
@@ -217,6 +220,8 @@ class Store:
                     return True
                 if self._sweep_listened(connection, now_s - _LISTENED_S):
                     return True
+                if self._sweep_vitals(connection, now_s - _VITALS_S):
+                    return True
                 return connection.dialect.name == "sqlite" and self._vacuum(connection)
         except StoreError as exc:
             _log.warning("retention: %s", exc)
@@ -263,6 +268,14 @@ class Store:
         oldest = select(sa.func.min(listened.c.hour)).scalar_subquery()
         return connection.execute(sa.delete(listened).where(listened.c.hour == oldest, listened.c.hour < cutoff_s // 3_600)).rowcount
 
+    @staticmethod
+    def _sweep_vitals(connection: Connection, cutoff_s: float) -> int:
+        newest = connection.scalar(select(sa.func.max(vitals.c.id))) or 0
+        oldest = select(vitals.c.id, vitals.c.at_s).order_by(vitals.c.id).limit(_SWEEP_EVENTS)
+        doomed = [id_ for id_, at_s in connection.execute(oldest) if at_s < cutoff_s or id_ <= newest - _VITALS_ROWS]
+        connection.execute(sa.delete(vitals).where(vitals.c.id.in_(doomed)))
+        return len(doomed)
+
     # ---- events, out ----
 
     def recent(
@@ -289,6 +302,45 @@ class Store:
             return stored_event(row), None
         shape = tuple(json.loads(clip.shape))
         return stored_event(row), Window(clip.kind, clip.rate_hz, clip.channels, shape, clip.data, clip.scale, clip.zero_point)
+
+    def page(
+        self,
+        limit: int,
+        *,
+        before: int | None = None,
+        node: str | None = None,
+        cascade: str | None = None,
+        reason: str | None = None,
+        agreed: bool | None = None,
+    ) -> Page:
+        """Events that match, newest first, each with the kind of its window while that is kept. Blocks.
+
+        Of what no index leads to only so much is looked at; `next` says where to go on, None where nothing is left.
+        """
+        query = select(events, windows.c.kind).join_from(events, windows, windows.c.event_id == events.c.id, isouter=True)
+        for wanted, column_ in ((node, events.c.node), (cascade, events.c.cascade), (reason, events.c.reason)):
+            if wanted is not None:
+                query = query.where(column_ == wanted)
+        if agreed is not None:
+            shared = sa.case((events.c.reason == "trigger", events.c.accepted), (events.c.reason == "audit", ~events.c.accepted))
+            query = query.where(events.c.basis == "gateway", shared == agreed)
+        with self.reading() as connection:
+            first, last = connection.execute(select(sa.func.min(events.c.id), sa.func.max(events.c.id))).one()
+            if last is None:
+                return Page([], None)
+            before = last + 1 if before is None else min(before, last + 1)
+            floor = max(first, before - _LOOK_ROWS)
+            found = query.where(events.c.id < before, events.c.id >= floor).order_by(events.c.id.desc()).limit(limit)
+            items = [(stored_event(row), row.kind) for row in connection.execute(found)]
+        end = items[-1][0].id if len(items) == limit else floor
+        return Page(items, end if end > first else None)
+
+    def id_of(self, node: str, session: int, seq: int) -> int | None:
+        """The id of an event by its name. Blocks."""
+        named = (events.c.node == node) & (events.c.session == session) & (events.c.seq == seq)
+        with self.reading() as connection:
+            found: int | None = connection.scalar(select(events.c.id).where(named))
+            return found
 
     def counts(self) -> Counts:
         """How much there is. Blocks, and reads a whole index."""
@@ -360,6 +412,18 @@ class Store:
         """A number that grows with every enroll(), every new rollout and every order, by whatever process. Blocks for microseconds."""
         with self.reading() as connection:
             return connection.scalar(text("SELECT value FROM meta WHERE key = 'enrolments'")) or 0
+
+    def node(self, id_: str) -> StoredNode | None:
+        """One node; None where it was never heard or enrolled. Blocks."""
+        with self.reading() as connection:
+            row = connection.execute(select(nodes).where(nodes.c.id == id_)).one_or_none()
+        return None if row is None else stored_node(row)
+
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """Node id -> labels, of those that have some. Blocks."""
+        with self.reading() as connection:
+            rows = connection.execute(select(nodes.c.id, nodes.c.labels).where(nodes.c.labels != ""))
+            return {row.id: tuple(row.labels.split()) for row in rows}
 
     def enrolments(self) -> dict[str, bool]:
         """Node id -> enrolled. Blocks."""

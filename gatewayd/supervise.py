@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gatewayd.errors import GatewaydError
+from gatewayd.journal import Kind
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -21,9 +22,9 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], on_restart: C
         began = time.monotonic()
         try:
             await run()
-            _log.warning("%s ended", name)
+            _log.warning("%s ended", name, extra=Kind.LINK_LOST(TRANSPORT=name))
         except GatewaydError as error:
-            _log.warning("%s", error)
+            _log.warning("%s", error, extra=Kind.LINK_LOST(TRANSPORT=name))
         if time.monotonic() - began >= _STABLE_S:
             pause_s = FIRST_PAUSE_S
         on_restart()

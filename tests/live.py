@@ -186,6 +186,37 @@ class Node:
         return got
 
 
+class Load:
+    """A publisher in a process of its own. Each `burst` is a line for it; `settled` waits until the broker has acknowledged all."""
+
+    def __init__(self, process):
+        self._process = process
+        self.sent = self.acknowledged = 0
+
+    def burst(self, count):
+        self.sent += count
+        self._process.stdin.write(b"%d\n" % count)
+
+    async def settled(self):
+        while self.acknowledged < self.sent:
+            line = await asyncio.wait_for(self._process.stdout.readline(), 60)
+            assert line, "the publisher ended"
+            self.acknowledged = int(line.split()[1])
+
+
+@contextlib.asynccontextmanager
+async def load(live, node="busy"):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, HERE / "load.py", str(live.mqtt_port), node, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield Load(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
 def all_of(node, count):
     return {(node, 1, seq) for seq in range(count)}
 

@@ -109,15 +109,6 @@ async def test_what_makes_a_start_impossible_is_one_line(tmp_path):
     assert "file is not a database" in await says()
 
 
-async def test_the_journal_gets_priorities(tmp_path):
-    live = Live(tmp_path)
-    async with live.start(JOURNAL_STREAM="8:1") as gateway:
-        await until(lambda: live.series("gatewayd_mqtt_connected") == 0, live.said)
-        await until(lambda: "<4>gatewayd.supervise: MQTT broker" in live.said())
-        assert await site.end(gateway) == 0
-    assert "<6>gatewayd.app: stopped" in live.said()
-
-
 async def test_a_bug_ends_the_daemon_so_that_systemd_restarts_it(tmp_path):
     """A task that dies unnoticed would be worse than a restart."""
     live = Live(tmp_path)

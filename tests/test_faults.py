@@ -7,51 +7,18 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from fake_model import HANG, WAIT
-from live import WINDOW, Live, Node, all_of, children, until
+from live import WINDOW, Live, Node, all_of, children, load, until
 
 from gatewayd.core import wire
 from gatewayd.core.types import Basis, GatewayState
 from gatewayd.demo import site
 
 pytestmark = pytest.mark.skipif(not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), reason="needs mosquitto")
-LOAD = Path(__file__).parent / "load.py"
-
-
-class Load:
-    """A publisher in a process of its own. Each `burst` is a line for it; `settled` waits until the broker has acknowledged all."""
-
-    def __init__(self, process):
-        self._process = process
-        self.sent = self.acknowledged = 0
-
-    def burst(self, count):
-        self.sent += count
-        self._process.stdin.write(b"%d\n" % count)
-
-    async def settled(self):
-        while self.acknowledged < self.sent:
-            line = await asyncio.wait_for(self._process.stdout.readline(), 60)
-            assert line, "the publisher ended"
-            self.acknowledged = int(line.split()[1])
-
-
-@asynccontextmanager
-async def load(live, node="busy"):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, LOAD, str(live.mqtt_port), node, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        yield Load(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+WALL_CLOCK = Path(__file__).with_name("wall_clock.c")
 
 
 # ---- the gateway
@@ -250,7 +217,7 @@ def library(tmp_path):
     if not shutil.which("gcc"):
         pytest.skip("needs gcc")
     library = tmp_path / "wall_clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, LOAD.with_name("wall_clock.c"), "-ldl"], check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, WALL_CLOCK, "-ldl"], check=True)
     return library
 
 

@@ -1,11 +1,8 @@
 """gatewayd.metrics."""
 
-import asyncio
-import contextlib
 import re
 import shutil
 import subprocess
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatewayd.config import Http
 from gatewayd.core import gate, rollout
 from gatewayd.core.registry import Clock, Link, Node
 from gatewayd.core.types import (
@@ -34,8 +30,8 @@ from gatewayd.core.types import (
     Vitals,
 )
 from gatewayd.core.update import State, Update, refusal
-from gatewayd.errors import ConfigError, StoreError
-from gatewayd.metrics import FAILURES, OTHER, REFUSALS, RESETS, ROLLBACKS, Metrics, node_series, serve
+from gatewayd.errors import StoreError
+from gatewayd.metrics import FAILURES, OTHER, REFUSALS, RESETS, ROLLBACKS, Metrics, node_series
 
 NOW_MS = 1_000_000
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -121,6 +117,7 @@ def test_series_of_a_node():
     node, cascade = ("node", "kitchen"), ("cascade", "wakeword")
     assert got == {
         ("gatewayd_node_up", node): 1,
+        ("gatewayd_node_asleep", node): 0,
         ("gatewayd_node_enrolled", node): 0,
         ("gatewayd_node_reboots_total", node): 0,
         ("gatewayd_node_last_seen_timestamp_seconds", node): 1.7e9,
@@ -401,68 +398,3 @@ def test_promtool_has_nothing_to_say():
     text = used_metrics().exposition([*nodes, Node("fresh")], NOW_MS + 1)
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
-
-
-# ---- HTTP
-
-
-async def ask(port, request):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
-
-
-async def test_http():
-    said = ""
-    async with serve(Http(port=0), lambda: b"x 1\n", lambda: said) as port:
-        for request, status, body in (
-            (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"200", b"x 1\n"),
-            (b"GET /metrics?a=b HTTP/1.0\r\n\r\n", b"200", b"x 1\n"),
-            (b"HEAD /metrics HTTP/1.1\r\n\r\n", b"200", b""),
-            (b"GET /healthz HTTP/1.1\r\n\r\n", b"200", b"ok\n"),
-            (b"GET /etc/passwd HTTP/1.1\r\n\r\n", b"404", None),
-            (b"POST /metrics HTTP/1.1\r\n\r\n", b"405", b""),
-        ):
-            head, _, got = (await ask(port, request)).partition(b"\r\n\r\n")
-            assert head.split(b" ")[1] == status
-            assert body is None or got == body
-        said = "the store fails"
-        assert (await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")).endswith(b"the store fails\n")
-        assert b"503" in await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")
-
-
-@pytest.mark.parametrize(
-    "garbage", [b"\r\n\r\n", b"\0\xff\r\n\r\n", b"GET\r\n\r\n", b"A" * 100_000, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * 5_000]
-)
-async def test_http_survives_garbage(garbage):
-    async with serve(Http(port=0), lambda: b"x 1\n", lambda: "") as port:
-        with contextlib.suppress(ConnectionError):
-            await ask(port, garbage)
-        assert (await ask(port, b"GET /metrics HTTP/1.1\r\n\r\n")).endswith(b"x 1\n")
-
-
-async def test_one_slow_scrape_does_not_stop_the_loop():
-    started, gate = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def slow():
-        loop.call_soon_threadsafe(started.set)
-        assert gate.wait(10)
-        return b"late\n"
-
-    async with serve(Http(port=0), slow, lambda: "") as port:
-        scrape = asyncio.create_task(ask(port, b"GET /metrics HTTP/1.1\r\n\r\n"))
-        await started.wait()
-        assert b"ok" in await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")
-        gate.set()
-        assert (await scrape).endswith(b"late\n")
-
-
-async def test_a_port_that_is_taken_is_a_configuration_error():
-    async with serve(Http(port=0), bytes, str) as port:
-        with pytest.raises(ConfigError, match=str(port)):
-            async with serve(Http(port=port), bytes, str):
-                pass

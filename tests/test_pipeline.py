@@ -298,6 +298,15 @@ async def test_garbage_is_refused_counted_and_acknowledged(node, tail, payload, 
     assert site.store.waiting == []
 
 
+@pytest.mark.parametrize("tail", wire.RETAINED)
+async def test_what_clears_a_retained_message_says_nothing(tail):
+    site = Site()
+    site.hear(7, tail=tail, payload=b"")
+    assert site.acknowledged == [7]
+    assert site.registry.get("n1") is None
+    assert "gatewayd_rejected_messages_total{" not in site.metrics.exposition([], 0).decode()
+
+
 async def test_drain_lets_escalations_end_and_gives_up_on_those_that_do_not():
     site = Site()
     site.escalator.gate.clear()

@@ -54,6 +54,40 @@ def audit(
 
 
 @app.command()
+def backup(
+    file: Path,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="Also take the nodes' keys for another machine, under the passphrase in this file's first line.")
+    ] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Write database, bundles, configuration and keys to one file, while the gateway runs."""
+    from gatewayd.cli.backup import make_backup  # noqa: PLC0415
+
+    make_backup(load_config(config, set_), config, file, passphrase_file, force=force, as_json=json)
+
+
+@app.command()
+def restore(
+    file: Path,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="On another machine: the passphrase of the nodes' keys, in this file's first line.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Make this gateway, which must not run, the one of a backup."""
+    from gatewayd.cli.backup import restore_backup  # noqa: PLC0415
+
+    restore_backup(file, config, set_, passphrase_file, yes=yes, as_json=json)
+
+
+@app.command()
 def watch(
     config: ConfigFile = None,
     set_: Set = None,
@@ -72,6 +106,18 @@ def doctor(config: ConfigFile = None, set_: Set = None) -> None:
     from gatewayd.cli.doctor import examine  # noqa: PLC0415
 
     raise typer.Exit(examine(config, set_))
+
+
+@app.command("support-bundle")
+def support_bundle(
+    file: Annotated[Path | None, typer.Argument(show_default="gatewayd-support-TIME.tar.gz, here")] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Write what somebody who helps wants to see to one file, without secrets."""
+    from gatewayd.cli.support import make_bundle  # noqa: PLC0415
+
+    make_bundle(config, set_, file)
 
 
 @app.command()

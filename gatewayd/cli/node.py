@@ -10,6 +10,7 @@ import typer
 from cryptography import x509
 
 from gatewayd import provisioning, signing
+from gatewayd.config import Config
 from gatewayd.core import image, wire
 from gatewayd.core.types import Provisioning, Security
 from gatewayd.errors import ConfigError, RefusedError
@@ -39,7 +40,7 @@ def flash_image(request: Request, output: Path, *, force: bool) -> None:
     """Write a flash image, and tell the broker the node's key. Raises ConfigError, RefusedError, and BadParameter."""
     made = _provisioning(request)
     flash = provisioning.flash_image(made, _read(request.image) if request.image else b"", request.size_bytes)
-    _write(output, flash, force=force)
+    write_new(output, flash, force=force)
     if made.psk and request.psk_file:
         try:
             set_psk(request.psk_file, made.id, made.psk)
@@ -71,6 +72,14 @@ def split_broker(text: str) -> tuple[str, int]:
     if address is None or not 0 < int(address[2]) < 1 << 16:
         raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
     return address[1], int(address[2])
+
+
+def broker_of(config: Config, given: str | None) -> tuple[str, int]:
+    """Host and port of the broker for nodes: as given, or as the configuration says. Raises ConfigError, BadParameter."""
+    broker = given or config.enrolment.broker
+    if not broker:
+        raise ConfigError("where do nodes find the broker? enrolment.broker, or --broker HOST:PORT")
+    return split_broker(broker)
 
 
 def _provisioning(request: Request) -> Provisioning:
@@ -144,7 +153,8 @@ def _create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _write(path: Path, data: bytes, *, force: bool) -> None:
+def write_new(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that only its owner can read. Raises ConfigError, also where it is there and `force` is not."""
     try:
         if force:
             path.unlink(missing_ok=True)

@@ -50,4 +50,11 @@ def load_config(path: Path | None, overrides: list[str] | None) -> Any:
     """The configuration with the command line's overrides. Raises ConfigError."""
     from gatewayd import config  # noqa: PLC0415 -- not for `--help`
 
-    return config.load(path, dict(config.assignment(text) for text in overrides or []))
+    return config.load(path, assignments(overrides))
+
+
+def assignments(overrides: list[str] | None) -> dict[str, str]:
+    """What `--set` said. Raises ConfigError."""
+    from gatewayd import config  # noqa: PLC0415
+
+    return dict(config.assignment(text) for text in overrides or [])

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 import typer
 
+from gatewayd import audit
+from gatewayd.cli.audit import operator
 from gatewayd.config import Config
 from gatewayd.core import wire
 from gatewayd.core.pairing import ORDER_S, Pairing, Stage
@@ -23,6 +25,7 @@ def pair(config: Config, node: str, passkey: str | None) -> None:
         rows = Pairings(store)
         if not rows.order(node, digits, time.time()):
             raise ConfigError(f"{node} is paired; if it has lost its bond: gatewayctl node unpair {node}")
+        audit.record(store, operator(), "node.pair", node)
         typer.echo(f"{node}: waiting for it to advertise", err=True)
         last = attend(rows, node)
     if last is None or last.stage is not Stage.PAIRED:
@@ -77,4 +80,5 @@ def unpair(config: Config, node: str) -> None:
     with Store(config.store, config.store_url) as store:
         if not Pairings(store).forget(node):
             raise typer.BadParameter(f"{node!r} is not paired")
+        audit.record(store, operator(), "node.unpair", node)
     typer.echo(f"{node}: unpaired; what the node itself remembers, a reset to its factory's state removes")

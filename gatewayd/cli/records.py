@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gatewayd import audit
+from gatewayd.cli.audit import operator
 from gatewayd.config import Config
 from gatewayd.core import wire
 from gatewayd.records import StoredEvent, StoredNode
@@ -23,7 +25,7 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         nodes = store.nodes()
     if as_json:
         for node in nodes:
-            typer.echo(json.dumps(_node(node)))
+            typer.echo(json.dumps(facts(node)))
         return
     table = Table("node", "enrolled", "last heard", "on", "session", "reset", "board", "firmware", "models", "labels")
     for node in nodes:
@@ -46,22 +48,30 @@ def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
     with Store(config.store, config.store_url) as store:
         for node in nodes:
             known = store.enroll(node, enrolled, time.time())
+            audit.record(store, operator(), "node.enroll" if enrolled else "node.dismiss", node)
             word = "enrolled" if enrolled else "dismissed"
             typer.echo(f"{node}: {word}" if known else f"{node}: {word}, though it was never heard")
 
 
 def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -> None:
     """Give nodes labels and take some. Raises StoreError, and BadParameter for what can be no label or no node."""
-    for word in add + remove:
-        if not _LABEL.fullmatch(word):
-            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
+    require_labels(add + remove)
     with Store(config.store, config.store_url) as store:
         known = {node.id for node in store.nodes()}
         for node in nodes:
             if node not in known:
                 raise typer.BadParameter(f"{node!r} was never heard")
         for node in nodes:
-            typer.echo(f"{node}: {' '.join(store.label(node, add, remove) or ()) or 'no labels'}")
+            labels = " ".join(store.label(node, add, remove) or ())
+            audit.record(store, operator(), "node.label", node, labels)
+            typer.echo(f"{node}: {labels or 'no labels'}")
+
+
+def require_labels(words: list[str]) -> None:
+    """Raises BadParameter where one can be no label."""
+    for word in words:
+        if not _LABEL.fullmatch(word):
+            raise typer.BadParameter(f"{word!r} is not a label: up to 31 of a-z, 0-9 and -")
 
 
 def show_events(config: Config, *, node: str | None, cascade: str | None, limit: int, as_json: bool) -> None:
@@ -95,7 +105,8 @@ def _when(unix_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
 
 
-def _node(node: StoredNode) -> dict[str, Any]:
+def facts(node: StoredNode) -> dict[str, Any]:
+    """All that is known of a node, for JSON."""
     plain = node._asdict()
     del plain["keys"]
     info = node.info

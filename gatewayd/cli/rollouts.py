@@ -1,13 +1,11 @@
 """`gatewayctl rollout`: starts rollouts, shows them and gives orders, which the daemon carries out, also later when it does not run."""
 
 import contextlib
-import hashlib
 import json
 import math
-import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,19 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from gatewayd import bundle, signing
+from gatewayd import audit, operations
+from gatewayd.cli.audit import operator
 from gatewayd.config import Config
-from gatewayd.core import rollout, sealed, targets
-from gatewayd.core.image import Image
-from gatewayd.core.rollout import Command, CommandError, Rollout, Rules
-from gatewayd.core.targets import Candidate, Selector, TargetError
+from gatewayd.core import rollout, sealed
+from gatewayd.core.rollout import Command, Rules
 from gatewayd.core.update import BAD, SETTLED, State, Update
-from gatewayd.errors import CascadeError, ConfigError, StoreError
+from gatewayd.errors import CascadeError
 from gatewayd.ledger import Ledger, Note, StoredRollout
+from gatewayd.operations import Plan
 from gatewayd.store import Store
 
-_LATELY_S = 7 * 86_400.0  # whose events choose the canary
 _STALE_S = 60.0  # the daemon explains an open rollout more often
 _MOST_ROWS = 20  # of nodes, in a table that must fit the screen
-_MOST_NAMES = 12  # in a line
 _COLUMNS: dict[str, Collection[State]] = {
     "waiting": {State.WAITING},
     "sending": {State.ADMITTED, State.UPLOADING, State.VERIFIED},
@@ -52,24 +48,20 @@ def start(config: Config, path: Path, wanted: Mapping[str, list[str]], sizes: st
     if not all(math.isfinite(number) for number in rules if isinstance(number, float)):
         raise typer.BadParameter("nan is not a number")
     data = _read(path)
-    opened = bundle.parse_bundle(data, _keys(config), str(path))
-    image = opened.image
+    keys = operations.keyring(config.cascades)
     with _ledger(config) as (store, ledger):
-        _refuse_second(ledger, image.cascade)
-        now_s = time.time()
-        groups, left_out = _groups(store, ledger, image, Selector(image.cascade, **wanted), sizes, now_s)
+        plan = operations.plan(store, ledger, data, keys, str(path), wanted, sizes, rules)
         if not as_json:
-            _show_plan(image, groups, left_out)
+            _show_plan(plan)
         if not yes:
             typer.confirm("Start it?", abort=True, err=True)
-        draft = Rollout("", image.cascade, image.version, image.sha256, image.size_bytes, groups, rules)
-        bundle_sha256 = _keep(data, config.bundles)
-        upload_sha256 = hashlib.sha256(opened.members[bundle.NODE_IMAGE]).digest()
-        added = ledger.add(draft, bundle_sha256, upload_sha256, time.time())
+        added = operations.start(ledger, config.bundles, data, plan)
+        audit.record(store, operator(), "rollout.start", added.rollout.id, f"{plan.image.cascade} {plan.image.version}")
     if as_json:
-        typer.echo(json.dumps({"id": added.id, "bundle_sha256": bundle_sha256, "groups": groups, "left_out": left_out}))
+        said = {"id": added.rollout.id, "bundle_sha256": added.bundle_sha256, "groups": plan.groups, "left_out": plan.left_out}
+        typer.echo(json.dumps(said))
     else:
-        typer.echo(f"rollout {added.id} is in gatewayd's hands; `gatewayctl rollout watch {added.id}` shows how it goes")
+        typer.echo(f"rollout {added.rollout.id} is in gatewayd's hands; `gatewayctl rollout watch {added.rollout.id}` shows how it goes")
 
 
 def _read(path: Path) -> bytes:
@@ -80,77 +72,13 @@ def _read(path: Path) -> bytes:
         raise CascadeError(f"bundle: {error}") from error
 
 
-def _keys(config: Config) -> Any:
-    if not config.cascades.keys:
-        raise ConfigError("cascades.keys: no public key is trusted, so no bundle is; name the file that `gatewayctl keys make` made (.pub)")
-    return signing.keyring(config.cascades.keys)
-
-
-def _refuse_second(ledger: Ledger, cascade: str) -> None:
-    """Says early what Ledger.add says in the end."""
-    for stored in ledger.open_rollouts():
-        if stored.rollout.cascade == cascade:
-            state = stored.rollout.state.replace("_", " ")
-            raise CommandError(f"rollout {stored.rollout.id} of {cascade} is {state}: it must end first")
-
-
-def _groups(
-    store: Store, ledger: Ledger, image: Image, selector: Selector, sizes: str, now_s: float
-) -> tuple[tuple[tuple[str, ...], ...], dict[str, str]]:
-    """Node ids by group, and those left out with the reason why."""
-    candidates = [Candidate(node.id, node.enrolled, node.last_seen_s, node.info, node.labels) for node in store.nodes()]
-    meant = targets.select(candidates, selector)
-    left_out = {node.id: reason for node in meant if node.info and (reason := targets.unfit(image, node.info))}
-    fit = [node for node in meant if node.id not in left_out]
-    if not fit:
-        raise TargetError(f"no node is left: {_reasons(left_out)}")
-    judged: Counter[str] = Counter()
-    for _, cell in ledger.cells(selector.cascade, now_s - _LATELY_S, now_s):
-        judged[cell.node] += cell.escalated + cell.audits
-    return targets.split(targets.in_turn(fit, judged, now_s), sizes), left_out
-
-
-def _reasons(left_out: Mapping[str, str]) -> str:
-    of = {reason: [node for node, why in left_out.items() if why == reason] for reason in dict.fromkeys(left_out.values())}
-    return "; ".join(f"{reason}: {_few(nodes)}" for reason, nodes in of.items())
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _show_plan(image: Image, groups: tuple[tuple[str, ...], ...], left_out: Mapping[str, str]) -> None:
-    typer.echo(f"{image.cascade} {image.version}, {image.size_bytes:,} bytes, to {sum(map(len, groups))} nodes:")
-    for number, names in enumerate(groups, 1):
-        typer.echo(f"  group {number}: {_few(names)}")
-    if left_out:
-        typer.echo(f"left out, {_reasons(left_out)}")
-
-
-def _keep(data: bytes, folder: Path) -> str:
-    """Put a bundle's file under its SHA-256, where it survives a power cut whole. Raises StoreError."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    partial = folder / f".{sha256}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.rename(folder / f"{sha256}.bundle")
-        for above in (folder, folder.parent):  # the folder may be new too
-            descriptor = os.open(above, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    except OSError as error:
-        raise StoreError(f"bundle not kept: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return sha256
+def _show_plan(plan: Plan) -> None:
+    image = plan.image
+    typer.echo(f"{image.cascade} {image.version}, {image.size_bytes:,} bytes, to {sum(map(len, plan.groups))} nodes:")
+    for number, names in enumerate(plan.groups, 1):
+        typer.echo(f"  group {number}: {operations.few(names)}")
+    if plan.left_out:
+        typer.echo(f"left out, {operations.reasons(plan.left_out)}")
 
 
 # ---- orders
@@ -158,27 +86,11 @@ def _keep(data: bytes, folder: Path) -> str:
 
 def give_order(config: Config, id_: str, command: Command, because: str) -> None:
     """Have the daemon carry out `command`. Raises CommandError where the rollout cannot take it, StoreError."""
-    cause = " ".join(because.split()) or "operator"
-    with _ledger(config) as (_, ledger):
-        expected = _stored(ledger, id_).rollout
-        for order in ledger.orders():
-            if order.rollout_id == expected.id:
-                with contextlib.suppress(CommandError):
-                    expected = rollout.command(expected, order.command, order.at_s)
-        now_s = time.time()
-        rollout.command(expected, command, now_s)
-        if command is Command.ROLL_BACK:
-            _refuse_older(ledger, expected)
-        ledger.order(expected.id, command, cause, now_s)
-    typer.echo(f"rollout {expected.id} is to {command.replace('_', ' ')}; `gatewayctl rollout explain {expected.id}` tells when it does")
-
-
-def _refuse_older(ledger: Ledger, one: Rollout) -> None:
-    """Nodes keep what they ran before the newest image, and nothing older."""
-    for stored in ledger.rollouts():
-        newer = stored.rollout
-        if newer.cascade == one.cascade and int(newer.id) > int(one.id) and newer.state is not rollout.State.ROLLED_BACK:
-            raise CommandError(f"rollout {newer.id} of {newer.cascade} came after it: that one can be rolled back")
+    with _ledger(config) as (store, ledger):
+        one = _stored(ledger, id_).rollout
+        operations.order(ledger, one.id, command, because)
+        audit.record(store, operator(), f"rollout.{command}", one.id, because)
+    typer.echo(f"rollout {one.id} is to {command.replace('_', ' ')}; `gatewayctl rollout explain {one.id}` tells when it does")
 
 
 # ---- what is known
@@ -190,7 +102,7 @@ def show_list(config: Config, *, as_json: bool) -> None:
         every, counts = ledger.rollouts(), ledger.counts()
     if as_json:
         for stored in every:
-            typer.echo(json.dumps(_plain(stored)))
+            typer.echo(json.dumps(facts(stored)))
         return
     table = Table("id", "since", "cascade", "version", "state", "group", "nodes", *_COLUMNS, "because")
     for stored in every:
@@ -216,7 +128,7 @@ def show_status(config: Config, id_: str, *, as_json: bool) -> None:
         stored = _stored(ledger, id_)
         updates = ledger.updates(stored.rollout.id)
     if as_json:
-        typer.echo(json.dumps({**_plain(stored), "updates": [_plain_update(one) for one in updates.values()]}))
+        typer.echo(json.dumps({**facts(stored), "updates": [_plain_update(one) for one in updates.values()]}))
         return
     Console(soft_wrap=True).print(_picture(stored, updates, list(updates.values())))
 
@@ -293,7 +205,8 @@ def _tally(counts: Counter[State]) -> list[str]:
     return [str(sum(counts[state] for state in states) or "") for states in _COLUMNS.values()]
 
 
-def _plain(stored: StoredRollout) -> dict[str, Any]:
+def facts(stored: StoredRollout) -> dict[str, Any]:
+    """A rollout, for JSON."""
     one = stored.rollout
     return {
         **one._asdict(),
@@ -330,7 +243,4 @@ def _ledger(config: Config) -> Iterator[tuple[Store, Ledger]]:
 
 
 def _stored(ledger: Ledger, id_: str) -> StoredRollout:
-    stored = ledger.rollout(id_)
-    if stored is None:
-        raise CommandError(f"there is no rollout {id_!r}; `gatewayctl rollout list` shows those there are")
-    return stored
+    return operations.found(ledger, id_)

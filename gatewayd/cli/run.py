@@ -1,25 +1,22 @@
-"""`gatewayctl run`: the daemon. Logs go to stderr; under systemd with the journal's priority prefixes (sd-daemon(3))."""
+"""`gatewayctl run`: the daemon. Logs go to stderr; under systemd to its journal, with fields and message ids."""
 
 import asyncio
 import logging
-import os
+
+from logging_journald import check_journal_stream
 
 from gatewayd import app
 from gatewayd.config import Config
-
-_PRIORITY = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
-
-
-class _JournalFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"<{_PRIORITY.get(record.levelno, 6)}>{record.name}: {super().format(record)}"
+from gatewayd.journal import JournalHandler
 
 
 def run_daemon(config: Config) -> None:
     """Run until SIGTERM or SIGINT."""
-    handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(_JournalFormatter() if "JOURNAL_STREAM" in os.environ else plain)
+    if check_journal_stream():
+        handler: logging.Handler = JournalHandler()
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=config.gateway.log_level.upper(), handlers=[handler])
     logging.captureWarnings(capture=True)
     asyncio.run(app.run(config))

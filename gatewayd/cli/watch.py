@@ -11,7 +11,7 @@ import aiomqtt
 from rich.console import Console
 from rich.markup import escape
 
-from gatewayd.config import Config
+from gatewayd.config import Config, Mqtt
 from gatewayd.core import wire
 from gatewayd.core.types import GatewayState, Verdict
 from gatewayd.errors import DecodeError, TransportError
@@ -32,14 +32,10 @@ async def _watch(config: Config, record: Path | None, seconds: float | None) -> 
     console = Console(soft_wrap=True)
     mqtt = config.mqtt
     began = time.monotonic()
-    tls = aiomqtt.TLSParameters(ca_certs=str(mqtt.ca_file)) if mqtt.ca_file else None
     with ExitStack() as stack:
         file = stack.enter_context(record.open("wb")) if record else None
         try:
-            async with (
-                aiomqtt.Client(mqtt.host, mqtt.port, username=mqtt.username, password=mqtt.secret(), tls_params=tls) as client,
-                asyncio.timeout(seconds),
-            ):
+            async with broker_client(mqtt) as client, asyncio.timeout(seconds):
                 await client.subscribe(f"{ROOT}/#", qos=0)
                 async for message in client.messages:
                     topic = message.topic.value.split("/")
@@ -51,6 +47,12 @@ async def _watch(config: Config, record: Path | None, seconds: float | None) -> 
             return
         except aiomqtt.MqttError as error:
             raise TransportError(f"MQTT broker {mqtt.host}:{mqtt.port}: {error}") from error
+
+
+def broker_client(mqtt: Mqtt, identifier: str | None = None) -> aiomqtt.Client:
+    """A connection to the site's broker, with the gateway's login. Raises ConfigError."""
+    tls = aiomqtt.TLSParameters(ca_certs=str(mqtt.ca_file)) if mqtt.ca_file else None
+    return aiomqtt.Client(mqtt.host, mqtt.port, username=mqtt.username, password=mqtt.secret(), identifier=identifier, tls_params=tls)
 
 
 def describe(topic: list[str], payload: bytes) -> str:

@@ -118,6 +118,7 @@ _VALIDATE: dict[type, Callable[[Any], Any]] = {
     kind: _validator(kind) for kind in (State, Info, Vitals, Event, Verdict, GatewayState, Stored, Provisioning)
 }
 _TAILS: dict[str, type] = {"state": State, "info": Info, "vitals": Vitals, "event": Event}
+RETAINED = ("state", "info")  # tails whose last message the broker keeps; one without a payload clears it
 _node_id = TypeAdapter[str](NodeId, config=_STRICT)
 
 

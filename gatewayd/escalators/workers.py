@@ -18,6 +18,7 @@ from typing import Any, Self
 from gatewayd import plugins
 from gatewayd.core.types import Event, Opinion
 from gatewayd.errors import EscalationError, WorkerCrashedError, WorkerTimeoutError
+from gatewayd.journal import Kind
 
 LOAD_TIMEOUT_S = 120.0
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)  # between attempts to start a worker that fails
@@ -177,6 +178,7 @@ class WorkerPool:
     def _replace(self, worker: _Worker) -> None:
         self._discard(worker)
         if not self._ending:  # a caller may be cancelled after the pool has ended
+            _log.warning("escalator %s: a worker is replaced", self._kind, extra=Kind.WORKER_REPLACED(MODEL=self._kind))
             self._on_restart()
             self._start()
 
@@ -210,5 +212,11 @@ class WorkerPool:
             self.problem = problem
             pause_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
             attempt += 1
-            _log.error("escalator %s does not start: %s; next try in %.0f s", self._kind, problem, pause_s)
+            _log.error(
+                "escalator %s does not start: %s; next try in %.0f s",
+                self._kind,
+                problem,
+                pause_s,
+                extra=Kind.WORKER_FAILS(MODEL=self._kind),
+            )
             await asyncio.sleep(pause_s)

@@ -18,6 +18,7 @@ from bleak_retry_connector import BleakNotFoundError, BleakOutOfConnectionSlotsE
 
 from gatewayd.core.beacon import SERVICE_UUID
 from gatewayd.errors import TransportError
+from gatewayd.journal import Kind
 from gatewayd.transports.ble_link import Link, answered
 from gatewayd.transports.ble_stacks import Heard, Stack
 
@@ -61,7 +62,11 @@ class Adapter:
                     await self._listen(taken, began, ended, all_linked)
                 if not self._wanted.is_set():
                     self._silenced()
-                    _log.warning("%s: the scanner hears nothing any more and is started again", self.name)
+                    _log.warning(
+                        "%s: the scanner hears nothing any more and is started again",
+                        self.name,
+                        extra=Kind.SCANNER_RESTARTED(ADAPTER=self.name),
+                    )
         finally:
             self.scanning = False
 

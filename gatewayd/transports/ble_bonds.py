@@ -127,6 +127,12 @@ class Bonds:
         if not encrypted:
             raise DecodeError("unpaired", f"{client.address} is not {bond.node}")
 
+    async def doubt(self, peer: Peer) -> None:
+        """It could not be connected, and a stack may not say why: it may be the key of its bond."""
+        bond = self._desk.trust.bond(peer.address)
+        if bond is not None and not bond.cause:
+            await self._desk.judged(bond, "it cannot be connected: it is too far away, or does not have the key of its bond")
+
     async def arrived(self, adapter: Adapter, bond: Pairing | None, node: str) -> None:
         """Whoever has that bond says that it is `node`. Raises DecodeError."""
         if bond is None:

@@ -23,6 +23,7 @@ from gatewayd.config import Mqtt
 from gatewayd.core import wire
 from gatewayd.core.types import Frame, GatewayState
 from gatewayd.errors import TransportError
+from gatewayd.journal import Kind
 
 ROOT = "nodelink/1"
 _MAX_BACKLOG = 20_000  # frames read but not yet taken; above it telemetry (QoS 0) is dropped and counted
@@ -186,7 +187,7 @@ class MqttTransport:
         client.subscribe(f"{ROOT}/up/+/+", qos=1)
         client.publish(self._state_topic, self._gateway_state("online"), qos=1, retain=True)
         self.connected = True
-        _log.info("connected to %s:%s", self._settings.host, self._settings.port)
+        _log.info("connected to %s:%s", self._settings.host, self._settings.port, extra=Kind.BROKER_CONNECTED(TRANSPORT=self.name))
 
     def _on_disconnect(self, _client: paho.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
         self.connected = False

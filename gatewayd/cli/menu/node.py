@@ -7,7 +7,65 @@ import typer
 
 from gatewayd.cli.options import ConfigFile, Json, NodeName, Set, load_config, size
 
-app = typer.Typer(no_args_is_help=True, help="One node: what is in its flash, and its pairing.")
+app = typer.Typer(no_args_is_help=True, help="One node: its key, what is in its flash, its pairing.")
+
+
+Broker = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the node finds its broker; default enrolment.broker.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File for the node's flash; default ID.flash.", show_default=False)]
+Keys = Annotated[list[Path] | None, typer.Option(help="Public key of who may sign its images; default cascades.keys.")]
+Qr = Annotated[bool, typer.Option("--qr/--no-qr", help="Show the key as a QR code, too.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
+
+
+@app.command("add")
+def node_add(
+    id_: NodeName,
+    broker: Broker = None,
+    output: Output = None,
+    key: Keys = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Give it this label; may be given several times.")] = None,
+    qr: Qr = True,
+    force: Force = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Enrol a new node: a key for it and for mosquitto, what it may say, and a file for its flash. For root."""
+    from gatewayd.cli.enrol import Handover, add  # noqa: PLC0415
+
+    add(load_config(config, set_), Handover(id_, broker, key, output, qr, force), label or [])
+
+
+@app.command("rotate")
+def node_rotate(
+    id_: NodeName,
+    broker: Broker = None,
+    output: Output = None,
+    key: Keys = None,
+    qr: Qr = True,
+    force: Force = False,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Replace a node's key. The node is off until it has the new one. For root."""
+    from gatewayd.cli.enrol import Handover, rotate  # noqa: PLC0415
+
+    rotate(load_config(config, set_), Handover(id_, broker, key, output, qr, force))
+
+
+@app.command("revoke")
+def node_revoke(id_: NodeName, config: ConfigFile = None, set_: Set = None) -> None:
+    """Shut a node out, at once: no key, no connection, no trust. For root."""
+    from gatewayd.cli.enrol import revoke  # noqa: PLC0415
+
+    revoke(load_config(config, set_), id_)
+
+
+@app.command("publish-keys", hidden=True)
+def node_publish_keys(config: ConfigFile = None, set_: Set = None) -> None:
+    """Make what mosquitto reads, of the keys at rest: what gatewayd-keys.service does at boot."""
+    from gatewayd.nodekeys import NodeKeys  # noqa: PLC0415
+
+    NodeKeys(load_config(config, set_).enrolment).publish()
 
 
 @app.command("flash-image")

@@ -1,0 +1,104 @@
+"""The HTTP server: uvicorn in the daemon's own loop."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+import uvicorn
+from cryptography import x509
+
+from gatewayd.api.application import application
+from gatewayd.api.connections import Guard, Room
+from gatewayd.api.gateway import Gateway
+from gatewayd.config import Http
+from gatewayd.errors import ConfigError
+
+_HEAD_BYTES = 16 << 10
+_THREADS = 8  # that may wait for the store at once
+_STOP_S = 1
+
+
+@contextlib.asynccontextmanager
+async def serve(gateway: Gateway) -> AsyncIterator[int]:
+    """Serve while the block runs; yields the port. Raises ConfigError where it cannot be had, or the certificate is none."""
+    settings = gateway.config.http
+    names = {"localhost", settings.host, socket.gethostname(), *_certified(settings.tls_certificate)}
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    tls = _tls(settings)
+    with _listening(settings) as listener:
+        async with application(gateway, names) as (app, streams):
+            server = _Server(
+                uvicorn.Config(
+                    app,
+                    http=partial(Guard, Room(gateway.metrics)),  # type: ignore[arg-type] # whatever makes a protocol
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    log_level="error",
+                    access_log=False,
+                    proxy_headers=False,  # nobody may say who he is
+                    server_header=False,
+                    h11_max_incomplete_event_size=_HEAD_BYTES,
+                    timeout_graceful_shutdown=_STOP_S,
+                    ssl_context_factory=(lambda _config, _default: tls) if tls else None,
+                )
+            )
+            running = asyncio.get_running_loop().create_task(server.serve([listener]), name="http")
+            running.add_done_callback(lambda task: None if task.cancelled() else task.result())  # a bug: the loop's exception handler's
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                streams.close()
+                server.should_exit = True
+                await running
+
+
+class _Server(uvicorn.Server):
+    """As uvicorn's, but signals are the daemon's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _listening(settings: Http) -> Iterator[socket.socket]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address, family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(f"http: cannot listen on {settings.host}:{settings.port}: {error}") from error
+    with listener:
+        yield listener
+
+
+def _tls(settings: Http) -> ssl.SSLContext | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ConfigError(f"http.tls_certificate, http.tls_key: {error}") from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: a service cannot ask for its passphrase")
+
+
+def _certified(certificate: Path | None) -> list[str]:
+    """The names in a certificate: those by which this gateway may be called."""
+    if certificate is None:
+        return []
+    try:
+        names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        raise ConfigError(f"http.tls_certificate: {error}") from error
+    return names.value.get_values_for_type(x509.DNSName)
