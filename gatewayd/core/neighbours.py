@@ -163,7 +163,7 @@ class Neighbours:
     def obstacle(self, newcomer: Peer, now_ms: int) -> str:
         """Why it cannot become the node that it was taken for, if so."""
         node, order = self._nodes.get(newcomer.pairing), self._trust.newcomer(newcomer.address)
-        if node is not None and self.present(node, now_ms):
+        if node is not None and node.address != newcomer.address and self.present(node, now_ms):
             return f"{node.id} is here already, as {node.address}"
         if order is None or order.node != newcomer.pairing:
             return "it is not wanted any more"

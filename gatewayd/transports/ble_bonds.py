@@ -139,5 +139,5 @@ class Bonds:
             return
         if node != bond.node:
             raise DecodeError("identity", f"{bond.node} says that it is {node}")
-        if bond.stage is Stage.TOLD:
+        if bond.stage is not Stage.PAIRED:
             await self._desk.paired(node, adapter.name, bond.address, authenticated=True)
