@@ -9,6 +9,7 @@ import { normalised, photograph, spectrogram } from "../spectrogram.js";
 import { decimal, moment, spoken } from "../words.js";
 
 const COLORS = ["--node", "--gateway", "--trouble", "--new"];
+const POINTS = 20_000; // the most that the gateway gives: windows are seldom longer
 const SOUND = /pcm/;
 const BASES = { gateway: "the gateway's model", node: "the node's model alone", timeout: "the node's, as the gateway's took too long", overload: "the node's, as too much waited" };
 
@@ -31,7 +32,7 @@ export class EventView {
   async load(signal) {
     const path = `/events/${encodeURIComponent(this.#id)}`;
     const detail = await get(path, {}, signal);
-    if (detail.event.window && !detail.clip) this.#window ??= shown(await get(`${path}/series`, {}, signal), detail.channels ?? 1);
+    if (detail.event.window && !detail.clip) this.#window ??= shown(await get(`${path}/series`, { points: POINTS }, signal), detail.channels ?? 1);
     this.#detail = detail;
   }
 
