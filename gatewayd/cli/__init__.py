@@ -108,6 +108,18 @@ def doctor(config: ConfigFile = None, set_: Set = None) -> None:
     raise typer.Exit(examine(config, set_))
 
 
+@app.command("support-bundle")
+def support_bundle(
+    file: Annotated[Path | None, typer.Argument(show_default="gatewayd-support-TIME.tar.gz, here")] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+) -> None:
+    """Write what somebody who helps wants to see to one file, without secrets."""
+    from gatewayd.cli.support import make_bundle  # noqa: PLC0415
+
+    make_bundle(config, set_, file)
+
+
 @app.command()
 def demo(once: Annotated[bool, typer.Option("--once", help="Stop when it has proved itself; the last line is JSON.")] = False) -> None:
     """A whole site on this machine, with real nodes, broker, speech and vibration. Needs the source tree and `make node`."""

@@ -42,7 +42,7 @@ def examine(path: Path | None, overrides: list[str] | None) -> int:
     """Print all findings; the exit status says whether all is well."""
     console = Console(soft_wrap=True)
     well = True
-    for finding in _findings(path, overrides):
+    for finding in findings(path, overrides):
         well = well and finding.ok
         console.print(f"{'[green]ok[/]  ' if finding.ok else '[red]BAD[/] '} {escape(finding.what)}", highlight=False)
         if finding.advice:
@@ -50,7 +50,8 @@ def examine(path: Path | None, overrides: list[str] | None) -> int:
     return 0 if well else 1
 
 
-def _findings(path: Path | None, overrides: list[str] | None) -> Iterator[Finding]:
+def findings(path: Path | None, overrides: list[str] | None) -> Iterator[Finding]:
+    """Everything that was looked at, one by one."""
     python = sys.version.split()[0]
     yield Finding(sys.version_info >= (3, 11), f"Python {python}", "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")
     try:

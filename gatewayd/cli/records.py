@@ -25,7 +25,7 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         nodes = store.nodes()
     if as_json:
         for node in nodes:
-            typer.echo(json.dumps(_node(node)))
+            typer.echo(json.dumps(facts(node)))
         return
     table = Table("node", "enrolled", "last heard", "on", "session", "reset", "board", "firmware", "models", "labels")
     for node in nodes:
@@ -105,7 +105,8 @@ def _when(unix_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
 
 
-def _node(node: StoredNode) -> dict[str, Any]:
+def facts(node: StoredNode) -> dict[str, Any]:
+    """All that is known of a node, for JSON."""
     plain = node._asdict()
     del plain["keys"]
     info = node.info

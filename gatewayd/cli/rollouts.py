@@ -102,7 +102,7 @@ def show_list(config: Config, *, as_json: bool) -> None:
         every, counts = ledger.rollouts(), ledger.counts()
     if as_json:
         for stored in every:
-            typer.echo(json.dumps(_plain(stored)))
+            typer.echo(json.dumps(facts(stored)))
         return
     table = Table("id", "since", "cascade", "version", "state", "group", "nodes", *_COLUMNS, "because")
     for stored in every:
@@ -128,7 +128,7 @@ def show_status(config: Config, id_: str, *, as_json: bool) -> None:
         stored = _stored(ledger, id_)
         updates = ledger.updates(stored.rollout.id)
     if as_json:
-        typer.echo(json.dumps({**_plain(stored), "updates": [_plain_update(one) for one in updates.values()]}))
+        typer.echo(json.dumps({**facts(stored), "updates": [_plain_update(one) for one in updates.values()]}))
         return
     Console(soft_wrap=True).print(_picture(stored, updates, list(updates.values())))
 
@@ -205,7 +205,8 @@ def _tally(counts: Counter[State]) -> list[str]:
     return [str(sum(counts[state] for state in states) or "") for states in _COLUMNS.values()]
 
 
-def _plain(stored: StoredRollout) -> dict[str, Any]:
+def facts(stored: StoredRollout) -> dict[str, Any]:
+    """A rollout, for JSON."""
     one = stored.rollout
     return {
         **one._asdict(),
