@@ -20,10 +20,8 @@ ONLINE, OFFLINE = b"online", b"offline"
 _RSSI_STEP_DBM = 5
 _BEFORE_TRIAL = (update.State.ADMITTED, update.State.UPLOADING, update.State.VERIFIED)
 _RUNNING = frozenset({*_BEFORE_TRIAL, update.State.TRIAL, update.State.JUDGING, update.State.CONFIRMING, update.State.REVERTING})
-Json = dict[str, Any]
-
-
 _STOPPED = frozenset({rollout.State.HALTED, rollout.State.ROLLING_BACK, rollout.State.ROLLED_BACK, rollout.State.ABORTED})
+Json = dict[str, Any]
 
 
 class Model(NamedTuple):
