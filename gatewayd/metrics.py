@@ -358,6 +358,8 @@ def node_series(nodes: Iterable[Node], now_ms: int) -> str:
     families: tuple[tuple[str, str, str, list[str]], ...] = (
         ("up", "gauge", "Whether the node is there.",
          [f"gatewayd_node_up{label}}} {there:d}" for (label, _), there in zip(every, up, strict=True)]),
+        ("asleep", "gauge", "Whether it sleeps, as it said it would, and is not overdue.",
+         [f"gatewayd_node_asleep{label}}} {node.asleep(now_ms):d}" for label, node in every]),
         ("enrolled", "gauge", "Whether the operator, or policy, has taken it in.",
          [f"gatewayd_node_enrolled{label}}} {node.enrolled:d}" for label, node in every]),
         ("reboots_total", "counter", "Times that it came back in another session.",

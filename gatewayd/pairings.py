@@ -181,11 +181,11 @@ class Desk:
                 await asyncio.to_thread(self._rows.fail, order, cause)
 
     async def judged(self, bond: Pairing, cause: str) -> None:
-        """Why a bond is refused, or "" when it holds."""
+        """What is wrong with a bond, or "" when it holds."""
         if cause == bond.cause:
             return
         if cause:
-            _log.warning("%s is refused: %s", bond.node, cause, extra=Kind.PAIRING_BROKEN(NODE=bond.node))
+            _log.warning("the bond with %s: %s", bond.node, cause, extra=Kind.PAIRING_BROKEN(NODE=bond.node))
         with contextlib.suppress(StoreError):
             await self._change(bond, [Stage.PAIRED, Stage.TOLD], cause=cause)
             await self._load()

@@ -54,7 +54,7 @@ class PairingDesk(Protocol):
         """It has not, and is not to try again where that is `final`."""
 
     async def judged(self, bond: Pairing, cause: str) -> None:
-        """Why a bond is refused, or "" when it holds."""
+        """What is wrong with a bond, or "" when it holds."""
 
 
 class Model(Protocol):

@@ -10,6 +10,7 @@ from gatewayd.core import wire
 from gatewayd.core.types import GatewayState, NodeState, State, Stored, Verdict
 from gatewayd.errors import TransportError
 from gatewayd.transports import ble_link
+from gatewayd.transports.ble_adapter import Adapter
 from gatewayd.transports.ble_link import FLOW, SMP, UP
 
 VERDICT = Verdict(0, 1, True, "yes", 0.5, "", 1_000, "gateway")
@@ -283,6 +284,23 @@ async def test_who_leaves_at_any_point_is_asked_ever_more_seldom(tmp_path) -> No
     async with beside(tmp_path, *((f"evil-{number}", kind) for number, kind in enumerate(points))) as (_, nodes):
         await asyncio.sleep(5)
         assert all(1 <= node.connections <= 5 for node in nodes)
+
+
+async def test_who_takes_the_adapter_along_is_asked_ever_more_seldom(tmp_path, monkeypatch) -> None:
+    """Linux and BlueZ have died of a connect."""
+    connect, died = Adapter.connect, []
+
+    async def deadly(adapter, device, *arguments, **options):
+        if device.address.endswith("E0"):
+            died.append(device)
+            here.unplug()
+            await asyncio.sleep(60)
+        return await connect(adapter, device, *arguments, **options)
+
+    monkeypatch.setattr(Adapter, "connect", deadly)
+    async with beside(tmp_path, ("evil", BleNode)) as (here, _):
+        await until(lambda: len(died) == 3, 60)
+        assert here.transport._neighbours._strangers["F0:00:00:00:00:E0"].failures >= 2
 
 
 async def test_who_holds_a_place_for_ever_loses_it_to_who_waits(tmp_path, monkeypatch) -> None:

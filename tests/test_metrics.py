@@ -117,6 +117,7 @@ def test_series_of_a_node():
     node, cascade = ("node", "kitchen"), ("cascade", "wakeword")
     assert got == {
         ("gatewayd_node_up", node): 1,
+        ("gatewayd_node_asleep", node): 0,
         ("gatewayd_node_enrolled", node): 0,
         ("gatewayd_node_reboots_total", node): 0,
         ("gatewayd_node_last_seen_timestamp_seconds", node): 1.7e9,

@@ -20,6 +20,8 @@ from gatewayd.core.pairing import Stage
 from gatewayd.core.types import NodeState
 from gatewayd.demo import radio
 from gatewayd.demo import site as processes
+from gatewayd.errors import TransportError
+from gatewayd.transports.ble_adapter import Adapter
 
 SHOWS = ("--pairing", "123456")
 
@@ -253,6 +255,25 @@ async def test_a_node_that_has_lost_its_bond(tmp_path, build):
             here.order(123_456)
             assert (await here.over()).stage is Stage.PAIRED
             await until(here.states)
+
+
+async def test_a_bond_with_which_no_connection_is_made(tmp_path, build, monkeypatch):
+    """BlueZ does not say that it is the key."""
+
+    async def refused(*_, **__):
+        raise TransportError("le-connection-abort-by-local")
+
+    async with place(tmp_path, build) as here, here.both(*SHOWS):
+        here.order(123_456)
+        assert (await here.over()).stage is Stage.PAIRED
+        await until(here.states)
+        with monkeypatch.context() as patch:
+            patch.setattr(Adapter, "connect", refused)
+            await until(lambda: not here.here.transport.links()[here.here.adapter])
+            here.here.transport.send("n-1", "smp", bytes(EchoWrite(d="there?")))
+            await until(lambda: "does not have the key" in here.pairing().cause, 90)
+        await here.hears()
+        assert not here.pairing().cause
 
 
 async def test_impostors_do_not_disturb(tmp_path, build):

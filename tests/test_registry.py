@@ -48,6 +48,16 @@ def test_silence_beyond_three_reports_is_down_and_a_report_is_up_again():
     assert node.up(100_000)
 
 
+def test_a_node_sleeps_as_it_said_until_it_is_overdue():
+    registry = Registry(10)
+    see(registry, info(interval_s=600))
+    see(registry, State(NodeState.SLEEPING, 1))
+    node = registry.get("n1")
+    assert (node.up(1), node.asleep(1), node.asleep(patience_ms(600)), node.asleep(patience_ms(600) + 1)) == (False, True, True, False)
+    see(registry, State(NodeState.READY, 1))
+    assert (node.up(1), node.asleep(1)) == (True, False)
+
+
 def test_retained_messages_do_not_make_a_silent_node_alive():
     registry = Registry(10)
     see(registry, info(), now_ms=0)

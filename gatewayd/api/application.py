@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
@@ -18,6 +19,7 @@ from gatewayd.api.fleet import Fleet
 from gatewayd.api.gateway import Gateway
 from gatewayd.api.health import Doctor
 from gatewayd.api.limits import BODY_BYTES, Limits
+from gatewayd.api.schemas import Problem
 from gatewayd.api.stream import Streams
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
@@ -27,7 +29,7 @@ _ROUTERS = (auth.router, health.router, nodes.router, events.router, cascades.ro
 @contextlib.asynccontextmanager
 async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator[tuple[ASGIApp, Streams]]:
     """The application, which may be called by `names`, and its live streams."""
-    app = FastAPI(
+    app = _Application(
         title="gatewayd", version=__version__, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False
     )
     fleet = Fleet(gateway.registry)
@@ -50,6 +52,13 @@ async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        described["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return described
 
 
 def _room(_scope: Scope) -> int:

@@ -1,4 +1,4 @@
-"""A guard for uvicorn's connections: there are only so many, and none waits for ever for a request."""
+"""A guard for uvicorn's connections: there are only so many, and none waits for ever, for a request or for its answer to be taken."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from gatewayd.metrics import Metrics
 
 MOST, OF_ONE_CLIENT = 256, 64
 HEAD_S = 10.0  # for a request's head to be there whole
+TAKE_S = 30.0  # for a client to take what was sent to it
 
 
 class Room:
@@ -40,10 +41,10 @@ class Guard(H11Protocol):
 
     def __init__(self, room: Room, **named: Any) -> None:
         super().__init__(**named)
-        self.app_state = {"abort": self.abort}  # in every request's scope, for `limits`
         self._room = room
         self._address = ""
-        self._deadline: asyncio.TimerHandle | None = None
+        self._head: asyncio.TimerHandle | None = None  # both are deadlines
+        self._taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
         """Let it in, or hang up."""
@@ -57,16 +58,29 @@ class Guard(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._room.leave(self._address)
-        self._have_head()
+        _cancel(self._head)
+        _cancel(self._taken)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Something of a request."""
-        if self._deadline is None and self.conn.their_state is h11.IDLE:
+        if self._head is None and self.conn.their_state is h11.IDLE:
             self._await_head()
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._have_head()
+            _cancel(self._head)
+            self._head = None
+
+    def pause_writing(self) -> None:
+        """The client is behind."""
+        super().pause_writing()
+        self._taken = self.loop.call_later(TAKE_S, self._end, "slow_reader")
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        _cancel(self._taken)
+        self._taken = None
 
     def on_response_complete(self) -> None:
         """Hang up on a client that still sends of what it was answered already."""
@@ -82,23 +96,19 @@ class Guard(H11Protocol):
         self.transport.close()
 
     def shutdown(self) -> None:
-        """End soon; at once where the client takes nothing any more."""
+        """End soon; at once where the client is behind."""
         super().shutdown()
-        if self.flow.write_paused:
-            self.abort()
-
-    def abort(self) -> None:
-        """End now."""
-        self.transport.abort()
+        if self._taken is not None:
+            self.transport.abort()
 
     def _await_head(self) -> None:
-        self._deadline = self.loop.call_later(HEAD_S, self._end, "slow_head")
-
-    def _have_head(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._head = self.loop.call_later(HEAD_S, self._end, "slow_head")
 
     def _end(self, reason: str) -> None:
         self._room.refused(reason)
-        self.abort()
+        self.transport.abort()
+
+
+def _cancel(deadline: asyncio.TimerHandle | None) -> None:
+    if deadline is not None:
+        deadline.cancel()

@@ -15,9 +15,10 @@ from gatewayd.core.targets import TargetError
 from gatewayd.errors import CascadeError, StoreError
 
 MEDIA_TYPE = "application/problem+json"
+_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "Refused", "model": Problem},
-    "5XX": {"description": "Not possible now", "model": Problem},
+    "4XX": {"description": "Refused", "content": _CONTENT},
+    "5XX": {"description": "Not possible now", "content": _CONTENT},
 }
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import typer
 
 from gatewayd import audit, provisioning, signing
 from gatewayd.cli.audit import operator
-from gatewayd.cli.node import split_broker, write_new
+from gatewayd.cli.node import broker_of, write_new
 from gatewayd.cli.options import nearest
 from gatewayd.cli.records import require_labels
 from gatewayd.cli.watch import broker_client
@@ -84,12 +84,9 @@ def revoke(config: Config, node: str) -> None:
 
 def _hand_over(config: Config, handover: Handover, give: Callable[[str, bytes], None]) -> Provisioning:
     """Write the node's file, and `give` the broker its key. All of it is right before any of it is done."""
-    broker = handover.broker or config.enrolment.broker
-    if not broker:
-        raise ConfigError("where do nodes find the broker? enrolment.broker, or --broker HOST:PORT")
+    host, port = broker_of(config, handover.broker)
     if not wire.valid_node_id(handover.node):
         raise typer.BadParameter(f"{handover.node!r} is not a node's name")
-    host, port = split_broker(broker)
     public = tuple(signing.raw(signing.load_public(path)) for path in handover.keys or config.cascades.keys)
     made = Provisioning(handover.node, host, port, Security.PSK, keys=public, psk=new_key())
     output = _output(handover)

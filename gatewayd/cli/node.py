@@ -10,6 +10,7 @@ import typer
 from cryptography import x509
 
 from gatewayd import provisioning, signing
+from gatewayd.config import Config
 from gatewayd.core import image, wire
 from gatewayd.core.types import Provisioning, Security
 from gatewayd.errors import ConfigError, RefusedError
@@ -71,6 +72,14 @@ def split_broker(text: str) -> tuple[str, int]:
     if address is None or not 0 < int(address[2]) < 1 << 16:
         raise typer.BadParameter(f"{text!r} is not HOST:PORT with a name or an IPv4 address")
     return address[1], int(address[2])
+
+
+def broker_of(config: Config, given: str | None) -> tuple[str, int]:
+    """Host and port of the broker for nodes: as given, or as the configuration says. Raises ConfigError, BadParameter."""
+    broker = given or config.enrolment.broker
+    if not broker:
+        raise ConfigError("where do nodes find the broker? enrolment.broker, or --broker HOST:PORT")
+    return split_broker(broker)
 
 
 def _provisioning(request: Request) -> Provisioning:

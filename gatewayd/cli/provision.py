@@ -8,7 +8,7 @@ import typer
 
 from gatewayd import audit, provisioning, signing
 from gatewayd.cli.audit import operator
-from gatewayd.cli.node import first_line, split_broker
+from gatewayd.cli.node import broker_of, first_line
 from gatewayd.cli.pair import attend, check
 from gatewayd.config import Config
 from gatewayd.core.pairing import Pairing, Stage
@@ -51,7 +51,7 @@ def provision(config: Config, request: Request) -> None:
 def _make(config: Config, request: Request) -> Provisioning:
     if request.wifi_password_file and not request.ssid:
         raise typer.BadParameter("--wifi-password-file goes with --ssid")
-    host, port = split_broker(request.broker or config.enrolment.broker)
+    host, port = broker_of(config, request.broker)
     return Provisioning(
         id=request.node,
         host=host,

@@ -40,7 +40,7 @@ class Pairing(NamedTuple):
     adapter: str = ""  # the bond is between this and the address
     address: str = ""  # of an order to provision: whom the operator means, if they say so
     authenticated: bool = False  # a passkey or a comparison was part of it
-    cause: str = ""  # why it failed, or why its bond is refused
+    cause: str = ""  # why it failed, or what is wrong with its bond
     provision: bool = False  # make a node that is nobody yet this one
     given: bytes | None = None  # the map for that, until it was sent: there is a key in it
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import assert_never
 
-from gatewayd.core.liveness import is_up
+from gatewayd.core.liveness import is_up, patience_ms
 from gatewayd.core.types import Event, Info, Message, NodeState, State, Vitals
 
 DEFAULT_VITALS_INTERVAL_S = 60
@@ -147,8 +147,14 @@ class Node:
     def up_on(self, transport: str, now_ms: int) -> bool:
         """Whether it is there now on that transport."""
         link = self.links.get(transport, _NOWHERE)
-        interval_s = self.info.vitals_interval_s if self.info else DEFAULT_VITALS_INTERVAL_S
-        return is_up(link.state, now_ms - link.heard_ms, interval_s)
+        return is_up(link.state, now_ms - link.heard_ms, self._interval_s())
+
+    def asleep(self, now_ms: int) -> bool:
+        """Whether it sleeps, as it said it would, and is not overdue."""
+        return self.state is NodeState.SLEEPING and now_ms - self.heard_ms <= patience_ms(self._interval_s())
+
+    def _interval_s(self) -> int:
+        return self.info.vitals_interval_s if self.info else DEFAULT_VITALS_INTERVAL_S
 
     def transport(self) -> str:
         """Where it was heard last; empty where it never was."""

@@ -61,6 +61,7 @@ async def act(folder: Path, sensors: Sequence[stage.Sensor], motor: Path, key: P
         ble = await running.enter_async_context(wireless.air(folder, show.message))
         await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, f"{settings}\n{ble}"))
         await site.healthy(address)
+        console.print(site.page(folder, address), highlight=False, soft_wrap=True)
         show.begin()
         watching = asyncio.get_running_loop().create_task(show.follow(mqtt_port))
         running.callback(watching.cancel)

@@ -71,6 +71,7 @@ async def _main_job(folder: Path, sensors: list[stage.Sensor], images: dict[str,
         await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, settings))
         console.print("waiting for the larger models ...")
         await site.healthy(address)
+        console.print(site.page(folder, address), highlight=False, soft_wrap=True)
         relay = await running.enter_async_context(wireless.Relay(mqtt_port))
         show.begin()
         watching = asyncio.get_running_loop().create_task(show.follow(mqtt_port))

@@ -11,7 +11,10 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from gatewayd import config
 from gatewayd.errors import ConfigError
+from gatewayd.store import Store
+from gatewayd.tokens import Tokens
 
 START_TIMEOUT_S = 30.0
 _HEALTH_TIMEOUT_S = 60.0
@@ -94,17 +97,17 @@ def _mosquitto_config(folder: Path, port: int) -> Path:
         shutil.chown(data, "mosquitto", "mosquitto")
     text = (BROKER_FILES / "demo.conf").read_text()
     text = text.replace("@PORT@", str(port)).replace("@STATE@", str(data)).replace("@FOLDER@", str(BROKER_FILES))
-    config = folder / "mosquitto.conf"
-    config.write_text(text)
-    return config
+    path = folder / "mosquitto.conf"
+    path.write_text(text)
+    return path
 
 
 @contextlib.asynccontextmanager
 async def gateway(folder: Path, mqtt_port: int, http_port: int, settings: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
     """A gateway with its state in `folder`; `settings` is more TOML."""
-    config = write_config(folder, mqtt_port, http_port, settings)
+    path = write_config(folder, mqtt_port, http_port, settings)
     log = folder / "gateway.log"
-    async with process([sys.executable, "-m", "gatewayd.cli", "run", "-c", config], log) as running:
+    async with process([sys.executable, "-m", "gatewayd.cli", "run", "-c", path], log) as running:
         await listening(http_port, running, log)
         yield running
 
@@ -130,16 +133,23 @@ async def healthy(address: str) -> None:
             await asyncio.sleep(0.2)
 
 
+def page(folder: Path, address: str) -> str:
+    """Where the fleet page of the site in `folder` is, and a token that opens it, for whoever looks on."""
+    settings = config.load(folder / "gatewayd.toml")
+    with Store(settings.store, settings.store_url) as store:
+        return f"the fleet page is at {address}, and this token opens it: {Tokens(store).add('demo', 'operate')}"
+
+
 def write_config(folder: Path, mqtt_port: int, http_port: int, settings: str = "") -> Path:
     """The configuration of `gateway`."""
     state = folder / "state"
     state.mkdir(exist_ok=True)
-    config = folder / "gatewayd.toml"
-    config.write_text(
+    path = folder / "gatewayd.toml"
+    path.write_text(
         f"[mqtt]\nport = {mqtt_port}\n[http]\nport = {http_port}\n{settings}\n"
         f'[gateway]\nid = "demo"\nenroll = ["*"]\nstate_dir = "{state}"\n'
     )
-    return config
+    return path
 
 
 def node_command(

@@ -280,6 +280,8 @@ class BleTransport:
             try:
                 if peer.nobody and (cause := self._neighbours.obstacle(peer, began_ms)):
                     await self._bonds.refuse(peer, cause)
+                if peer.failures >= _MOST_FAILURES:
+                    await self._bonds.doubt(peer)
                 client = await adapter.connect(
                     peer.heard[adapter.name].device,
                     lambda _: link.end(TransportError("Bluetooth: disconnected")),
@@ -302,10 +304,12 @@ class BleTransport:
         except DecodeError as error:
             self._refuse(error)
             self._neighbours.failed(peer, adapter.name, began_ms, _now_ms())
-        except TransportError as error:
+        except (TransportError, asyncio.CancelledError) as error:  # cancelled: the adapter has ended, perhaps of this
             _log.debug("%s: %s", peer.id or peer.address, error)
             if not link.heard:
                 self._neighbours.failed(peer, adapter.name, began_ms, _now_ms())
+            if isinstance(error, asyncio.CancelledError):
+                raise
         else:
             peer.failures = 0
         finally:

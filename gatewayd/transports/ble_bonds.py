@@ -72,8 +72,10 @@ class Bonds:
         may have been told: then it is seen from what it advertises.
         """
         node, agent = peer.pairing, _Operator(self._desk, peer.pairing, strict=True)
+        bond = self._desk.trust.bond(peer.address)
         try:
-            await self._bond(adapter, agent, client)
+            if bond is None or bond.node != node or not bond.authenticated or not await adapter.stack.encrypts(client):
+                await self._bond(adapter, agent, client)
             data = await self._ask(adapter, node, client)
         except (TransportError, DecodeError) as error:
             await self._failed(adapter, peer, agent.refusal or str(error), "unprovisioned", final=bool(agent.refusal))
@@ -124,6 +126,12 @@ class Bonds:
         await self._desk.judged(bond, "" if encrypted else "it does not have the key of its bond: it was reset, or something imitates it")
         if not encrypted:
             raise DecodeError("unpaired", f"{client.address} is not {bond.node}")
+
+    async def doubt(self, peer: Peer) -> None:
+        """It could not be connected, and a stack may not say why: it may be the key of its bond."""
+        bond = self._desk.trust.bond(peer.address)
+        if bond is not None and not bond.cause:
+            await self._desk.judged(bond, "it cannot be connected: it is too far away, or does not have the key of its bond")
 
     async def arrived(self, adapter: Adapter, bond: Pairing | None, node: str) -> None:
         """Whoever has that bond says that it is `node`. Raises DecodeError."""

@@ -1,4 +1,4 @@
-"""A virtual machine that runs what image.py built: commands in it, its console, and its Bluetooth adapter, whose radio is ours."""
+"""A virtual machine that runs what image.py built: commands in it, its console, and its Bluetooth adapters, whose radios are ours."""
 
 import asyncio
 import base64
@@ -12,9 +12,9 @@ from bumble.transport import open_transport
 
 from gatewayd.demo import air
 
-ADAPTER = "hci0"
+ADAPTERS = "hci0", "hci1"
 MORTAL = "setpriv", "--pdeathsig", "KILL"  # what follows dies with us, however we end
-BOOT_S = 180
+BOOT_S = 300
 QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-logind.service"  # of no use to anybody here
 
 
@@ -83,14 +83,14 @@ class Guest:
             ),
         )
         yield from ("-serial", f"file:{self.console}", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci")
-        for socket, port in {"agent": "org.qemu.guest_agent.0", ADAPTER: ADAPTER}.items():
+        for socket, port in {"agent": "org.qemu.guest_agent.0", **dict.fromkeys(ADAPTERS)}.items():
             yield from ("-chardev", f"socket,id={socket},path={socket},server=on,wait=off")
-            yield from ("-device", f"virtserialport,chardev={socket},name={port}")
+            yield from ("-device", f"virtserialport,chardev={socket},name={port or socket}")
 
     @contextlib.asynccontextmanager
-    async def plugged(self, controller: air.Controller):
+    async def plugged(self, adapter: str, controller: air.Controller):
         """A Bluetooth adapter with this controller, until it is pulled out."""
-        transport = await open_transport(f"unix:{self._socket(ADAPTER)}")
+        transport = await open_transport(f"unix:{self._socket(adapter)}")
         transport.source.set_packet_sink(controller)
         controller.host = transport.sink
         try:
@@ -101,7 +101,7 @@ class Guest:
 
     async def run(self, command: str, stdin: bytes = b"", timeout_s: float = 60) -> str:
         """What a root shell's `command` printed. Raises AssertionError where it fails."""
-        async with asyncio.timeout(timeout_s), self._asking:
+        async with asyncio.timeout(timeout_s):
             shell = {"path": "/bin/bash", "arg": ["-c", f"exec 2>&1\n{command}"]}
             started = await self._ask("guest-exec", **shell, **{"input-data": base64.b64encode(stdin).decode(), "capture-output": True})
             while not (done := await self._ask("guest-exec-status", **started))["exited"]:
@@ -112,7 +112,8 @@ class Guest:
 
     async def _ask(self, what, **arguments):
         reader, writer = self._agent
-        writer.write(json.dumps({"execute": what, "arguments": arguments}).encode() + b"\n")
-        answer = json.loads(await reader.readline())
+        async with self._asking:
+            writer.write(json.dumps({"execute": what, "arguments": arguments}).encode() + b"\n")
+            answer = json.loads(await reader.readline())
         assert "return" in answer, answer
         return answer["return"]

@@ -5,12 +5,12 @@ import json
 import time
 
 import pytest
+from site_ble import UNIT
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
 DELIVERY_S = 300
 BOUND_S = 150  # to be whole again, on an emulated processor that others use too
-UNIT = "gatewayd.service"
 
 
 async def show(site, name):
@@ -19,8 +19,6 @@ async def show(site, name):
 
 @pytest.mark.short
 async def test_it_starts_in_its_sandbox_as_its_user(site):
-    await site.install()
-    await site.guest.run(f"systemctl start {UNIT}", timeout_s=BOUND_S)  # until it is READY
     status = dict(
         line.split(":\t", 1)
         for line in (await site.guest.run(f"cat /proc/$(systemctl show --value -p MainPID {UNIT})/status")).splitlines()
@@ -77,10 +75,9 @@ async def crash(site):
 
 
 async def replug(site):
-    await site.unplug()
-    await site.guest.run("until ! test -e /sys/class/bluetooth/hci0; do sleep 0.1; done")
+    await site.unplug("hci0")
     await asyncio.sleep(5)
-    await site.plug()
+    await site.plug("hci0")
 
 
 @pytest.mark.parametrize("harm", [restart, crash, replug])

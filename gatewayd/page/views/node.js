@@ -157,7 +157,7 @@ function slotTable(slots) {
   const row = (slot) => html`<tr>
     <th scope="row">${slot.image}.${slot.slot}</th><td data-name="State">${slot.state}${slot.rejected ? html` <em>rejected: <bdi>${slot.rejected}</bdi></em>` : nothing}</td>
     <td data-name="Holds">${slot.cascade ? html`${cascadeLink(slot.cascade)} ${slot.version}` : html`<span class="soft">–</span>`}</td>
-    <td data-name="Size" class="number">${bytes(slot.size_bytes)} of ${bytes(slot.capacity_bytes)}</td></tr>`;
+    <td data-name="Size" class="number">${slot.size_bytes === null ? "" : `${bytes(slot.size_bytes)} of `}${bytes(slot.capacity_bytes)}</td></tr>`;
   return table("Image slots", ["Slot", "State", "Holds", "Size"], slots.map(row));
 }
 
