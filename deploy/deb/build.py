@@ -27,6 +27,7 @@ BUILD = ROOT / "build" / "deb"
 OPT = Path("opt/gatewayd")
 FILES = {  # in the source: folder in the package
     "systemd/*.service": "usr/lib/systemd/system",
+    "systemd/*.catalog": "usr/lib/systemd/catalog",
     "systemd/sysusers.d/*": "usr/lib/sysusers.d",
     "systemd/tmpfiles.d/*": "usr/lib/tmpfiles.d",
     "deploy/mosquitto/*/*.conf": "etc/gatewayd/mosquitto",
