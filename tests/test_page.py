@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from live import Node, info, until
 
 from gatewayd.core import wire
 from gatewayd.core.types import NodeState, Reason, State, Window, WindowKind
-from live import Node, info, until
 
 pytest.importorskip("playwright", reason="needs playwright: scripts/setup.sh dev")
-from page_site import CHROMIUM, PageSite, chromium, tab  # noqa: E402
-from playwright.async_api import expect  # noqa: E402
+from page_site import CHROMIUM, PageSite, chromium, tab
+from playwright.async_api import expect
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium"),
