@@ -10,9 +10,10 @@ import engine
 import gateway
 import node
 import ota
+import page
 import report
 
-SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS, **ble.SUBJECTS}
+SUBJECTS = {**engine.SUBJECTS, **gateway.SUBJECTS, **node.SUBJECTS, **ota.SUBJECTS, **ble.SUBJECTS, **page.SUBJECTS}
 
 
 def main() -> None:

@@ -1,11 +1,16 @@
-"""A site for the fleet page's tests, benchmark and pictures: nodes of the real core that send events, the daemon, and a browser that watches itself."""
+"""A site for the fleet page's tests, benchmark and pictures: nodes of the real core that send events, the daemon, and a browser."""
 
 import contextlib
 import os
 from pathlib import Path
 
 from fleet_site import FleetSite
+from live import info
 from playwright.async_api import async_playwright
+
+from gatewayd import config
+from gatewayd.core.registry import Node
+from gatewayd.store import Store
 
 CHROMIUM = Path("/usr/bin/chromium")
 JUDGE = '[gateway]\nkind = "fake"\ndeadline_s = 5.0\n\n[policy]'
@@ -22,6 +27,12 @@ class PageSite(FleetSite):
     @property
     def address(self):
         return f"http://127.0.0.1:{self.http_port}"
+
+    async def remember(self, count):
+        """Nodes of earlier days, which the gateway knows when it starts."""
+        settled = config.load(self.config)
+        async with Store(settled.store, settled.store_url) as store:
+            store.save_nodes(Node(f"old-{n:05}", enrolled=True, info=info(), heard_unix_s=1.7e9 + n) for n in range(count))
 
     async def token(self, name="anna", scope="operate"):
         status, said = await self.ctl("token", "add", name, "--scope", scope, "-c", self.config)

@@ -3,8 +3,8 @@
 import pytest
 
 from gatewayd.core.beacon import Beacon, build, crc_of
-from gatewayd.core.neighbours import FRESH_MS, MAX_PEERS, MAX_STRANGERS, Neighbours, Peer, Urgency
-from gatewayd.core.pairing import Trust
+from gatewayd.core.neighbours import FRESH_MS, MAX_NEWCOMERS, MAX_PEERS, MAX_STRANGERS, Neighbours, Peer, Urgency
+from gatewayd.core.pairing import Pairing, Stage, Trust
 from gatewayd.errors import DecodeError
 
 
@@ -62,6 +62,75 @@ def test_a_stranger_is_asked_once_and_known_from_then_on() -> None:
 def test_who_is_not_provisioned_is_left_alone() -> None:
     air = Air()
     assert air.hear("A", "new", provisioned=False) is None
+    air.wait(600)
+    assert air.next() is None
+
+
+def wanting(air: Air, address: str = "") -> None:
+    air.trust.load([Pairing("kitchen-1", Stage.WANTED, 0.0, provision=True, address=address)], 1.0)
+
+
+def test_one_that_is_not_provisioned_is_taken_when_no_other_was_heard_for_a_while() -> None:
+    air = Air()
+    wanting(air)
+    peer = air.hear("A", "", provisioned=False)
+    assert peer is not None
+    air.wait(2_900)
+    air.hear("A", "", provisioned=False)
+    assert air.next() is None
+    air.wait(200)
+    air.hear("A", "", provisioned=False)
+    assert air.next() is peer
+    assert (peer.urgency, peer.pairing, peer.nobody) == (Urgency.PAIRING, "kitchen-1", True)
+    assert air.all.obstacle(peer, air.now_ms) == ""
+    peer.busy = True
+    air.all.released(peer, air.now_ms)
+    air.hear("A", "", provisioned=False)  # it came back as it was: the choice begins anew
+    assert air.next() is None
+
+
+def test_of_several_that_are_not_provisioned_it_must_be_said_which() -> None:
+    air = Air()
+    wanting(air)
+    for _ in range(4):
+        for address in ("A", "B"):
+            air.hear(address, "", provisioned=False)
+        air.wait(1_100)
+    peer = air.next()
+    assert peer is not None
+    assert "A (-60 dBm), B (-60 dBm)" in air.all.obstacle(peer, air.now_ms)
+    wanting(air, "B")
+    assert air.hear("A", "", provisioned=False) is None
+    peer = air.hear("B", "", provisioned=False)
+    assert peer is not None
+    assert air.all.obstacle(peer, air.now_ms) == ""
+    wanting(air)
+    air.hear("B", "", provisioned=False)
+    assert air.all.obstacle(peer, air.now_ms) != ""
+    air.hear("A", "kitchen-2")  # A is one now
+    assert air.all.obstacle(peer, air.now_ms) == ""
+    air.trust.load([], 1.0)
+    assert "not wanted" in air.all.obstacle(peer, air.now_ms)
+
+
+def test_nobody_becomes_a_node_that_is_here() -> None:
+    air = Air()
+    air.known("C", "kitchen-1")
+    wanting(air)
+    for _ in range(4):
+        peer = air.hear("A", "", provisioned=False)
+        air.hear("C", "kitchen-1")
+        air.wait(1_100)
+    assert peer is not None
+    assert "kitchen-1 is here already, as C" in air.all.obstacle(peer, air.now_ms)
+
+
+def test_a_flood_of_those_who_are_not_provisioned_takes_no_memory_and_no_connection() -> None:
+    air = Air()
+    wanting(air)
+    for number in range(10 * MAX_NEWCOMERS):
+        air.hear(f"{number}", "", provisioned=False)
+    assert len(air.all._newcomers) == MAX_NEWCOMERS
     air.wait(600)
     assert air.next() is None
 

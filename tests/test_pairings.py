@@ -139,6 +139,76 @@ async def test_orders_and_what_is_taken_back_are_noticed(desk):
     assert made.trust.bond("A") is None
 
 
+def test_who_is_meant_by_an_order_to_provision():
+    anyone, meant = (
+        Pairing(f"n-{number}", Stage.WANTED, NOW_S, provision=True, address=address) for number, address in ((1, ""), (2, "B"))
+    )
+    made = trust(anyone, meant)
+    assert made.newcomer("A") == anyone
+    assert made.newcomer("B") == meant
+    assert trust(meant).newcomer("A") is None
+    assert trust(Pairing("n-1", Stage.WANTED, NOW_S)).newcomer("A") is None
+    with pytest.raises(DecodeError, match="unpaired"):  # it is not for a node that says it is that already
+        made.admit("C", crc_of("n-1"))
+
+
+@pytest.mark.parametrize("age_s", [0, 2 * ORDER_S])
+def test_who_was_told_has_a_bond_and_may_be_told_again(age_s):
+    told = BOND._replace(stage=Stage.TOLD, at_s=NOW_S - age_s, provision=True)
+    made = trust(told)
+    assert made.admit("A", crc_of("n-1")) == ""
+    assert made.bond("A") == told
+    assert made.newcomer("A") == (None if age_s else told)
+    assert made.newcomer("B") is None
+
+
+async def ordered(made, rows):
+    assert rows.order("n-1", 123_456, time.time(), provision=True)
+    await until(lambda: made.trust.newcomer("A"))
+
+
+async def test_what_a_node_is_told_is_asked_for_and_kept_no_longer(desk):
+    made, rows, _ = desk
+    await ordered(made, rows)
+    assert not await made.told("n-1", "hci0", "A")  # nobody said what
+    asking = asyncio.create_task(made.provisioning("n-1"))
+    await until(lambda: rows.get("n-1").stage is Stage.ASKED)
+    rows.give(rows.get("n-1"), b"secret")
+    assert await asking == b"secret"
+    assert await made.told("n-1", "hci0", "A")
+    assert (rows.get("n-1").stage, rows.get("n-1").given, rows.get("n-1").address) == (Stage.TOLD, None, "A")
+    asking = asyncio.create_task(made.provisioning("n-1"))  # it came back as nobody
+    await until(lambda: rows.get("n-1").stage is Stage.ASKED)
+    await made._load()
+    assert made.trust.bond("A").node == "n-1"  # until it is known that it is nobody
+    rows.give(rows.get("n-1"), b"secret")
+    assert await asking == b"secret"
+    assert await made.told("n-1", "hci0", "B")
+    assert await made.paired("n-1", "hci0", "B", authenticated=True)
+    assert (rows.get("n-1").stage, rows.get("n-1").address, rows.get("n-1").passkey) == (Stage.PAIRED, "B", None)
+    assert not await made.told("n-1", "hci0", "C")
+
+
+async def test_an_order_that_is_given_up_tells_nothing(desk):
+    made, rows, _ = desk
+    await ordered(made, rows)
+    asking = asyncio.create_task(made.provisioning("n-1"))
+    await until(lambda: rows.get("n-1").stage is Stage.ASKED)
+    rows.give(rows.get("n-1"), b"secret")
+    assert await asking == b"secret"
+    rows.fail(rows.get("n-1"), "enough")
+    assert (rows.get("n-1").stage, rows.get("n-1").given) == (Stage.FAILED, None)
+    assert not await made.told("n-1", "hci0", "A")
+    assert await made.provisioning("n-2") is None
+
+
+async def test_nobody_says_what_it_is_to_be_told(desk, monkeypatch):
+    monkeypatch.setattr(module, "_COMPARE_S", 0.5)
+    made, rows, _ = desk
+    await ordered(made, rows)
+    assert await made.provisioning("n-1") is None
+
+
 async def test_three_attempts(desk):
     made, rows, _ = desk
     assert rows.order("n-1", None, time.time())

@@ -48,6 +48,8 @@ class ProvisionC(c.Structure):
         ("keys", c.c_uint8 * 32 * 4),
         ("key_count", c.c_uint),
         ("image_bytes", c.c_uint32),
+        ("ssid", c.c_char * 33),
+        ("wifi_password", c.c_char * 65),
     )
 
 
@@ -72,6 +74,8 @@ def node_reads(libnode, sector):
         certificate=raw.certificate.bytes() or None,
         private_key=raw.private_key.bytes() or None,
         image_bytes=raw.image_bytes or None,
+        ssid=raw.ssid.decode() or None,
+        wifi_password=raw.wifi_password.decode() or None,
     )
 
 
@@ -93,7 +97,12 @@ def map_of(value):
     return cbor2.loads(provisioning.write(value)[16:])
 
 
-short = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=63).filter(lambda text: len(text.encode()) < 64)
+def text_of(most):
+    plain = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=most)
+    return plain.filter(lambda text: len(text.encode()) <= most)
+
+
+short = text_of(63)
 der = st.binary(min_size=1, max_size=1_000)
 SECRETS = {
     Security.PLAIN: {},
@@ -104,7 +113,7 @@ SECRETS = {
 
 @st.composite
 def provisionings(draw):
-    security, user = draw(st.sampled_from(Security)), draw(st.none() | short)
+    security, user, ssid = draw(st.sampled_from(Security)), draw(st.none() | short), draw(st.none() | text_of(32))
     return Provisioning(
         id=draw(st.from_regex(r"[a-z0-9][a-z0-9-]{1,30}", fullmatch=True)),
         host=draw(short),
@@ -114,6 +123,8 @@ def provisionings(draw):
         user=user,
         password=draw(st.none() | short) if user else None,
         image_bytes=draw(st.none() | st.integers(1, 2**32 - 1)),
+        ssid=ssid,
+        wifi_password=draw(st.none() | text_of(64)) if ssid else None,
         **{name: draw(strategy) for name, strategy in SECRETS[security].items()},
     )
 
@@ -181,7 +192,10 @@ ABSENT = object()
         (X509, {5: bytes(32)}),
         (PLAIN, {5: bytes(32)}),
         *((PSK, {11: size}) for size in (-1, 2**32, "1", b"1")),
-        *((PSK, {key: 0}) for key in (12, 31, 32, 2**32, -1, "0")),
+        *((PSK, {12: text}) for text in ("", "s" * 33, "é" * 17, "s\0", b"s", 1)),
+        *((PSK, {12: "s", 13: text}) for text in ("", "p" * 65, "\0", 1)),
+        (PSK, {13: "a Wi-Fi's password without its name"}),
+        *((PSK, {key: 0}) for key in (14, 31, 32, 2**32, -1, "0")),
     ],
 )
 def test_what_makes_no_node_is_refused(libnode, base, change):
@@ -228,10 +242,18 @@ def test_what_a_node_would_refuse_is_not_written():
         (PLAIN._replace(user="é" * 32), "user"),
         (PLAIN._replace(user="\udcff"), "UTF-8"),
         (PLAIN._replace(password="p"), "without a user"),
+        (PLAIN._replace(wifi_password="p"), "without its name"),
         (X509._replace(ca=bytes(4_000)), "smaller certificates"),
     ):
         with pytest.raises(ConfigError, match=complaint):
             provisioning.write(value)
+
+
+def test_over_the_air_goes_the_map_alone_if_a_node_has_room_for_it():
+    largest = PSK._replace(id="n" * 31, host="h" * 63, keys=(bytes(32),) * 4, psk=bytes(32), ssid="s" * 32, wifi_password="p" * 64)
+    assert sector_of(provisioning.message(largest)) == provisioning.write(largest)
+    with pytest.raises(ConfigError, match="over Bluetooth LE"):
+        provisioning.message(X509._replace(ca=bytes(600)))
 
 
 def test_a_refusal_tells_no_secret():

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
@@ -18,7 +19,9 @@ from gatewayd.api.fleet import Fleet
 from gatewayd.api.gateway import Gateway
 from gatewayd.api.health import Doctor
 from gatewayd.api.limits import BODY_BYTES, Limits
+from gatewayd.api.schemas import Problem
 from gatewayd.api.stream import Streams
+from gatewayd.core import sealed
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
 _ROUTERS = (auth.router, health.router, nodes.router, events.router, cascades.router, rollouts.router, stream.router, changes.router)
@@ -27,12 +30,13 @@ _ROUTERS = (auth.router, health.router, nodes.router, events.router, cascades.ro
 @contextlib.asynccontextmanager
 async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator[tuple[ASGIApp, Streams]]:
     """The application, which may be called by `names`, and its live streams."""
-    app = FastAPI(
+    app = _Application(
         title="gatewayd", version=__version__, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False
     )
     fleet = Fleet(gateway.registry)
     app.state.gateway, app.state.fleet, app.state.door = gateway, fleet, Door(gateway.store)
     app.state.doctor, app.state.field = Doctor(gateway, fleet), Field(gateway.ledger)
+    app.state.uploading = asyncio.Lock()
     app.state.streams = streams = Streams(gateway, fleet)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
     for router in _ROUTERS:
@@ -52,9 +56,16 @@ async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator
         await asyncio.gather(telling, return_exceptions=True)
 
 
-def _room(_scope: Scope) -> int:
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        described["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return described
+
+
+def _room(scope: Scope) -> int:
     """The bytes that a request's body may have."""
-    return BODY_BYTES
+    return sealed.MAX_BYTES if (scope["method"], scope["path"]) == ("POST", "/api/v1/rollouts") else BODY_BYTES
 
 
 async def _page() -> FileResponse:

@@ -1,8 +1,8 @@
-"""A guard for uvicorn's connections: there are only so many, and none waits for ever for a request."""
+"""A guard for uvicorn's connections: there are only so many, and none waits for ever, for a request or for its answer to be taken."""
 
 import asyncio
 import contextlib
-from collections import Counter
+import socket
 from typing import Any
 
 import h11
@@ -12,61 +12,69 @@ from gatewayd.metrics import Metrics
 
 MOST, OF_ONE_CLIENT = 256, 64
 HEAD_S = 10.0  # for a request's head to be there whole
+TAKE_S = 30.0  # for a client to take what was sent to it
 
 
-class Room:
-    """How many connections there are, by the client's address."""
+class Listener(socket.socket):
+    """Takes only so many connections, those that have not yet shaken hands included."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, listening: socket.socket) -> None:
+        super().__init__(fileno=listening.detach())
         self._metrics = metrics
-        self._taken = Counter[str]()
+        self._open: list[tuple[socket.socket, str]] = []
 
-    def enter(self, address: str) -> bool:
-        """Whether there is room for one more, which is there in any case."""
-        self._taken[address] += 1
-        return self._taken.total() <= MOST and self._taken[address] <= OF_ONE_CLIENT
-
-    def leave(self, address: str) -> None:
-        """One has gone."""
-        self._taken -= Counter([address])
-
-    def refused(self, reason: str) -> None:
-        """One was ended by us."""
-        self._metrics.http.refused.labels(reason).inc()
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As the event loop calls it: BlockingIOError where there is none to take."""
+        connection, address = super().accept()
+        self._open = [(one, client) for one, client in self._open if one.fileno() >= 0]
+        of_one = sum(client == address[0] for _, client in self._open)
+        if len(self._open) >= MOST or of_one >= OF_ONE_CLIENT:
+            self._metrics.http.refused.labels("connections").inc()
+            connection.close()
+            raise BlockingIOError
+        self._open.append((connection, address[0]))
+        return connection, address
 
 
 class Guard(H11Protocol):
     """One connection: uvicorn's own deadline is for the time between two requests only."""
 
-    def __init__(self, room: Room, **named: Any) -> None:
+    def __init__(self, metrics: Metrics, **named: Any) -> None:
         super().__init__(**named)
-        self.app_state = {"abort": self.abort}  # in every request's scope, for `limits`
-        self._room = room
-        self._address = ""
-        self._deadline: asyncio.TimerHandle | None = None
+        self._metrics = metrics
+        self._head: asyncio.TimerHandle | None = None  # both are deadlines
+        self._taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
-        """Let it in, or hang up."""
+        """It is there."""
         super().connection_made(transport)
-        self._address = self.client[0] if self.client else ""
-        if self._room.enter(self._address):
-            self._await_head()
-        else:
-            self._end("connections")
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
-        self._room.leave(self._address)
-        self._have_head()
+        _cancel(self._head)
+        _cancel(self._taken)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Something of a request."""
-        if self._deadline is None and self.conn.their_state is h11.IDLE:
+        if self._head is None and self.conn.their_state is h11.IDLE:
             self._await_head()
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._have_head()
+            _cancel(self._head)
+            self._head = None
+
+    def pause_writing(self) -> None:
+        """The client is behind."""
+        super().pause_writing()
+        self._taken = self.loop.call_later(TAKE_S, self._end, "slow_reader")
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        _cancel(self._taken)
+        self._taken = None
 
     def on_response_complete(self) -> None:
         """Hang up on a client that still sends of what it was answered already."""
@@ -76,29 +84,25 @@ class Guard(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
-        self._room.refused("http")
+        self._metrics.http.refused.labels("http").inc()
         with contextlib.suppress(h11.LocalProtocolError):  # an answer was on its way
             super().send_400_response(msg)
         self.transport.close()
 
     def shutdown(self) -> None:
-        """End soon; at once where the client takes nothing any more."""
+        """End soon; at once where the client is behind."""
         super().shutdown()
-        if self.flow.write_paused:
-            self.abort()
-
-    def abort(self) -> None:
-        """End now."""
-        self.transport.abort()
+        if self._taken is not None:
+            self.transport.abort()
 
     def _await_head(self) -> None:
-        self._deadline = self.loop.call_later(HEAD_S, self._end, "slow_head")
-
-    def _have_head(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._head = self.loop.call_later(HEAD_S, self._end, "slow_head")
 
     def _end(self, reason: str) -> None:
-        self._room.refused(reason)
-        self.abort()
+        self._metrics.http.refused.labels(reason).inc()
+        self.transport.abort()
+
+
+def _cancel(deadline: asyncio.TimerHandle | None) -> None:
+    if deadline is not None:
+        deadline.cancel()

@@ -138,6 +138,7 @@ class Neighbours:
         beacon = parse(data)
         if not beacon.provisioned:
             return self._newcomer(adapter, address, device, rssi, beacon, now_ms)
+        self._newcomers.pop(address, None)
         pairing = self._trust.admit(address, beacon.crc)
         peer = self._addresses.get(address)
         if peer is None or crc_of(peer.id) != beacon.crc:
@@ -168,10 +169,12 @@ class Neighbours:
     def obstacle(self, newcomer: Peer, now_ms: int) -> str:
         """Why it cannot become the node that it was taken for, if so."""
         node, order = self._nodes.get(newcomer.pairing), self._trust.newcomer(newcomer.address)
-        if node is not None and self.present(node, now_ms):
+        if node is not None and node.address != newcomer.address and self.present(node, now_ms):
             return f"{node.id} is here already, as {node.address}"
+        if order is None or order.node != newcomer.pairing:
+            return "it is not wanted any more"
         several = [peer for peer in self._newcomers.values() if self._fresh(peer, now_ms)]
-        if order is not None and not order.address and len(several) > 1:
+        if not order.address and len(several) > 1:
             heard = (f"{peer.address} ({max(one.rssi for one in peer.heard.values())} dBm)" for peer in several)
             return f"several wait to be provisioned, and it must be said which: {', '.join(sorted(heard))}"
         return ""

@@ -30,7 +30,7 @@ async function ask(method, path, { query = {}, body, signal } = {}) {
     if (signal?.aborted) throw error;
     throw new Unreachable("The gateway does not answer.");
   }
-  if (response.ok) return response.headers.get("Content-Type")?.includes("json") ? response.json() : null;
+  if (response.ok) return response.status === 204 ? null : response.json();
   const problem = await response.json().catch(() => ({}));
   throw new Refused(response.status, problem.title ?? response.statusText, problem.detail ?? "");
 }

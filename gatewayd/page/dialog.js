@@ -23,7 +23,7 @@ export function askFirst(ask) {
       <p>${ask.text}</p>
       ${ask.field ? field(ask.field) : nothing}
       <div class="buttons">
-        ${ask.only ? nothing : html`<button value="cancel" formnovalidate>Cancel</button>`}
+        ${ask.only ? nothing : html`<button type="button" @click=${() => dialog.close()}>Cancel</button>`}
         <button value="yes" class=${ask.danger ? "danger" : "primary"}>${ask.confirm}</button>
       </div>
     </form>`,

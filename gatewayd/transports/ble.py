@@ -277,14 +277,7 @@ class BleTransport:
         adapter.links.add(link)
         try:
             try:
-                if peer.nobody and (cause := self._neighbours.obstacle(peer, began_ms)):
-                    await self._bonds.refuse(peer, cause)
-                await self._bonds.doubt(peer)
-                client = await adapter.connect(
-                    peer.heard[adapter.name].device,
-                    lambda _: link.end(TransportError("Bluetooth: disconnected")),
-                    attempts=2 if peer.id else 1,
-                )
+                client = await self._connect(adapter, peer, link)
                 if peer.pairing:
                     met.set()  # an operator may have to be asked
                 peer = await self._meet(adapter, peer, link, client)
@@ -312,6 +305,14 @@ class BleTransport:
             peer.failures = 0
         finally:
             await self._part(adapter, peer, link, client)
+
+    async def _connect(self, adapter: Adapter, peer: Peer, link: Link) -> BleakClient:
+        """A connection. Raises DecodeError where there shall be none, TransportError."""
+        if peer.nobody and (cause := self._neighbours.obstacle(peer, _now_ms())):
+            await self._bonds.refuse(peer, cause)
+        await self._bonds.doubt(peer)
+        ended = TransportError("Bluetooth: disconnected")
+        return await adapter.connect(peer.heard[adapter.name].device, lambda _: link.end(ended), attempts=2 if peer.id else 1)
 
     async def _meet(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""

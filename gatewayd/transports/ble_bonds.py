@@ -72,8 +72,10 @@ class Bonds:
         may have been told: then it is seen from what it advertises.
         """
         node, agent = peer.pairing, _Operator(self._desk, peer.pairing, strict=True)
+        bond = self._desk.trust.bond(peer.address)
         try:
-            await self._bond(adapter, agent, client)
+            if bond is None or bond.node != node or not bond.authenticated or not await adapter.stack.encrypts(client):
+                await self._bond(adapter, agent, client)
             data = await self._ask(adapter, node, client)
         except (TransportError, DecodeError) as error:
             await self._failed(adapter, peer, agent.refusal or str(error), "unprovisioned", final=bool(agent.refusal))
@@ -137,5 +139,5 @@ class Bonds:
             return
         if node != bond.node:
             raise DecodeError("identity", f"{bond.node} says that it is {node}")
-        if bond.stage is Stage.TOLD:
+        if bond.stage is not Stage.PAIRED:
             await self._desk.paired(node, adapter.name, bond.address, authenticated=True)
