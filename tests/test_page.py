@@ -263,7 +263,7 @@ async def test_windows_that_are_no_sound_are_drawn(site, seen, kind):
 
 async def test_what_a_node_says_is_text(site, seen):
     said = []
-    seen.page.on("dialog", said.append)
+    seen.page.on("dialog", lambda dialog: said.append(dialog.message))
     async with Node(site, "evil-1") as node:
         await node.birth()
         await node.say("info", wire.encode(info()._replace(board=EVIL, firmware=EVIL, hardware=EVIL)), retain=True)

@@ -59,7 +59,7 @@ export class EventView {
 
   #what(event) {
     const { clip, rate_hz, channels, shape } = this.#detail;
-    const about = [event.window && spoken(event.window), rate_hz && `${decimal(rate_hz)} Hz`, channels && channels > 1 && `${channels} channels`, !clip && shape && shape.join(" × ")];
+    const about = [event.window && spoken(event.window), rate_hz && `${decimal(rate_hz)} Hz`, channels && channels > 1 && `${channels} channels`, !clip && shape && shape.length > 1 && shape.join(" × ")];
     if (!event.window) return html`<p class="soft">Its window is no longer kept, or was not asked for.</p>`;
     return html`<p class="soft">${about.filter(Boolean).join(" · ")}</p>
       ${clip ? html`<sound-clip .src=${address(`/events/${event.id}/clip.wav`)}></sound-clip>` : this.#window}`;

@@ -4,7 +4,7 @@ import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { get, put } from "../api.js";
 import { chart } from "../charts.js";
 import { battery, cascadeLink, eventLine, fact, heading, histogram, nodeState, notes, table, when } from "../parts.js";
-import { bytes, count, decibel, duration, percent, roughly } from "../words.js";
+import { bytes, count, decibel, decimal, duration, percent, roughly } from "../words.js";
 
 const HOURS = { 1: "hour", 6: "6 hours", 24: "day", 168: "week" };
 const AGAIN_MS = 5_000; // at most so often after news of the node
@@ -147,7 +147,7 @@ export class NodeView {
 function workTable(work) {
   const row = (one) => html`<tr>
     <th scope="row">${cascadeLink(one.cascade)}</th>
-    <td data-name="Inferences" class="number">${count(one.invokes)}</td><td data-name="Each takes" class="number">${(one.invoke_us / 1000).toFixed(2)} ms</td>
+    <td data-name="Inferences" class="number">${count(one.invokes)}</td><td data-name="Each takes" class="number">${decimal(one.invoke_us / 1000)} ms</td>
     <td data-name="Arena" class="number">${bytes(one.arena_bytes)}</td><td data-name="Mean score" class="number">${one.mean.toFixed(3)}</td>
     <td data-name="Scores">${histogram(one.histogram, "Scores")}</td></tr>`;
   return table("Models", ["Cascade", "Inferences", "Each takes", "Arena", "Mean score", "Scores, 0 to 1"], work.map(row));
@@ -176,7 +176,7 @@ function plots(said) {
   const vitals = holed(said);
   const all = [
     ["Battery", vitals.battery, percent, [0, 1], "--up"], ["Signal", vitals.rssi_dbm, decibel, [null, null], "--gateway"],
-    ["Time of an inference", vitals.invoke_us, (us) => `${(us / 1000).toFixed(1)} ms`, [0, null], "--node"],
+    ["Time of an inference", vitals.invoke_us, (us) => `${decimal(us / 1000)} ms`, [0, null], "--node"],
     ["Heap free", vitals.heap_free_bytes, bytes, [0, null], "--gateway"], ["Stack free", vitals.stack_free_bytes, bytes, [0, null], "--gateway"],
     ["Events that wait in it", vitals.queued, (n) => count(Math.round(n)), [0, null], "--trouble"],
     ["Running for", vitals.uptime_s, roughly, [0, null], "--soft"],
