@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "deb"
-PACKAGES = "systemd,python3,mosquitto,mosquitto-clients,prometheus"
+PACKAGES = "systemd,python3,mosquitto,libstdc++6"
 PROGRAMS = "mmdebstrap", "unshare", "nsenter", "dpkg-deb"
 
 
@@ -93,6 +93,7 @@ def machine(folder):
         first = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()[0]
         yield Machine(folder, first)
     finally:
+        holder.stdout.close()
         holder.kill()
         holder.wait()
         shutil.rmtree(folder, ignore_errors=True)

@@ -159,12 +159,12 @@ def test_its_life(package, newer, tmp_path):
         with timed("upgrade"):
             machine.run(*install, "-o", "Dpkg::Options::=--force-confold", f"/tmp/{newer.name}")
         with timed("run"), running(machine):
-            assert "kitchen" in machine.run("gatewayctl", "nodes", "list")
+            assert "kitchen" in machine.run("gatewayctl", "nodes", "list", "--json")
             machine.run("gatewayctl", "nodes", "enroll", "cellar")
         with timed("downgrade"):
             machine.run(*install, f"/tmp/{package.name}")
         with timed("run"), running(machine):
-            nodes = machine.run("gatewayctl", "nodes", "list")
+            nodes = machine.run("gatewayctl", "nodes", "list", "--json")
             assert "kitchen" in nodes
             assert "cellar" in nodes
         assert 'id = "attic"' in settings.read_text()

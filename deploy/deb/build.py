@@ -170,6 +170,7 @@ def _pack(root: Path, site: Path, arch: str, minor: str, output: Path) -> Path:
     for script in ("postinst", "prerm", "postrm"):
         if (source := HERE / f"{root.name}.{script}").exists():
             shutil.copy(source, meta / script)
+            (meta / script).chmod(0o755)
     if settings := sorted(file for file in (root / "etc").rglob("*") if file.is_file()):
         (meta / "conffiles").write_text("".join(f"/{file.relative_to(root)}\n" for file in settings))
     for path in (path for path in [root, *root.rglob("*")] if not path.is_symlink()):
