@@ -255,6 +255,8 @@ def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
         if must_exist:
             raise ConfigError(f"{path}: there is no such file") from None
         return {}
+    except PermissionError:
+        raise ConfigError(f"{path} is not for this user: run this as root, or as user gatewayd") from None
     except (OSError, ValueError) as exc:  # ValueError: not TOML, or not UTF-8
         raise ConfigError(f"{path}: {exc}") from exc
 

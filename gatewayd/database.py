@@ -1,5 +1,6 @@
 """The database under the store: its tables, the steps that make any older version today's, and how one connects to it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,6 +156,9 @@ _STEPS: tuple[tuple[str, ...], ...] = (
 )
 
 VERSION = len(_STEPS)
+# The oldest version of which a gatewayd can work on a database of VERSION, so that a downgrade loses nothing. A step whose result
+# older ones would misread (a column without a default, a table less, a value with another meaning) sets it to its own version.
+COMPATIBLE_SINCE = 6
 
 
 @contextmanager
@@ -179,8 +183,8 @@ def connect(url: str, *, create: bool) -> Engine:
     except SQLAlchemyError as exc:
         raise ConfigError(f"store.url: {exc}") from exc
     if engine.dialect.name == "sqlite":
-        if not create and not Path(engine.url.database or "").exists():
-            raise StoreError(f"{engine.url.database} does not exist: has gatewayd run yet?")
+        if not create:
+            _require(Path(engine.url.database or ""))
         sa.event.listen(engine, "connect", _prepare_sqlite)
         # The driver's own rule when to begin leaves schema changes out of the transaction.
         sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql(c.get_execution_options().get("begin", "BEGIN")))
@@ -191,6 +195,18 @@ def connect(url: str, *, create: bool) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _require(path: Path) -> None:
+    """Raises StoreError where there is no database, or not for this user."""
+    try:
+        there = path.exists()
+    except PermissionError:
+        there = True  # in a folder that is not for this user
+    if not there:
+        raise StoreError(f"{path} does not exist: has gatewayd run yet?")
+    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):  # its log is written beside it
+        raise StoreError(f"{path} is not for this user: run this as root, or as user gatewayd")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -207,22 +223,20 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _migrate(engine: Engine) -> None:
-    """Bring the database to VERSION. Raises StoreError where it is of a newer one."""
+    """Bring the database to VERSION, unless a newer gatewayd made it. Raises StoreError where this one would misread that."""
     types = _TYPES[engine.dialect.name]
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql(_META)
-            version = connection.scalar(text("SELECT value FROM meta WHERE key = 'schema_version'")) or 0
-            if version > VERSION:
+            meta = {key: value for key, value in connection.execute(text("SELECT key, value FROM meta"))}
+            version = meta.get("schema_version", 0)
+            if meta.get("compatible_since", version) > VERSION:
                 raise StoreError(f"the database has version {version}, this gatewayd knows {VERSION}: install the newer gatewayd again")
-            if version == VERSION:
+            if version >= VERSION:
                 return
             for statement in _STEPS[version]:
                 connection.exec_driver_sql(statement.format_map(types))
             connection.execute(
-                text(
-                    "INSERT INTO meta (key, value) VALUES ('schema_version', :version)"
-                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-                ),
-                {"version": version + 1},
+                text("INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value"),
+                [{"key": "schema_version", "value": version + 1}, {"key": "compatible_since", "value": min(COMPATIBLE_SINCE, version + 1)}],
             )

@@ -7,6 +7,7 @@ is completed whatever happens: each thing that is there goes to the folder `befo
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,17 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(descriptor)  # and with it the lock, as it would be if we were killed
 
 
+def held(folder: Path) -> bool:
+    """Whether a gatewayd, or a restore, has the folder now. It is not touched: who tries a lock keeps others from it."""
+    try:
+        about = folder.stat()
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    device = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}"
+    return re.search(rf"FLOCK +ADVISORY +WRITE +-?\d+ +{device}:{about.st_ino} ", locks) is not None
+
+
 def decide(staged: Path, folder: Path, time: str) -> None:
     """Let what is in `staged`, on the same disk, take its place in `folder`, which is held. Raises StoreError."""
     try:
@@ -67,6 +79,13 @@ def _finish(folder: Path) -> None:
             sync(folder)
         new.rmdir()
         _log.warning("a restore is complete; what was there before is in %s", kept, extra=Kind.RESTORED(KEPT=kept))
+
+
+def own(path: Path) -> None:
+    """What root makes in the state folder goes to the owner of the folder that it is in: the daemon must be able to work with it."""
+    if os.geteuid() == 0:
+        above = path.parent.stat()
+        os.chown(path, above.st_uid, above.st_gid, follow_symlinks=False)
 
 
 def sync(path: Path) -> None:
