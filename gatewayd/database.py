@@ -228,7 +228,7 @@ def _migrate(engine: Engine) -> None:
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql(_META)
-            meta = {key: value for key, value in connection.execute(text("SELECT key, value FROM meta"))}
+            meta = dict(connection.execute(text("SELECT key, value FROM meta")).tuples().all())
             version = meta.get("schema_version", 0)
             if meta.get("compatible_since", version) > VERSION:
                 raise StoreError(f"the database has version {version}, this gatewayd knows {VERSION}: install the newer gatewayd again")
