@@ -29,7 +29,7 @@ from gatewayd.ports import Judge
 TURN_S = 0.1
 MOST_IN_A_TURN = 10  # messages
 MOST_WAITING = 1_000  # events
-_LOOKS_IN_A_TURN = 100  # at nodes, of which most are as they were
+_LOOKS_IN_A_TURN = 50  # at nodes, of which most are as they were
 _TIMEOUT_S = 10.0
 _log = logging.getLogger(__name__)
 

@@ -132,6 +132,8 @@ def test_every_alert_is_fired_by_a_recording_and_names_what_its_situation_has():
 
 
 def test_every_alert_says_where_to_read_on():
+    operations = (ROOT / "docs" / "operations.md").read_text()
     for alert, text in alerts().items():
         assert f"runbook: docs/operations.md#{alert.lower()}\n" in text
+        assert f"### {alert}\n" in operations
         assert all(f"{word}:" in text for word in ("severity", "summary", "description"))
