@@ -84,7 +84,8 @@ def _restore(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, sett
         kept = folder / f"{state.KEPT}{now}"
         for path, about in changed.items():
             _replace(path, new / about.name, about, kept)
-        for path in (new / "state").rglob("*"):
+        kept.mkdir(mode=0o700, exist_ok=True)
+        for path in (kept, new / "state", *(new / "state").rglob("*")):  # the daemon, too, must be able to complete it
             shutil.chown(path, folder.stat().st_uid, folder.stat().st_gid)
         state.decide(new / "state", folder, now)
     return kept
