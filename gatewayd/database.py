@@ -156,6 +156,9 @@ _STEPS: tuple[tuple[str, ...], ...] = (
 )
 
 VERSION = len(_STEPS)
+# The oldest version of which a gatewayd can work on a database of VERSION, so that a downgrade loses nothing. A step whose result
+# older ones would misread (a column without a default, a table less, a value with another meaning) sets it to its own version.
+COMPATIBLE_SINCE = 6
 
 
 @contextmanager
@@ -220,22 +223,20 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _migrate(engine: Engine) -> None:
-    """Bring the database to VERSION. Raises StoreError where it is of a newer one."""
+    """Bring the database to VERSION, unless a newer gatewayd made it. Raises StoreError where this one would misread that."""
     types = _TYPES[engine.dialect.name]
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql(_META)
-            version = connection.scalar(text("SELECT value FROM meta WHERE key = 'schema_version'")) or 0
-            if version > VERSION:
+            meta: dict[str, int] = {row.key: row.value for row in connection.execute(text("SELECT key, value FROM meta"))}
+            version = meta.get("schema_version", 0)
+            if meta.get("compatible_since", version) > VERSION:
                 raise StoreError(f"the database has version {version}, this gatewayd knows {VERSION}: install the newer gatewayd again")
-            if version == VERSION:
+            if version >= VERSION:
                 return
             for statement in _STEPS[version]:
                 connection.exec_driver_sql(statement.format_map(types))
             connection.execute(
-                text(
-                    "INSERT INTO meta (key, value) VALUES ('schema_version', :version)"
-                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-                ),
-                {"version": version + 1},
+                text("INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value"),
+                [{"key": "schema_version", "value": version + 1}, {"key": "compatible_since", "value": min(COMPATIBLE_SINCE, version + 1)}],
             )

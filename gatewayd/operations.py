@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gatewayd import bundle, signing
+from gatewayd import bundle, signing, state
 from gatewayd.config import Cascades
 from gatewayd.core import rollout, targets
 from gatewayd.core.image import Image, Keyring
@@ -104,7 +104,10 @@ def _keep(data: bytes, folder: Path) -> str:
     partial = folder / f".{sha256}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
+        state.own(folder)
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as stream:
+            state.own(partial)
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

@@ -71,8 +71,8 @@ def _restore(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, sett
             if above in places
         }
         progress("check", 0, 1)
-        version, *_ = backup.check(new / "state" / state.DATABASE)
-        if version > database.VERSION:
+        _, oldest, *_ = backup.check(new / "state" / state.DATABASE)
+        if oldest > database.VERSION:
             raise StoreError(f"it is of gatewayd {manifest.version}, whose database this one does not know: install that first")
         progress("check", 1, 1)
         changed = {path: about for path, about in outside.items() if not _same(path, new / about.name)}

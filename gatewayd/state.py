@@ -81,6 +81,13 @@ def _finish(folder: Path) -> None:
         _log.warning("a restore is complete; what was there before is in %s", kept, extra=Kind.RESTORED(KEPT=kept))
 
 
+def own(path: Path) -> None:
+    """What root makes in the state folder goes to the owner of the folder that it is in: the daemon must be able to work with it."""
+    if os.geteuid() == 0:
+        above = path.parent.stat()
+        os.chown(path, above.st_uid, above.st_gid, follow_symlinks=False)
+
+
 def sync(path: Path) -> None:
     """Have a file's content, or a folder's names, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

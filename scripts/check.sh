@@ -16,7 +16,7 @@ check() {
     fi
 }
 unit_exposure() {
-    systemd-analyze security --offline=yes --threshold=20 --no-pager systemd/gatewayd.service
+    systemd-analyze security --offline=yes --threshold=15 --no-pager systemd/gatewayd.service
 }
 check "ruff" ruff check --no-fix .
 check "ruff format" ruff format --check .
@@ -26,4 +26,5 @@ check "clang-format" sh -c 'git ls-files "node_firmware/*.c" "node_firmware/*.h"
 check "promtool" sh -c 'for f in deploy/prometheus/*.yml; do promtool check config --syntax-only "$f" || exit 1; done; promtool check rules deploy/prometheus/rules/*.yml'
 check "mkdocs" env NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 check "systemd-analyze" unit_exposure
+check "shellcheck" sh -c 'shellcheck deploy/install.sh deploy/deb/gatewayd.p*'
 exit $failed

@@ -263,7 +263,7 @@ def newer_schema(members, folder):
     file = folder / "newer.db"
     file.write_bytes(members["state/gatewayd.db"])
     with closing(sqlite3.connect(file)) as database:
-        database.execute("UPDATE meta SET value = 999 WHERE key = 'schema_version'")
+        database.execute("UPDATE meta SET value = 999 WHERE key IN ('schema_version', 'compatible_since')")
         database.commit()
     return resealed({**members, "state/gatewayd.db": file.read_bytes()}, "state/gatewayd.db")
 

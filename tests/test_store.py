@@ -1,6 +1,8 @@
 """gatewayd.store, gatewayd.database and gatewayd.records, on SQLite and where it is installed on PostgreSQL."""
 
 import asyncio
+import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from gatewayd import config, database
+from gatewayd import config, database, operations
 from gatewayd.core.registry import Link, Node
 from gatewayd.core.types import Basis, Event, Info, Opinion, Reason, Record, Verdict, Window
 from gatewayd.errors import ConfigError, StoreError
@@ -249,13 +251,58 @@ async def test_a_step_that_fails_leaves_the_version_before(url, monkeypatch):
         assert await append(store, record(1)) == [True]
 
 
-async def test_a_newer_database_is_refused(url):
+_ADDITION = ("ALTER TABLE nodes ADD COLUMN room TEXT NOT NULL DEFAULT ''", "CREATE TABLE rooms (id TEXT PRIMARY KEY)")
+
+
+def newer(patch, since):
+    """A gatewayd with a step more."""
+    patch.setattr(database, "_STEPS", (*database._STEPS, _ADDITION))
+    patch.setattr(database, "VERSION", database.VERSION + 1)
+    patch.setattr(database, "COMPATIBLE_SINCE", since)
+
+
+async def test_a_downgrade_goes_on_with_the_data_and_so_does_the_upgrade_after_it(url, monkeypatch):
     async with open_store(url) as store:
-        with store.writing() as connection:
-            connection.exec_driver_sql("UPDATE meta SET value = value + 1 WHERE key = 'schema_version'")
+        await append(store, record(1))
+    with monkeypatch.context() as patch:
+        newer(patch, since=database.VERSION)
+        async with open_store(url) as store:
+            await append(store, record(2))
+    async with open_store(url) as store:
+        await append(store, record(3))
+        store.enroll("attic", True, NOW_S)
+    with monkeypatch.context() as patch:
+        newer(patch, since=database.VERSION)
+        async with open_store(url) as store:
+            assert {row.seq for row in store.recent(9)} == {1, 2, 3}
+            with store.reading() as connection:
+                assert connection.scalar(sa.text("SELECT room FROM nodes WHERE id = 'attic'")) == ""
+
+
+async def test_a_database_that_this_version_would_misread_is_refused(url, monkeypatch):
+    with monkeypatch.context() as patch:
+        newer(patch, since=database.VERSION + 1)
+        async with open_store(url) as store:
+            await append(store, record(1))
     with pytest.raises(StoreError, match="install the newer gatewayd"):
         async with open_store(url):
             pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_does_leaves_the_files_to_the_daemon(tmp_path, sqlite_url):
+    """SQLite gives what it makes as root to the owner of the database; a bundle is ours to give."""
+    with sqlite3.connect(tmp_path / "g.db") as made:
+        made.executescript(_V1)
+    made.close()
+    for path in (tmp_path, tmp_path / "g.db"):
+        shutil.chown(path, "nobody", "nogroup")
+    with open_store(sqlite_url) as store:
+        store.enroll("attic", True, NOW_S)
+        operations._keep(b"bundle", tmp_path / "bundles")
+        made = {path.name: path.owner() for path in tmp_path.rglob("*")}
+    assert {"g.db-wal", "g.db-shm", "bundles"} <= set(made)
+    assert set(made.values()) == {"nobody"}
 
 
 async def test_the_tables_in_code_are_those_in_the_database(url):

@@ -5,6 +5,7 @@ here, since it also compiles; the processor need not be. The same input makes th
 """
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -13,7 +14,6 @@ import string
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import wheels
@@ -34,15 +34,19 @@ FILES = {  # in the source: folder in the package
     "deploy/mosquitto/site/acl": "etc/mosquitto/gatewayd",
     "deploy/prometheus/*.yml": "usr/share/gatewayd/prometheus",
     "deploy/prometheus/rules/*.yml": "usr/share/gatewayd/prometheus/rules",
+    "deploy/grafana/*.json": "usr/share/gatewayd/grafana",
     "CHANGELOG.md": "usr/share/doc/gatewayd",
-    "docs/*.md": "usr/share/doc/gatewayd",
+    "docs/*.md": "usr/share/doc/gatewayd/docs",
 }
 COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/gatewayctl",
     "zsh": "usr/share/zsh/vendor-completions/_gatewayctl",
     "fish": "usr/share/fish/vendor_completions.d/gatewayctl.fish",
 }
-MADE_HERE = ("RECORD", "direct_url.json")  # of what pip notes, what names this machine
+LOCAL = ("RECORD", "direct_url.json")  # of what pip notes: what names this machine, or what is not there
+PACKAGES = "gatewayd", "cascades"
+# Nobody writes there, so nobody need look whether what is compiled is current.
+COMPILE = "-I", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"
 ENTRY = """#!/opt/gatewayd/bin/python3 -I
 import sys
 
@@ -50,7 +54,6 @@ from gatewayd.cli import main
 
 sys.exit(main())
 """
-SCRIPTS = "preinst", "postinst", "prerm", "postrm"
 
 
 def main() -> None:
@@ -58,35 +61,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", choices=wheels.PROCESSORS, default=_run("dpkg", "--print-architecture").strip())
     parser.add_argument("--python", default="/usr/bin/python3", help="Python of the Debian it is for; default: this machine's")
-    parser.add_argument("--output", type=Path, default=BUILD)
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    for path in build(options.python, options.arch, options.output):
+    for path in build(options.python, options.arch, BUILD):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def build(python: str, arch: str, output: Path) -> list[Path]:
-    """Both packages, in `output`. Raises RuntimeError with what a program said."""
-    begun = time.monotonic()
+    """Both packages, in `output`, which also keeps what is of PyPI. Raises RuntimeError with what a program said."""
     minor = _run(python, "-c", "import sys; print('{}.{}'.format(*sys.version_info))").strip()
+    site = OPT / "lib" / f"python{minor}" / "site-packages"
+    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as name:
         folder = Path(name)
         main, speech = folder / "gatewayd", folder / "gatewayd-speech"
-        site = OPT / "lib" / f"python{minor}" / "site-packages"
-        wheels.make(folder)
-        wheels.install(main / site, minor, arch, "--require-hashes", "-r", wheels.GATEWAY)
-        wheels.install(main / site, minor, arch, "--upgrade", *sorted(folder.glob("*.whl")))
-        wheels.install(speech / site, minor, arch, "--require-hashes", "-r", wheels.SPEECH)
-        print(f"wheels in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        for root, locks in ((main, (wheels.GATEWAY, wheels.SOURCE)), (speech, (wheels.SPEECH,))):
+            shutil.copytree(_pypi(locks, python, minor, arch, output), root / site, copy_function=os.link)
+        wheels.project(folder)
+        _unpack(folder, main / site)
+        _run(python, *COMPILE, "-s", main, "-p", "/", *(main / site / package for package in PACKAGES))
         _environment(main / OPT, minor)
         _files(main)
-        packages = []
-        for root in (main, speech):
-            _tidy(root, root / site)
-            _run(python, "-I", *_COMPILE, "-s", root, "-p", "/", root / site)
-            packages.append(_pack(root, arch, minor, output))
-        print(f"packed in {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    return packages
+        return [_pack(root, root / site, arch, minor, output) for root in (main, speech)]
+
+
+def _pypi(locks: tuple[Path, ...], python: str, minor: str, arch: str, output: Path) -> Path:
+    """site-packages with what the lock files name, compiled; made once."""
+    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()
+    kept = output / f"{locks[0].stem}-py{minor}-{arch}-{digest[:12]}"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(dir=output) as name:
+            site, made = Path(name) / "site", Path(name) / "made"
+            wheels.install(site, minor, arch, locks[0])
+            for lock in locks[1:]:
+                wheels.make(made, lock)
+            _unpack(made, site)
+            shutil.rmtree(site / "bin", ignore_errors=True)
+            for folder in [*site.rglob("tests"), *site.rglob("__pycache__")]:
+                shutil.rmtree(folder)
+            _run(python, *COMPILE, "-s", site, "-p", f"/{OPT}/lib/python{minor}/site-packages", site)
+            site.rename(kept)
+    return kept
+
+
+def _unpack(folder: Path, site: Path) -> None:
+    """Install the wheels in `folder`, which are pure Python."""
+    for wheel in sorted(folder.glob("*.whl")):
+        shutil.unpack_archive(wheel, site, "zip")
 
 
 def _environment(opt: Path, minor: str) -> None:
@@ -116,22 +136,17 @@ def _files(root: Path) -> None:
         (root / place).write_text(get_completion_script(prog_name="gatewayctl", complete_var="_GATEWAYCTL_COMPLETE", shell=shell))
 
 
-def _tidy(root: Path, site: Path) -> None:
-    """Take out what no gateway needs, and what would be another on another machine; write down what is there."""
-    shutil.rmtree(site / "bin", ignore_errors=True)
-    for folder in [*site.rglob("tests"), *site.rglob("__pycache__")]:
-        shutil.rmtree(folder)
-    for note in (note for name in MADE_HERE for note in site.glob(f"*.dist-info/{name}")):
-        note.unlink()
+def _papers(root: Path, site: Path) -> None:
+    """The licence, and the list of what is inside."""
     components = [
         {
             "type": "library",
-            "name": (name := one.metadata["Name"]),
+            "name": one.name,
             "version": one.version,
-            "purl": f"pkg:pypi/{name.lower().replace('_', '-')}@{one.version}",
+            "purl": f"pkg:pypi/{one.name.lower().replace('_', '-')}@{one.version}",
             "licenses": [{"license": {"name": one.metadata.get("License-Expression") or one.metadata.get("License", "").split("\n")[0]}}],
         }
-        for one in sorted(importlib.metadata.distributions(path=[str(site)]), key=lambda one: one.metadata["Name"].lower())
+        for one in sorted(importlib.metadata.distributions(path=[str(site)]), key=lambda one: one.name.lower())
     ]
     docs = root / "usr/share/doc" / root.name
     docs.mkdir(parents=True, exist_ok=True)
@@ -140,11 +155,11 @@ def _tidy(root: Path, site: Path) -> None:
     (docs / "sbom.cdx.json").write_text(json.dumps(sbom, indent=1))
 
 
-_COMPILE = "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"  # nobody writes there, so nobody need look whether it is current
-
-
-def _pack(root: Path, arch: str, minor: str, output: Path) -> Path:
+def _pack(root: Path, site: Path, arch: str, minor: str, output: Path) -> Path:
     """A package of all that is in `root`."""
+    _papers(root, site)
+    for note in (note for name in LOCAL for note in site.glob(f"*.dist-info/{name}")):
+        note.unlink()
     meta = root / "DEBIAN"
     meta.mkdir()
     version = f"{gatewayd.__version__}+py{minor}"
@@ -152,17 +167,13 @@ def _pack(root: Path, arch: str, minor: str, output: Path) -> Path:
     size = sum(file.lstat().st_size for file in root.rglob("*") if file.is_file()) // 1024
     text = (HERE / f"{root.name}.control").read_text()
     (meta / "control").write_text(string.Template(text).substitute(values, kilobytes=size))
-    for script in SCRIPTS:
+    for script in ("postinst", "prerm", "postrm"):
         if (source := HERE / f"{root.name}.{script}").exists():
             shutil.copy(source, meta / script)
-            (meta / script).chmod(0o755)
-    if (root / "etc").is_dir():
-        (meta / "conffiles").write_text(
-            "".join(f"/{file.relative_to(root)}\n" for file in sorted((root / "etc").rglob("*")) if file.is_file())
-        )
-    for path in [root, *root.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    if settings := sorted(file for file in (root / "etc").rglob("*") if file.is_file()):
+        (meta / "conffiles").write_text("".join(f"/{file.relative_to(root)}\n" for file in settings))
+    for path in (path for path in [root, *root.rglob("*")] if not path.is_symlink()):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     file = output / f"{root.name}_{version}_{arch}.deb"
     _run("dpkg-deb", "--root-owner-group", "-Zzstd", "--build", root, file, env=_epoch())
     return file

@@ -22,19 +22,24 @@ _PROJECT = "gatewayd", "cascades", "pyproject.toml", "README.md", "LICENSE"
 _HEAD = "# By deploy/deb/wheels.py: extras {extras}{beyond} as constraints.txt has them, for Python {pythons} on {processors}.\n"
 
 
-def make(folder: Path) -> None:
-    """Make wheels of the project and of what has none."""
-    pip("wheel", "--no-deps", "--no-cache-dir", "--require-hashes", "-w", folder, "-r", SOURCE, env={"CC": "/bin/false"})
+def install(site: Path, python: str, arch: str, lock: Path) -> None:
+    """Install what a lock file names into a folder of site-packages. It names all: nothing is resolved."""
+    pip("install", "--no-deps", "--no-compile", "--target", site, *_target(python, arch), "--require-hashes", "-r", lock)
+
+
+def make(folder: Path, lock: Path) -> None:
+    """Make wheels of what a lock file names, in Python only."""
+    pip("wheel", "--no-deps", "--no-cache-dir", "-w", folder, "--require-hashes", "-r", lock, env={"CC": "/bin/false"})
+
+
+def project(folder: Path) -> Path:
+    """Make the project's wheel."""
     with tempfile.TemporaryDirectory(dir=folder) as source:  # setuptools leaves its own files beside what it reads
         for name in _PROJECT:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, Path(source) / name)
         pip("wheel", "--no-deps", "-w", folder, source)
-
-
-def install(site: Path, python: str, arch: str, *what: str | Path) -> None:
-    """Install into a folder of site-packages. Nothing is resolved: `what` is all."""
-    pip("install", "--no-deps", "--no-compile", "--target", site, *_target(python, arch), *what)
+    return next(folder.glob("gatewayd-*.whl"))
 
 
 def pip(*arguments: str | Path, env: dict[str, str] | None = None) -> None:
@@ -53,8 +58,8 @@ def _target(python: str, arch: str) -> Iterator[str]:
 
 def _lock() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder))
-        project = next(Path(folder).glob("gatewayd-*.whl"))
+        make(Path(folder), SOURCE)
+        wheel = project(Path(folder))
         ours = {file.name.partition("-")[0] for file in Path(folder).glob("*.whl")}
         done: set[str] = set()
         for lock, extras in _EXTRAS.items():
@@ -62,7 +67,7 @@ def _lock() -> None:
             for python in _PYTHONS:
                 for arch in PROCESSORS:
                     options = "--find-links", folder, "--target", f"{folder}/none", *_target(python, arch)
-                    for requirement, sha256 in _resolved(Path(folder) / "report.json", *options, f"{project}[{extras}]"):
+                    for requirement, sha256 in _resolved(Path(folder) / "report.json", *options, f"{wheel}[{extras}]"):
                         found.setdefault(requirement, set()).add(sha256)
             wanted = {name: found[name] for name in sorted(found) if name not in done and name.partition("==")[0] not in ours}
             beyond = f" without those of {_EXTRAS[GATEWAY]}," if done else ""

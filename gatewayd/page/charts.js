@@ -81,7 +81,7 @@ export class LinePlot extends HTMLElement {
     return {
       width: this.clientWidth || 300,
       height,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       scales: {
         x: { time, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
         y: { range: (_, low, high) => spread(range[0] ?? low, range[1] ?? high, range) },

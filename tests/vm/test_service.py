@@ -27,7 +27,7 @@ async def test_it_starts_in_its_sandbox_as_its_user(site):
     assert {*status["Uid"].split()} == {user[0]}
     assert user[1] in status["Groups"].split()
     assert (status["NoNewPrivs"], status["Seccomp"], int(status["CapBnd"], 16)) == ("1", "2", 0)
-    await site.guest.run(f"systemd-analyze security --threshold=20 --no-pager {UNIT}", timeout_s=BOUND_S)
+    await site.guest.run(f"systemd-analyze security --threshold=15 --no-pager {UNIT}", timeout_s=BOUND_S)
 
 
 @pytest.mark.short
