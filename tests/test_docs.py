@@ -31,7 +31,9 @@ RUN_ELSEWHERE = {  # program: what runs it
     "install": "the tests of the package",
     "journalctl": "test_journal",
     "make": "CI; its targets are checked here",
+    "scp": "who has two machines",
     "ssh": "who has two machines",
+    "sudo": "the tests of the package",
     "systemctl": "the tests of the package, in a guest",
 }
 needs_mosquitto = pytest.mark.skipif(not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), reason="needs mosquitto")
