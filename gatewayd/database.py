@@ -228,7 +228,8 @@ def _migrate(engine: Engine) -> None:
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql(_META)
-            meta: dict[str, int] = {row.key: row.value for row in connection.execute(text("SELECT key, value FROM meta"))}
+            rows = connection.execute(text("SELECT key, value FROM meta"))
+            meta = {row.key: row.value for row in rows}
             version = meta.get("schema_version", 0)
             if meta.get("compatible_since", version) > VERSION:
                 raise StoreError(f"the database has version {version}, this gatewayd knows {VERSION}: install the newer gatewayd again")
