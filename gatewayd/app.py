@@ -142,21 +142,21 @@ async def run(config: Config) -> None:
             port,
             extra=Kind.STARTED(VERSION=__version__),
         )
-        working = [
-            *[
-                await rooms.enter_async_context(_task(name, supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc)))
-                for name, transport in transports.items()
-            ],
-            await rooms.enter_async_context(_task("tick", pipeline.tick())),
-            await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
-            *([await rooms.enter_async_context(_task("pairings", desk.follow(ble.review)))] if ble else []),
-            await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
-            await rooms.enter_async_context(_task("history", history.remember(registry, store))),
-            await rooms.enter_async_context(_task("rollouts", rollouts.run())),
-            *([await rooms.enter_async_context(_task("homeassistant", supervise("homeassistant", home.run)))] if home else []),
-            await rooms.enter_async_context(_task("presence", presence.watch(registry, _now_ms))),
-            await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
-        ]
+        work = {
+            **{name: supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc) for name, transport in transports.items()},
+            "tick": pipeline.tick(),
+            "enrolments": _follow_enrolments(registry, store),
+            "listening": _remember_listening(listening, ledger),
+            "history": history.remember(registry, store),
+            "rollouts": rollouts.run(),
+            "presence": presence.watch(registry, _now_ms),
+            "systemd": _tell_systemd(registry, mqtt),
+        }
+        if ble:
+            work["pairings"] = desk.follow(ble.review)
+        if home:
+            work["homeassistant"] = supervise("homeassistant", home.run)
+        working = [await rooms.enter_async_context(_task(name, one)) for name, one in work.items()]
         async with AsyncExitStack() as sources:
             reading = [
                 await sources.enter_async_context(_task(f"read-{name}", pipeline.read(transport))) for name, transport in transports.items()
