@@ -1,5 +1,5 @@
 # One task file: the same targets on a laptop and in CI. Everything that is needed is installed by scripts/setup.sh.
-.PHONY: setup setup-dev setup-vm node demo test vm deb check bench fuzz powercut size clean
+.PHONY: setup setup-dev setup-vm node demo test vm deb docs check bench fuzz powercut size clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 
@@ -25,6 +25,10 @@ vm: setup-vm node
 # Debian packages in build/deb for this machine's release of Debian, and its processor or ARCH=arm64 or amd64.
 deb: setup
 	@$(BIN)/python deploy/deb/build.py $(if $(ARCH),--arch $(ARCH))
+
+# The documentation as a site, in build/docs: it needs no network to be read.
+docs: setup-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 check: setup-dev
 	@scripts/check.sh

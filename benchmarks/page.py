@@ -27,17 +27,28 @@ async def page(folder: Path) -> dict[str, Result]:
     few, many = await _measured(folder / "few", _FEW), await _measured(folder / "many", _MANY)
     return {
         f"page.list_{_MANY}_ms": _result(
-            few[0], many[0], 200, f"GET {_REQUEST}: the fleet is searched and sorted, fifty rows are answered; each more than a second after the last."
+            few[0],
+            many[0],
+            200,
+            f"GET {_REQUEST}: the fleet is searched and sorted, fifty rows are answered; each more than a second after the last.",
         ),
         f"page.show_{_MANY}_ms": _result(
-            few[1], many[1], 1_000, "The fleet page, loaded again in Chromium, until its fifty rows are painted: session, five requests, charts' code and all."
+            few[1],
+            many[1],
+            1_000,
+            "The fleet page, loaded again in Chromium, until its fifty rows are painted: session, five requests, charts' code and all.",
         ),
     }
 
 
 def _result(few: float, many: float, goal: float, note: str) -> Result:
     return Result(
-        round(many, 1), "ms", goal, round(few, 1), round(many / few, 2), f"{note} Median of {_TIMES}; reference (ms): the same with {_FEW} nodes."
+        round(many, 1),
+        "ms",
+        goal,
+        round(few, 1),
+        round(many / few, 2),
+        f"{note} Median of {_TIMES}; reference (ms): the same with {_FEW} nodes.",
     )
 
 
@@ -46,7 +57,11 @@ async def _measured(folder: Path, nodes: int) -> tuple[float, float]:
     folder.mkdir()
     os.chmod(folder, 0o755)  # noqa: PTH101 -- the broker has a user of its own
     ours = PageSite(folder)
-    async with ours.broker(), ours.gateway(), site.process([FLEET, "--broker", f"127.0.0.1:{ours.mqtt_port}", "--count", str(nodes)], folder / "fleet.log"):
+    async with (
+        ours.broker(),
+        ours.gateway(),
+        site.process([FLEET, "--broker", f"127.0.0.1:{ours.mqtt_port}", "--count", str(nodes)], folder / "fleet.log"),
+    ):
         await until(lambda: len(ours.known()) == nodes, ours.said, 300)
         token = await ours.token()
         answers = [await asyncio.to_thread(_answered_ms, ours, token) for _ in range(_TIMES)]

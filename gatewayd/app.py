@@ -29,6 +29,7 @@ from gatewayd.core.registry import Link, Node, Registry
 from gatewayd.core.types import NodeState
 from gatewayd.errors import StoreError
 from gatewayd.escalators.workers import WorkerPool
+from gatewayd.homeassistant import HomeAssistant
 from gatewayd.journal import Kind
 from gatewayd.judges import Judges
 from gatewayd.ledger import Ledger
@@ -89,6 +90,7 @@ async def run(config: Config) -> None:
             metrics=metrics,
             clock=_steady_clock(),
         )
+        home = _home(config, registry, judges, rollouts, metrics)
         pipeline = Pipeline(
             registry=registry,
             judges=judges.current,
@@ -100,6 +102,7 @@ async def run(config: Config) -> None:
             listening=listening,
             managed=rollouts.managed,
             changed=rollouts.changed,
+            kept=home.event if home else lambda _record: None,
         )
 
         def scrape() -> bytes:
@@ -139,20 +142,21 @@ async def run(config: Config) -> None:
             port,
             extra=Kind.STARTED(VERSION=__version__),
         )
-        working = [
-            *[
-                await rooms.enter_async_context(_task(name, supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc)))
-                for name, transport in transports.items()
-            ],
-            await rooms.enter_async_context(_task("tick", pipeline.tick())),
-            await rooms.enter_async_context(_task("enrolments", _follow_enrolments(registry, store))),
-            *([await rooms.enter_async_context(_task("pairings", desk.follow(ble.review)))] if ble else []),
-            await rooms.enter_async_context(_task("listening", _remember_listening(listening, ledger))),
-            await rooms.enter_async_context(_task("history", history.remember(registry, store))),
-            await rooms.enter_async_context(_task("rollouts", rollouts.run())),
-            await rooms.enter_async_context(_task("presence", presence.watch(registry, _now_ms))),
-            await rooms.enter_async_context(_task("systemd", _tell_systemd(registry, mqtt))),
-        ]
+        work = {
+            **{name: supervise(name, transport.run, metrics.adapter_restarts.labels(name).inc) for name, transport in transports.items()},
+            "tick": pipeline.tick(),
+            "enrolments": _follow_enrolments(registry, store),
+            "listening": _remember_listening(listening, ledger),
+            "history": history.remember(registry, store),
+            "rollouts": rollouts.run(),
+            "presence": presence.watch(registry, _now_ms),
+            "systemd": _tell_systemd(registry, mqtt),
+        }
+        if ble:
+            work["pairings"] = desk.follow(ble.review)
+        if home:
+            work["homeassistant"] = supervise("homeassistant", home.run)
+        working = [await rooms.enter_async_context(_task(name, one)) for name, one in work.items()]
         async with AsyncExitStack() as sources:
             reading = [
                 await sources.enter_async_context(_task(f"read-{name}", pipeline.read(transport))) for name, transport in transports.items()
@@ -183,6 +187,20 @@ def _bluetooth(config: Config, metrics: Metrics, registry: Registry, desk: Desk)
         count=metrics.ble,
         sighted=lambda node: registry.sighted(node, "ble", _now_ms(), time.time()),
         lost=lambda node: registry.lost(node, "ble"),
+    )
+
+
+def _home(config: Config, registry: Registry, judges: Judges, rollouts: Rollouts, metrics: Metrics) -> HomeAssistant | None:
+    if not config.homeassistant.enabled:
+        return None
+    return HomeAssistant(
+        settings=config.homeassistant,
+        mqtt=config.mqtt,
+        gateway_id=config.gateway.id,
+        registry=registry,
+        judges=judges.current,
+        coming=rollouts.coming,
+        dropped=metrics.homeassistant_dropped.inc,
     )
 
 

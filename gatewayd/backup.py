@@ -93,18 +93,17 @@ def database_file(settings: Config) -> Path:
     return path
 
 
-def check(database: Path) -> tuple[int, int, int]:
-    """The schema's version, and how many nodes and events there are. Raises StoreError where the database is damaged."""
+def check(database: Path) -> tuple[int, int, int, int]:
+    """The schema's version, the oldest that can read it, how many nodes and events. Raises StoreError where the database is damaged."""
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             if (said := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                 raise StoreError(f"{database.name} is damaged: {said}")
-            query = (
-                "SELECT (SELECT value FROM meta WHERE key = 'schema_version'), (SELECT count(*) FROM nodes), (SELECT count(*) FROM events)"
-            )
-            version, nodes, events = connection.execute(query).fetchone()
-            return version, nodes, events
-    except sqlite3.Error as error:
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            version = meta["schema_version"]
+            nodes, events = (connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("nodes", "events"))  # noqa: S608
+            return version, meta.get("compatible_since", version), nodes, events
+    except (sqlite3.Error, KeyError) as error:
         raise StoreError(f"{database.name}: {error}") from error
 
 
@@ -129,7 +128,7 @@ def _copy_database(source: Path, copy: Path, progress: Progress) -> None:
 
 def _write(stream: BinaryIO, gateway: str, files: Mapping[str, Path], left_out: tuple[str, ...], progress: Progress) -> Manifest:
     progress("check", 0, 1)
-    version, nodes, events = check(files[f"state/{state.DATABASE}"])
+    version, _, nodes, events = check(files[f"state/{state.DATABASE}"])
     progress("check", 1, 1)
     total = sum(path.stat().st_size for path in files.values() if path.exists())
     done = 0

@@ -183,6 +183,15 @@ class Enrolment(Section):
     """mosquitto's pid_file: who is told to read its files again."""
 
 
+class HomeAssistant(Section):
+    """Nodes as devices of Home Assistant, by its MQTT discovery on the same broker."""
+
+    enabled: bool = False
+    """Whether it is told."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "homeassistant"
+    """Its discovery prefix, as in its MQTT settings."""
+
+
 class Config(Section):
     """The whole configuration. `load()` makes one."""
 
@@ -194,6 +203,7 @@ class Config(Section):
     escalation: Escalation = Escalation()
     cascades: Cascades = Cascades()
     enrolment: Enrolment = Enrolment()
+    homeassistant: HomeAssistant = HomeAssistant()
 
     @property
     def store_url(self) -> str:
@@ -245,6 +255,8 @@ def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
         if must_exist:
             raise ConfigError(f"{path}: there is no such file") from None
         return {}
+    except PermissionError:
+        raise ConfigError(f"{path} is not for this user: run this as root, or as user gatewayd") from None
     except (OSError, ValueError) as exc:  # ValueError: not TOML, or not UTF-8
         raise ConfigError(f"{path}: {exc}") from exc
 

@@ -1,5 +1,6 @@
 """The database under the store: its tables, the steps that make any older version today's, and how one connects to it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,8 +183,8 @@ def connect(url: str, *, create: bool) -> Engine:
     except SQLAlchemyError as exc:
         raise ConfigError(f"store.url: {exc}") from exc
     if engine.dialect.name == "sqlite":
-        if not create and not Path(engine.url.database or "").exists():
-            raise StoreError(f"{engine.url.database} does not exist: has gatewayd run yet?")
+        if not create:
+            _require(Path(engine.url.database or ""))
         sa.event.listen(engine, "connect", _prepare_sqlite)
         # The driver's own rule when to begin leaves schema changes out of the transaction.
         sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql(c.get_execution_options().get("begin", "BEGIN")))
@@ -194,6 +195,18 @@ def connect(url: str, *, create: bool) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _require(path: Path) -> None:
+    """Raises StoreError where there is no database, or not for this user."""
+    try:
+        there = path.exists()
+    except PermissionError:
+        there = True  # in a folder that is not for this user
+    if not there:
+        raise StoreError(f"{path} does not exist: has gatewayd run yet?")
+    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):  # its log is written beside it
+        raise StoreError(f"{path} is not for this user: run this as root, or as user gatewayd")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -215,7 +228,8 @@ def _migrate(engine: Engine) -> None:
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql(_META)
-            meta = {key: value for key, value in connection.execute(text("SELECT key, value FROM meta"))}
+            rows = connection.execute(text("SELECT key, value FROM meta"))
+            meta = {row.key: row.value for row in rows}
             version = meta.get("schema_version", 0)
             if meta.get("compatible_since", version) > VERSION:
                 raise StoreError(f"the database has version {version}, this gatewayd knows {VERSION}: install the newer gatewayd again")

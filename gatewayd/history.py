@@ -20,7 +20,7 @@ INTERVAL_S = 300.0  # between two samples of a node; longer where the fleet is l
 YOUNG_S, YOUNG_INTERVAL_S, YOUNG_NODES = 3_600.0, 60.0, 500  # after a start a small fleet is sampled more often: somebody sets it up
 MOST_POINTS = 1_000
 _LOOK_S = 10.0
-_AT_ONCE = 500  # rows in one transaction: appends of events wait for it
+_AT_ONCE = 500  # nodes that are looked at, and rows in one transaction: other things wait for both
 
 
 class Sample(NamedTuple):
@@ -66,18 +66,13 @@ class Sampler:
     def __init__(self) -> None:
         self._taken: dict[str, tuple[float, Vitals]] = {}  # node -> when (monotonic), what
 
-    def due(self, nodes: Iterable[Node], now_s: float, running_s: float) -> Iterator[Node]:
-        """Those that are up, have said something since their last sample, and had that long enough ago. `now_s` is monotonic."""
-        there = [node for node in nodes if node.vitals is not None and node.up(int(now_s * 1_000))]
-        after_s = interval_s(len(there), running_s)
-        for node in there:
-            at_s, said = self._taken.get(node.id, (float("-inf"), None))
-            if now_s - at_s >= after_s and node.vitals is not said:
-                yield node
-
-    def took(self, nodes: Iterable[Node], now_s: float) -> None:
-        """They were sampled."""
-        self._taken.update({node.id: (now_s, node.vitals) for node in nodes if node.vitals is not None})
+    def take(self, nodes: Iterable[Node], now_s: float, after_s: float) -> Iterator[tuple[str, Vitals]]:
+        """Those that are up, have said something since their last sample, and had that so long ago. `now_s` is monotonic."""
+        for node in nodes:
+            at_s, before = self._taken.get(node.id, (float("-inf"), None))
+            if node.vitals is not None and node.vitals is not before and now_s - at_s >= after_s and node.up(int(now_s * 1_000)):
+                self._taken[node.id] = now_s, node.vitals
+                yield node.id, node.vitals
 
 
 async def remember(registry: Registry, store: Store) -> None:
@@ -85,15 +80,16 @@ async def remember(registry: Registry, store: Store) -> None:
     sampler, began_s = Sampler(), time.monotonic()
     while True:
         await asyncio.sleep(_LOOK_S)
-        now_s = time.monotonic()
-        due = [*sampler.due(registry, now_s, now_s - began_s)][:_AT_ONCE]
-        sampler.took(due, now_s)
-        rows = [sample(node.id, time.time(), node.vitals)._asdict() for node in due if node.vitals is not None]
-        if rows:
+        nodes, now_s = [*registry], time.monotonic()
+        after_s = interval_s(len(nodes), now_s - began_s)
+        for start in range(0, len(nodes), _AT_ONCE):
+            taken = sampler.take(nodes[start : start + _AT_ONCE], now_s, after_s)
+            rows = [sample(node, time.time(), said)._asdict() for node, said in taken]
             with contextlib.suppress(StoreError):
                 await asyncio.to_thread(_insert, store, rows)
 
 
 def _insert(store: Store, rows: list[dict[str, object]]) -> None:
-    with store.writing() as connection:
-        connection.execute(sa.insert(vitals), rows)
+    if rows:
+        with store.writing() as connection:
+            connection.execute(sa.insert(vitals), rows)

@@ -40,6 +40,8 @@ class Kind(Enum):
     ROLLOUT_HALTED = "44bfa34471a544de8def1f7e9d25c7c6"
     UPDATE_FAILED = "308be802339e4d6ba71352dd6c40e54f"
     BUNDLE_REFUSED = "7c273118935445b180b91a0ff4e4e394"
+    TOKEN_REFUSED = "c163877781fb4bcb9a60ffa6dcad561a"  # noqa: S105 -- no password
+    SESSION_REFUSED = "ebc3f4e5a4fb4c7d8f4be20cbb0d4d4e"
     CLOCK_SET = "973a9275452342e28ef43021d00c9072"
 
     def __call__(self, **fields: object) -> dict[str, Any]:

@@ -80,10 +80,7 @@ class Metrics:
     """All that is counted. One object a process; the counters may be used from any thread."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which nobody asks for
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        Build("gatewayd_build", "What runs.", registry=registry).info({"version": __version__, "python": platform.python_version()})
+        self._registry = registry = _with_process()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"gatewayd_{name}", text, labels, registry=registry)
@@ -97,6 +94,7 @@ class Metrics:
         self.messages = counter("messages", "Messages other than events that were understood.")
         self.duplicates = counter("duplicates", "Events that came again and were not processed again.")
         self.verdicts_unsent = counter("verdicts_unsent", "Verdicts for which there was no link.")
+        self.homeassistant_dropped = counter("homeassistant_dropped", "Events that came faster than Home Assistant is told.")
         self.radio_changes = counter("radio_changes", "Times that a node was spoken to over another transport than before.")
         self.commands = counter("commands", "Verdicts that asked their node to act.", "cascade")
         self._rejected = counter("rejected_messages", "Messages that were refused.", "reason")
@@ -154,6 +152,11 @@ class Metrics:
             counter("http_refused", "Requests and connections that were refused.", "reason"),
             gauge("http_streams", "Live streams that are open."),
         )
+        self._show_all_reasons()
+        self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
+        self.certificates = _Certificates(registry)
+
+    def _show_all_reasons(self) -> None:
         for known, family in (
             (REFUSALS, self._ota_refused),
             (FAILURES, self._ota_failed),
@@ -165,9 +168,6 @@ class Metrics:
         ):
             for reason in sorted(known):  # an alert on what grows sees no growth in a series that begins with 1
                 family.labels(reason)
-
-        self.mqtt_connected = gauge("mqtt_connected", "Whether there is a session with the broker.")
-        self.certificates = _Certificates(registry)
 
     def rejected(self, reason: str) -> None:
         """A message was refused; `reason` is one of a closed set."""
@@ -258,6 +258,15 @@ class Metrics:
     def exposition(self, nodes: Iterable[Node], now_ms: int) -> bytes:
         """The text that Prometheus reads. `now_ms` is the registry's clock."""
         return generate_latest(self._registry) + node_series(nodes, now_ms).encode()
+
+
+def _with_process() -> CollectorRegistry:
+    """A registry that has what runs, and what that takes."""
+    disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which nobody asks for
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    Build("gatewayd_build", "What runs.", registry=registry).info({"version": __version__, "python": platform.python_version()})
+    return registry
 
 
 def _rollback(reason: str) -> str:

@@ -47,7 +47,7 @@ class Pipeline:
     """Everything between the transports and the store. `read` and `tick` run side by side; `drain` after them.
 
     `judges`, by cascade, may change between two frames. `managed` gets what enrolled nodes answer over SMP, `changed` the id
-    of each node that said what it is or where it is in its life.
+    of each node that said what it is or where it is in its life, `kept` every event that is on disk.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Pipeline:
         listening: Listening,
         managed: Callable[[Frame], object] = lambda _frame: None,
         changed: Callable[[str], object] = lambda _node: None,
+        kept: Callable[[Record], object] = lambda _record: None,
     ) -> None:
         self._registry = registry
         self._judges = judges
@@ -74,6 +75,7 @@ class Pipeline:
         self._listening = listening
         self._managed = managed
         self._changed = changed
+        self._on_kept = kept
         self._pending: dict[EventKey, list[Callable[[], object]]] = {}  # not on disk yet; the redeliveries that wait for it too
         self._unstored: list[tuple[_Job, Record]] = []
         self._judging: set[asyncio.Task[None]] = set()
@@ -241,6 +243,7 @@ class Pipeline:
             self._metrics.duplicates.inc()
             return
         self._metrics.stored(record, time.perf_counter() - job.began)
+        self._on_kept(record)
         if record.verdict is None or record.event.reason == "audit":
             return
         try:

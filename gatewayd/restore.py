@@ -71,8 +71,8 @@ def _restore(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, sett
             if above in places
         }
         progress("check", 0, 1)
-        version, *_ = backup.check(new / "state" / state.DATABASE)
-        if version > database.VERSION:
+        _, oldest, *_ = backup.check(new / "state" / state.DATABASE)
+        if oldest > database.VERSION:
             raise StoreError(f"it is of gatewayd {manifest.version}, whose database this one does not know: install that first")
         progress("check", 1, 1)
         changed = {path: about for path, about in outside.items() if not _same(path, new / about.name)}
@@ -84,7 +84,8 @@ def _restore(tar: tarfile.TarFile, manifest: Manifest, configuration: Path, sett
         kept = folder / f"{state.KEPT}{now}"
         for path, about in changed.items():
             _replace(path, new / about.name, about, kept)
-        for path in (new / "state").rglob("*"):
+        kept.mkdir(mode=0o700, exist_ok=True)
+        for path in (kept, new / "state", *(new / "state").rglob("*")):  # the daemon, too, must be able to complete it
             shutil.chown(path, folder.stat().st_uid, folder.stat().st_gid)
         state.decide(new / "state", folder, now)
     return kept

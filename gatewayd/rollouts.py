@@ -133,6 +133,13 @@ class Rollouts:
         if not self._links.deliver(frame.node, frame.transport, frame.payload):
             self._metrics.smp_request("unasked")
 
+    def coming(self, node: str, cascade: str) -> tuple[Rollout, Update] | None:
+        """The open rollout of a cascade that has the node, and how far that is."""
+        for one in self._open.values():
+            if one.rollout.cascade == cascade and node in one.updates:
+                return one.rollout, one.updates[node]
+        return None
+
     def verdict(self, id_: str) -> gate.Verdict | None:
         """The gate's newest word on an open rollout; None where it is not asked."""
         one = self._open.get(id_)

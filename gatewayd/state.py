@@ -7,6 +7,7 @@ is completed whatever happens: each thing that is there goes to the folder `befo
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,17 @@ def hold(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)  # and with it the lock, as it would be if we were killed
+
+
+def held(folder: Path) -> bool:
+    """Whether a gatewayd, or a restore, has the folder now. It is not touched: who tries a lock keeps others from it."""
+    try:
+        about = folder.stat()
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    device = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}"
+    return re.search(rf"FLOCK +ADVISORY +WRITE +-?\d+ +{device}:{about.st_ino} ", locks) is not None
 
 
 def decide(staged: Path, folder: Path, time: str) -> None:

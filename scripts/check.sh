@@ -24,6 +24,7 @@ check "mypy --strict" mypy
 check "import-linter" lint-imports
 check "clang-format" sh -c 'git ls-files "node_firmware/*.c" "node_firmware/*.h" | xargs clang-format --dry-run --Werror'
 check "promtool" sh -c 'for f in deploy/prometheus/*.yml; do promtool check config --syntax-only "$f" || exit 1; done; promtool check rules deploy/prometheus/rules/*.yml'
+check "mkdocs" env NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 check "systemd-analyze" unit_exposure
 check "shellcheck" sh -c 'shellcheck deploy/install.sh deploy/deb/gatewayd.p*'
 exit $failed

@@ -29,6 +29,7 @@ WHOLE, USED = "whole", "stack used"
 _PLACED = re.compile(r"^( ?\S+) +0x([0-9a-f]+) +0x([0-9a-f]+)(?: (\S+))?", re.MULTILINE)  # section, address, size, object file
 _KINDS = {"text": r" [.](text|rodata|vectors|ARM[.]ex)", "data": r" [.]data", "bss": r" [.](bss|noinit)| COMMON|[.]stack"}
 _COMPONENTS = {
+    "Bluetooth": r"libnode_(radio|core.*\((beacon|ble\w*|improv|segments)[.])",
     "core": r"libnode_core.*\((?!(image|verify|slots|models|settings|smp\w*)[.])",
     "updates": r"libnode_core",  # what a node with one model for ever would not have
     "engine": r"libnode_nn|[.]ltrans",  # it is optimised while linking
@@ -50,6 +51,7 @@ _LENT = {  # by main.c, to whom it counts
     "tls": "TLS",
     "tls_heap": "mbedTLS",
     "broker": "link",
+    "radio": "Bluetooth",
 }
 _ALONE = (  # programs that do nothing else
     ("engine", "m4", "m4_size_nn"),

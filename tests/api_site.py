@@ -115,10 +115,11 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def api_site(folder, *, problems=list, verdict=lambda _id: None, scrape=None, **settings):
-    """A Site in `folder`; settings are those of [http]."""
+async def api_site(folder, *, problems=list, verdict=lambda _id: None, scrape=None, keys=(), **settings):
+    """A Site in `folder`; settings are those of [http], keys those of bundles."""
     folder.mkdir(exist_ok=True)
-    made = config.load(None, {"gateway.state_dir": folder, "http.port": 0, **{f"http.{key}": value for key, value in settings.items()}}, {})
+    flags = {"gateway.state_dir": folder, "cascades.keys": tuple(keys), "http.port": 0}
+    made = config.load(None, flags | {f"http.{key}": value for key, value in settings.items()}, {})
     metrics, registry = Metrics(), Registry(20_000)
     async with (
         Store(config.Store(commit_ms=1.0), made.store_url, metrics.committed) as store,

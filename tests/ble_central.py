@@ -12,14 +12,14 @@ from bumble.pairing import PairingConfig, PairingDelegate
 
 from gatewayd.core import wire
 from gatewayd.core.segments import Receiver, Sender
-from gatewayd.core.types import Event, GatewayState, Info, State, Stored, Verdict, Vitals
+from gatewayd.core.types import Event, GatewayState, Info, Provisioning, State, Stored, Verdict, Vitals
 from gatewayd.demo import radio
 from gatewayd.demo.air import Controller
 
 IDENTITY, UP, DOWN, FLOW, SMP = range(5)
 TIMEOUT_S = 30
 KINDS = {1: State, 2: Info, 3: Vitals, 4: Event}
-CODES = {GatewayState: 1, Verdict: 2, Stored: 3}
+CODES = {GatewayState: 1, Verdict: 2, Stored: 3, Provisioning: 4}
 
 
 class Fingers(PairingDelegate):

@@ -1,4 +1,4 @@
-"""A site for the fleet page's tests, benchmark and pictures: nodes of the real core that send events, the daemon, and a browser that watches itself."""
+"""A site for the fleet page's tests, benchmark and pictures: nodes of the real core that send events, the daemon, and a browser."""
 
 import contextlib
 import os

@@ -141,8 +141,9 @@ def notation(values: list[float | None]) -> str:
 
 async def report(node: Node, count: int, every_s: float, **fields: Callable[[int], object]) -> None:
     """`count` reports of a node, each field as it is in the n-th."""
+    began = time.monotonic()
     for number in range(count):
-        told = {"t_ms": round(time.monotonic() * 1_000), **{name: value(number) for name, value in fields.items()}}
+        told = {"t_ms": 5_000 + round((time.monotonic() - began) * 1_000), **{name: value(number) for name, value in fields.items()}}
         said = vitals(node.session)._replace(**told)
         await node.say("vitals", wire.encode(said), qos=0)
         await asyncio.sleep(every_s)

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "gatewayd.yml"
 RECORDINGS = Path(__file__).parent / "alerts"
 DAY_S = 86_400
+NUMBER = r"-?[\d.]+(?:e[-+]?\d+)?"
+RUN = re.compile(rf"({NUMBER})([-+]{NUMBER.removeprefix('-?')})x(\d+)")
 pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool")
 
 # situation -> what fires in it, and nothing else does: the alert with those labels that its words use
@@ -87,27 +89,21 @@ def test_a_recorded_situation_fires_its_alerts_and_no_other(situation, tmp_path)
     assert replay(tmp_path, series, interval_s, end_s, FIRES[situation])[0] == 0, replay(tmp_path, series, interval_s, end_s, [])[1]
 
 
-def again(series, values, until):
+def again(series, values, samples):
     """The recording of one series, and its last third again and again: a counter grows as it did."""
-    runs = [(run, length(run)) for run in values.split()]
-    tail, sampled = [], 0
-    while sampled < length(values) // 3:
-        tail.insert(0, runs[-1 - len(tail)])
-        sampled += tail[0][1]
-    if any(run.startswith("_") for run, _ in tail):
+    tail, taken = [], 0
+    for run in reversed(values.split()):
+        if run.startswith("_") or taken >= length(values) / 3:
+            break
+        tail.insert(0, [float(number) for number in RUN.fullmatch(run).groups()])
+        taken += length(run)
+    if not tail:
         return values  # it was gone when the recording ended
-    first, last = float(re.match(r"[-\d.e]+?(?=[-+])", tail[0][0])[0]), final(tail[-1][0])
-    grown, rounds = (last - first if "_total" in series or "_count" in series else 0), (until - length(values)) // sampled + 1
-    for turn in range(1, rounds + 1):
-        for run, _ in tail:
-            start, rest = re.match(r"([-\d.e]+?)([-+].*)", run).groups()
-            values += f" {float(start) + grown * turn:.10g}{rest}"
+    (first, _, _), (start, growth, more) = tail[0], tail[-1]
+    grown = start + growth * more - first if "_total{" in series else 0
+    for turn in range(1, (samples - length(values)) // taken + 2):
+        values += "".join(f" {start + grown * turn:.10g}{growth:+.10g}x{more:.0f}" for start, growth, more in tail)
     return values
-
-
-def final(run):
-    start, growth, more = re.fullmatch(r"([-\d.e]+?)([-+][-+\d.e]+)x(\d+)", run).groups()
-    return float(start) + float(growth) * int(more)
 
 
 def test_a_healthy_day_fires_nothing(tmp_path):
@@ -136,6 +132,8 @@ def test_every_alert_is_fired_by_a_recording_and_names_what_its_situation_has():
 
 
 def test_every_alert_says_where_to_read_on():
+    operations = (ROOT / "docs" / "operations.md").read_text()
     for alert, text in alerts().items():
         assert f"runbook: docs/operations.md#{alert.lower()}\n" in text
+        assert f"### {alert}\n" in operations
         assert all(f"{word}:" in text for word in ("severity", "summary", "description"))

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from api_site import SLOT, api_site, info, vitals
+from cryptography.hazmat.primitives import serialization
+from hostile_images import KEY, STRANGER
 from openapi_spec_validator import validate
+from test_cli_rollouts import info as fit
+from test_cli_rollouts import made
 from test_ledger import DRAFT
 from test_store import NOW_S, record
 
@@ -389,6 +393,34 @@ async def test_orders(site, operator):
     assert (await operator.post("/rollouts/1/orders", json={"command": "start"})).status_code == 422
     assert [(order.command, order.cause) for order in site.ledger.orders()] == [("start", ""), ("pause", "guests")]
     assert site.changes() == [("operator", "rollout.pause", "1", "guests")]
+
+
+async def test_a_bundle_is_brought_to_its_nodes(tmp_path):
+    public = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "operator.pub").write_bytes(public)
+    async with api_site(tmp_path, keys=[tmp_path / "operator.pub"]) as site, site.client(site.operate) as operator:
+        await site.stored(*[site.node(f"n{number}", info=fit()) for number in range(3)])
+        refused = await operator.post("/rollouts", content=made(STRANGER))
+        assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, "key")
+        assert (await operator.post("/rollouts", content=b"nonsense")).status_code == 422
+        assert (await operator.post("/rollouts?labels=none", content=made())).status_code == 409
+        assert (await operator.post("/rollouts?soak=5", content=made())).status_code == 422
+        assert not [*(tmp_path / "bundles").glob("*")]
+        answer = await operator.post("/rollouts?groups=1,100%25&soak_s=5&gate=false&nodes=n0&nodes=n2", content=made())
+        assert (answer.status_code, answer.json()["groups"], answer.json()["counts"]) == (201, [1, 1], {"waiting": 2})
+        stored = site.ledger.rollout("1")
+        assert (stored.rollout.rules.soak_s, stored.rollout.rules.gate) == (5.0, False)
+        assert (tmp_path / "bundles" / f"{stored.bundle_sha256}.bundle").read_bytes() == made()
+        second = await operator.post("/rollouts", content=made())
+        assert (second.status_code, "must end first" in second.json()["detail"]) == (409, True)
+        assert site.changes() == [("operator", "rollout.start", "1", f"vibration {stored.rollout.version}")]
+        assert 'gatewayd_ota_refused_total{reason="key"} 1.0' in site.metrics.exposition([], 0).decode()
+
+
+async def test_without_a_key_no_bundle_is_taken(operator, api):
+    answer = await operator.post("/rollouts", content=b"bundle")
+    assert (answer.status_code, "no public key is trusted" in answer.json()["detail"]) == (409, True)
+    assert (await api.post("/rollouts", content=b"bundle")).status_code == 403
 
 
 # ---- the page

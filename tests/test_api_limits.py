@@ -248,7 +248,7 @@ def certificate(folder, *names):
     return folder / "http.crt", folder / "http.key"
 
 
-async def test_beyond_the_loopback_there_is_tls(tmp_path):
+async def test_beyond_the_loopback_there_is_tls(tmp_path, monkeypatch):
     crt, key = certificate(tmp_path, "gateway.example")
     async with api_site(tmp_path, host="0.0.0.0", tls_certificate=crt, tls_key=key) as site:
         trust = ssl.create_default_context(cafile=str(crt))
@@ -265,6 +265,14 @@ async def test_beyond_the_loopback_there_is_tls(tmp_path):
         assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
         writer.close()
         assert await site.raw(b"GET /healthz HTTP/1.0\r\n\r\n") == b""  # not in the clear
+        monkeypatch.setattr(connections, "OF_ONE_CLIENT", 2)
+        async with contextlib.AsyncExitStack() as open_:
+            for _ in range(2):  # that do not shake hands
+                _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+                open_.callback(writer.close)
+            with contextlib.suppress(ConnectionError):
+                assert await site.raw(b"") == b""
+            assert site.refused()["connections"] == 1
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,38 @@ def test_wherever_the_power_is_cut_it_is_the_old_gateway_or_the_new_one(gateway,
     assert (seen.count("new"), seen.count("old")) > (5, 5)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become the daemon's user")
+def test_the_daemon_completes_what_root_has_begun(gateway, monkeypatch):
+    gateway.fill("old")
+    archive = gateway.backup()
+    gateway.fill("new")
+    for above in (gateway.folder, *gateway.folder.parents):
+        if above.name.startswith(("pytest-", "test_")):
+            above.chmod(0o755)
+    for path in (gateway.state, *gateway.state.rglob("*")):
+        shutil.chown(path, "nobody", "nogroup")
+
+    def cut(_folder):
+        raise PowerCutError
+
+    with monkeypatch.context() as cutting, suppress(PowerCutError):
+        cutting.setattr(state, "_finish", lambda folder: cut(folder) if [*folder.glob(f"{state.DECIDED}*")] else None)
+        gateway.restore(archive)
+    nobody = gateway.state.stat()
+    os.setegid(nobody.st_gid)
+    os.seteuid(nobody.st_uid)
+    try:
+        with state.hold(gateway.state):
+            pass
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    assert gateway.said() == saying("old")
+    assert {path.stat().st_uid for path in gateway.state.glob("*")} == {nobody.st_uid}
+    (kept,) = gateway.state.glob(f"{state.KEPT}*")
+    assert (kept / "config").stat().st_uid == 0  # what only root could read stays so
+
+
 def test_what_is_left_of_the_old_database_is_not_taken_for_the_new_ones(gateway):
     """A write-ahead log beside another database would destroy it."""
     gateway.fill("old")
@@ -231,7 +263,7 @@ def newer_schema(members, folder):
     file = folder / "newer.db"
     file.write_bytes(members["state/gatewayd.db"])
     with closing(sqlite3.connect(file)) as database:
-        database.execute("UPDATE meta SET value = 999 WHERE key = 'schema_version'")
+        database.execute("UPDATE meta SET value = 999 WHERE key IN ('schema_version', 'compatible_since')")
         database.commit()
     return resealed({**members, "state/gatewayd.db": file.read_bytes()}, "state/gatewayd.db")
 

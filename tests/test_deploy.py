@@ -204,6 +204,17 @@ async def test_who_has_no_key_stays_outside(tmp_path):
 
 @needs("mosquitto")
 @needs("mosquitto_pub")
+async def test_only_the_gateway_announces_to_home_assistant(tmp_path):
+    topics = [f"homeassistant/device/{name}/config" for name in ("forged", "real")]
+    async with site(tmp_path) as broker:
+        for topic, login in zip(topics, (broker.node("kitchen", KITCHEN), broker.gateway()), strict=True):
+            assert (await broker.client("mosquitto_pub", "-t", topic, "-m", topic, "-q", "1", "-r", login=login))[0] == 0
+        asked = [part for topic in topics for part in ("-t", topic)]  # what is retained comes in this order
+        assert await broker.client("mosquitto_sub", *asked, "-C", "1", login=broker.gateway()) == (0, f"{topics[1]}\n")
+
+
+@needs("mosquitto")
+@needs("mosquitto_pub")
 async def test_an_allowed_payload_passes_and_a_huge_one_does_not(tmp_path):
     async with site(tmp_path) as broker:
         sizes = (98_304, 98_305, 110_000, 1_000_000)

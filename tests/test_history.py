@@ -42,9 +42,7 @@ def test_who_is_sampled():
     away.links["mqtt"].state = NodeState.LOST
 
     def due(now_s):
-        found = [*sampler.due([known, silent, away], now_s, DAY_S)]
-        sampler.took(found, now_s)
-        return [one.id for one in found]
+        return [name for name, _ in sampler.take([known, silent, away], now_s, INTERVAL_S)]
 
     assert due(0.0) == ["n1"]
     assert due(INTERVAL_S) == []  # it has said nothing new

@@ -9,16 +9,17 @@ import struct
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
+from live import Node, info, until
 
 from gatewayd.core import wire
 from gatewayd.core.types import NodeState, Reason, State, Window, WindowKind
-from live import Node, info, until
 
 pytest.importorskip("playwright", reason="needs playwright: scripts/setup.sh dev")
-from page_site import CHROMIUM, PageSite, chromium, tab  # noqa: E402
-from playwright.async_api import expect  # noqa: E402
+from page_site import CHROMIUM, PageSite, chromium, tab
+from playwright.async_api import expect
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium"),
@@ -82,6 +83,20 @@ async def newest(seen, site, node):
     """The view of a node's newest event."""
     (id_,) = max(site._rows(f"SELECT id FROM events WHERE node = '{node}'"))
     await seen.go(f"events/{id_}")
+
+
+async def test_the_spectrum_is_numpys(site, seen):
+    samples = np.random.default_rng(1).normal(size=512).astype(np.float32)
+    transformed = await seen.page.evaluate(
+        """async samples => {
+            const { fft } = await import("/page/spectrogram.js");
+            const [re, im] = [Float32Array.from(samples), new Float32Array(samples.length)];
+            fft(re, im);
+            return [[...re], [...im]];
+        }""",
+        samples.tolist(),
+    )
+    np.testing.assert_allclose(np.array(transformed[0]) + 1j * np.array(transformed[1]), np.fft.fft(samples), atol=1e-3)
 
 
 async def test_a_token_opens_the_page_and_logging_out_closes_it(site, browser):
@@ -248,7 +263,7 @@ async def test_windows_that_are_no_sound_are_drawn(site, seen, kind):
 
 async def test_what_a_node_says_is_text(site, seen):
     said = []
-    seen.page.on("dialog", lambda dialog: said.append(dialog))
+    seen.page.on("dialog", lambda dialog: said.append(dialog.message))
     async with Node(site, "evil-1") as node:
         await node.birth()
         await node.say("info", wire.encode(info()._replace(board=EVIL, firmware=EVIL, hardware=EVIL)), retain=True)

@@ -179,6 +179,8 @@ async def test_what_a_node_is_told_is_asked_for_and_kept_no_longer(desk):
     assert (rows.get("n-1").stage, rows.get("n-1").given, rows.get("n-1").address) == (Stage.TOLD, None, "A")
     asking = asyncio.create_task(made.provisioning("n-1"))  # it came back as nobody
     await until(lambda: rows.get("n-1").stage is Stage.ASKED)
+    await made._load()
+    assert made.trust.bond("A").node == "n-1"  # until it is known that it is nobody
     rows.give(rows.get("n-1"), b"secret")
     assert await asking == b"secret"
     assert await made.told("n-1", "hci0", "B")

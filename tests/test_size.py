@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import size
 
 KB = 1024
-BUILDS = ("qemu-m4-plain", "qemu-m4", "qemu-m4-x509", "qemu-m3")
+BUILDS = ("qemu-m4-plain", "qemu-m4", "qemu-m4-ble", "qemu-m4-x509", "qemu-m3")
 STACK_BYTES = 10 * KB
 MAP = """
 Discarded input sections

@@ -34,6 +34,7 @@ TARGETS = {
     "string": r"cbor_(text|bytes)",
     **dict.fromkeys(("refresh", "node_say", "node_step", "node_take_verdict", "node_write_vitals", "speak_next"), PORT),
     **dict.fromkeys(("queue_next", "sense_feed", "smp_image_upload"), PORT),
+    **dict.fromkeys(("improv_take", "provision_write"), PORT),
     **dict.fromkeys(("nor_erase", "nor_program", "nor_read", "slots_data"), PORT),
 }
 

@@ -21,6 +21,7 @@ from gatewayd.api.health import Doctor
 from gatewayd.api.limits import BODY_BYTES, Limits
 from gatewayd.api.schemas import Problem
 from gatewayd.api.stream import Streams
+from gatewayd.core import sealed
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
 _ROUTERS = (auth.router, health.router, nodes.router, events.router, cascades.router, rollouts.router, stream.router, changes.router)
@@ -35,6 +36,7 @@ async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator
     fleet = Fleet(gateway.registry)
     app.state.gateway, app.state.fleet, app.state.door = gateway, fleet, Door(gateway.store)
     app.state.doctor, app.state.field = Doctor(gateway, fleet), Field(gateway.ledger)
+    app.state.uploading = asyncio.Lock()
     app.state.streams = streams = Streams(gateway, fleet)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
     for router in _ROUTERS:
@@ -61,9 +63,9 @@ class _Application(FastAPI):
         return described
 
 
-def _room(_scope: Scope) -> int:
+def _room(scope: Scope) -> int:
     """The bytes that a request's body may have."""
-    return BODY_BYTES
+    return sealed.MAX_BYTES if (scope["method"], scope["path"]) == ("POST", "/api/v1/rollouts") else BODY_BYTES
 
 
 async def _page() -> FileResponse:

@@ -15,6 +15,7 @@ from gatewayd.api.gateway import Daemon, Gateway
 from gatewayd.api.limits import SAFE, Buckets
 from gatewayd.api.sessions import Sessions
 from gatewayd.errors import StoreError
+from gatewayd.journal import Kind
 from gatewayd.store import Store
 from gatewayd.tokens import Token, Tokens
 
@@ -42,6 +43,7 @@ class Door:
         if token is None:
             self._wrong.take(address)
             gateway.metrics.http.refused.labels("token").inc()
+            _log.warning("%s has shown a token that is none", address, extra=Kind.TOKEN_REFUSED(ADDRESS=address))
             raise HTTPException(401, "this is no token of this gateway, or it was revoked", _CHALLENGE)
         return token
 
@@ -86,7 +88,12 @@ async def _caller(
 
 async def _stolen(gateway: Gateway, token: Token, address: str) -> None:
     gateway.metrics.http.refused.labels("session").inc()
-    _log.warning("a session of %r was used from %s, where it was not opened: it has ended", token.name, address)
+    _log.warning(
+        "a session of %r was used from %s, where it was not opened: it has ended",
+        token.name,
+        address,
+        extra=Kind.SESSION_REFUSED(ADDRESS=address),
+    )
     try:
         await asyncio.to_thread(audit.record, gateway.store, token.name, "session.refused", token.name, "opened elsewhere", address)
     except StoreError as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import Counter
+import socket
 from typing import Any
 
 import h11
@@ -15,49 +15,43 @@ HEAD_S = 10.0  # for a request's head to be there whole
 TAKE_S = 30.0  # for a client to take what was sent to it
 
 
-class Room:
-    """How many connections there are, by the client's address."""
+class Listener(socket.socket):
+    """Takes only so many connections, those that have not yet shaken hands included."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, listening: socket.socket) -> None:
+        super().__init__(fileno=listening.detach())
         self._metrics = metrics
-        self._taken = Counter[str]()
+        self._open: list[tuple[socket.socket, str]] = []
 
-    def enter(self, address: str) -> bool:
-        """Whether there is room for one more, which is there in any case."""
-        self._taken[address] += 1
-        return self._taken.total() <= MOST and self._taken[address] <= OF_ONE_CLIENT
-
-    def leave(self, address: str) -> None:
-        """One has gone."""
-        self._taken -= Counter([address])
-
-    def refused(self, reason: str) -> None:
-        """One was ended by us."""
-        self._metrics.http.refused.labels(reason).inc()
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As the event loop calls it: BlockingIOError where there is none to take."""
+        connection, address = super().accept()
+        self._open = [(one, client) for one, client in self._open if one.fileno() >= 0]
+        of_one = sum(client == address[0] for _, client in self._open)
+        if len(self._open) >= MOST or of_one >= OF_ONE_CLIENT:
+            self._metrics.http.refused.labels("connections").inc()
+            connection.close()
+            raise BlockingIOError
+        self._open.append((connection, address[0]))
+        return connection, address
 
 
 class Guard(H11Protocol):
     """One connection: uvicorn's own deadline is for the time between two requests only."""
 
-    def __init__(self, room: Room, **named: Any) -> None:
+    def __init__(self, metrics: Metrics, **named: Any) -> None:
         super().__init__(**named)
-        self._room = room
-        self._address = ""
+        self._metrics = metrics
         self._head: asyncio.TimerHandle | None = None  # both are deadlines
         self._taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
-        """Let it in, or hang up."""
+        """It is there."""
         super().connection_made(transport)
-        self._address = self.client[0] if self.client else ""
-        if self._room.enter(self._address):
-            self._await_head()
-        else:
-            self._end("connections")
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
-        self._room.leave(self._address)
         _cancel(self._head)
         _cancel(self._taken)
         super().connection_lost(exc)
@@ -90,7 +84,7 @@ class Guard(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
-        self._room.refused("http")
+        self._metrics.http.refused.labels("http").inc()
         with contextlib.suppress(h11.LocalProtocolError):  # an answer was on its way
             super().send_400_response(msg)
         self.transport.close()
@@ -105,7 +99,7 @@ class Guard(H11Protocol):
         self._head = self.loop.call_later(HEAD_S, self._end, "slow_head")
 
     def _end(self, reason: str) -> None:
-        self._room.refused(reason)
+        self._metrics.http.refused.labels(reason).inc()
         self.transport.abort()
 
 

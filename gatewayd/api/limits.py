@@ -101,7 +101,7 @@ class Limits:
             self._metrics.http.requests.labels(getattr(route, "path", OTHER), str(status)).inc()
 
     def _refusal(self, scope: Scope, room: int) -> Response | None:
-        headers, address = Headers(scope=scope), scope["client"][0]
+        headers, address = Headers(scope=scope), scope["client"][0] if scope["client"] else ""  # None: it has gone already
         if wait_s := self._buckets.wait_s(address):
             return self._no("rate", 429, "too many requests", {"Retry-After": str(int(wait_s) + 1)})
         self._buckets.take(address)

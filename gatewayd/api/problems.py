@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from gatewayd.api.schemas import Problem
 from gatewayd.core.rollout import CommandError
 from gatewayd.core.targets import TargetError
-from gatewayd.errors import CascadeError, StoreError
+from gatewayd.errors import CascadeError, ConfigError, StoreError
 
 MEDIA_TYPE = "application/problem+json"
 _CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -54,6 +54,7 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(CommandError, impossible)
+    app.add_exception_handler(ConfigError, impossible)
     app.add_exception_handler(TargetError, impossible)
     app.add_exception_handler(CascadeError, unreadable)
     app.add_exception_handler(StoreError, no_store)

@@ -2,19 +2,21 @@
 
 import asyncio
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated
+from typing import IO, Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Query
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 
 from gatewayd import operations
 from gatewayd.api.auth import READ, Operator
 from gatewayd.api.gateway import Daemon, Gateway
-from gatewayd.api.schemas import Gate, NodeNote, NodeUpdate, Order, Question, RolloutDetail, RolloutRow
+from gatewayd.api.schemas import Gate, NodeNote, NodeUpdate, Order, Question, RolloutDetail, RolloutRow, Start
 from gatewayd.core import gate, update
-from gatewayd.core.rollout import COMMANDS, Command, Rollout
+from gatewayd.core.rollout import COMMANDS, Command, Rollout, Rules
 from gatewayd.core.update import Update
+from gatewayd.errors import RefusedError
 from gatewayd.ledger import Note, StoredRollout
 
 MOST = 200
@@ -49,6 +51,24 @@ async def one_rollout(gateway: Daemon, id: RolloutId) -> RolloutDetail:  # noqa:
     )
 
 
+@router.post("", status_code=201, openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}})
+async def start(request: Request, gateway: Daemon, caller: Operator, wanted: Annotated[Start, Query()]) -> RolloutRow:
+    """Bring a bundle, which is the body, to its nodes, a canary first: what `gatewayctl rollout start` does."""
+    uploading: asyncio.Lock = request.app.state.uploading
+    if uploading.locked():
+        raise HTTPException(503, "another bundle is on its way", {"Retry-After": "60"})
+    async with uploading:  # one at a time in memory
+        bundles = gateway.config.bundles
+        await asyncio.to_thread(lambda: bundles.mkdir(parents=True, exist_ok=True))
+        with tempfile.TemporaryFile(dir=bundles) as file:
+            async for chunk in request.stream():
+                file.write(chunk)
+            file.seek(0)
+            added = await asyncio.to_thread(_start, gateway, file, wanted)
+    await caller.record(gateway, "rollout.start", added.rollout.id, f"{added.rollout.cascade} {added.rollout.version}")
+    return row(added, Counter({update.State.WAITING: sum(map(len, added.rollout.groups))}))
+
+
 @router.post("/{id}/orders", status_code=202)
 async def give_order(gateway: Daemon, caller: Operator, id: RolloutId, order: Order) -> None:  # noqa: A002
     """Have the daemon do something with a rollout; it obeys within a second."""
@@ -75,6 +95,19 @@ def row(stored: StoredRollout, counts: Mapping[update.State, int]) -> RolloutRow
         closed=stored.closed,
         commands=_commands(one),
     )
+
+
+def _start(gateway: Gateway, file: IO[bytes], wanted: Start) -> StoredRollout:
+    """Raises what operations.plan() and operations.start() do, and ConfigError."""
+    data, keys = file.read(), operations.keyring(gateway.config.cascades)
+    selected = {"nodes": wanted.nodes, "boards": wanted.boards, "labels": wanted.labels}
+    rules = Rules(**{name: getattr(wanted, name) for name in Rules._fields})
+    try:
+        plan = operations.plan(gateway.store, gateway.ledger, data, keys, "bundle", selected, wanted.groups, rules)
+    except RefusedError as error:
+        gateway.metrics.ota_refused(error.reason)
+        raise
+    return operations.start(gateway.ledger, gateway.config.bundles, data, plan)
 
 
 def _commands(one: Rollout) -> list[str]:

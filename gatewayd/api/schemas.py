@@ -403,6 +403,27 @@ class RolloutDetail(Schema):
     gate: Gate | None
 
 
+class Start(Schema):
+    """POST /api/v1/rollouts (operate): its query, as of `gatewayctl rollout start`. The body is the bundle, the answer a RolloutRow."""
+
+    nodes: Annotated[list[str], Field(max_length=1_000)] = []
+    boards: Annotated[list[str], Field(max_length=100)] = []
+    labels: Annotated[list[str], Field(max_length=32)] = []
+    groups: Annotated[str, Field(max_length=100)] = "1,10%,100%"
+    soak_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 86_400.0
+    success_ratio: Annotated[float, Field(ge=0.01, le=1)] = 0.9
+    error_limit: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_attempted: Annotated[int, Field(ge=1)] = 1
+    approval: bool = False
+    gate: bool = True
+    gate_patience_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1_209_600.0
+    margin: Annotated[float, Field(ge=0.01, le=0.9)] = 0.15
+    concurrent: Annotated[int, Field(ge=1, le=1_000)] = 4
+    bytes_per_hour: Annotated[int | None, Field(ge=1)] = None
+    min_battery: Annotated[float, Field(ge=0, le=1)] = 0.3
+    sleep_limit_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 604_800.0
+
+
 class Order(Schema):
     """POST /api/v1/rollouts/{id}/orders (operate); answered with 202: the daemon obeys within a second."""
 

@@ -13,10 +13,11 @@ import uvicorn
 from cryptography import x509
 
 from gatewayd.api.application import application
-from gatewayd.api.connections import Guard, Room
+from gatewayd.api.connections import Guard, Listener
 from gatewayd.api.gateway import Gateway
 from gatewayd.config import Http
 from gatewayd.errors import ConfigError
+from gatewayd.metrics import Metrics
 
 _HEAD_BYTES = 16 << 10
 _THREADS = 8  # that may wait for the store at once
@@ -30,12 +31,12 @@ async def serve(gateway: Gateway) -> AsyncIterator[int]:
     names = {"localhost", settings.host, socket.gethostname(), *_certified(settings.tls_certificate)}
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     tls = _tls(settings)
-    with _listening(settings) as listener:
+    with _listening(settings, gateway.metrics) as listener:
         async with application(gateway, names) as (app, streams):
             server = _Server(
                 uvicorn.Config(
                     app,
-                    http=partial(Guard, Room(gateway.metrics)),  # type: ignore[arg-type] # whatever makes a protocol
+                    http=partial(Guard, gateway.metrics),  # type: ignore[arg-type] # whatever makes a protocol
                     ws="none",
                     lifespan="off",
                     log_config=None,
@@ -67,10 +68,10 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _listening(settings: Http) -> Iterator[socket.socket]:
+def _listening(settings: Http, metrics: Metrics) -> Iterator[Listener]:
     try:
         family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address, family=family, backlog=128)
+        listener = Listener(metrics, socket.create_server(address, family=family, backlog=128))
     except OSError as error:
         raise ConfigError(f"http: cannot listen on {settings.host}:{settings.port}: {error}") from error
     with listener:

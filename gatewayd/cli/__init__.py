@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gatewayd import __version__
-from gatewayd.cli import menu
+from gatewayd.cli import complete, menu
 from gatewayd.cli.options import ConfigFile, Json, Set, load_config
 from gatewayd.errors import ConfigError, GatewaydError
 
@@ -29,8 +29,8 @@ def run(config: ConfigFile = None, set_: Set = None) -> None:
 def events(
     config: ConfigFile = None,
     set_: Set = None,
-    node: Annotated[str | None, typer.Option(help="Only this node's.")] = None,
-    cascade: Annotated[str | None, typer.Option(help="Only this cascade's.")] = None,
+    node: Annotated[str | None, typer.Option(help="Only this node's.", autocompletion=complete.nodes)] = None,
+    cascade: Annotated[str | None, typer.Option(help="Only this cascade's.", autocompletion=complete.cascades)] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
     json: Json = False,
 ) -> None:
@@ -101,11 +101,11 @@ def watch(
 
 
 @app.command()
-def doctor(config: ConfigFile = None, set_: Set = None) -> None:
+def doctor(config: ConfigFile = None, set_: Set = None, json: Json = False) -> None:
     """Check configuration, broker, models, disk and clock, and say what to do."""
     from gatewayd.cli.doctor import examine  # noqa: PLC0415
 
-    raise typer.Exit(examine(config, set_))
+    raise typer.Exit(examine(config, set_, as_json=json))
 
 
 @app.command("support-bundle")

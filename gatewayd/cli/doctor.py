@@ -1,6 +1,7 @@
 """`gatewayctl doctor`: looks at everything that a gateway stands on, and says what to do about what is wrong."""
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiomqtt
+import typer
 from rich.console import Console
 from rich.markup import escape
 
@@ -38,12 +40,15 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def examine(path: Path | None, overrides: list[str] | None) -> int:
+def examine(path: Path | None, overrides: list[str] | None, *, as_json: bool) -> int:
     """Print all findings; the exit status says whether all is well."""
     console = Console(soft_wrap=True)
     well = True
     for finding in findings(path, overrides):
         well = well and finding.ok
+        if as_json:
+            typer.echo(json.dumps(finding._asdict()))
+            continue
         console.print(f"{'[green]ok[/]  ' if finding.ok else '[red]BAD[/] '} {escape(finding.what)}", highlight=False)
         if finding.advice:
             console.print(f"     → {escape(finding.advice)}", highlight=False)

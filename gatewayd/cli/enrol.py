@@ -14,6 +14,7 @@ import typer
 from gatewayd import audit, provisioning, signing
 from gatewayd.cli.audit import operator
 from gatewayd.cli.node import broker_of, write_new
+from gatewayd.cli.options import nearest
 from gatewayd.cli.records import require_labels
 from gatewayd.cli.watch import broker_client
 from gatewayd.config import Config, Mqtt
@@ -71,7 +72,7 @@ def revoke(config: Config, node: str) -> None:
     with Store(config.store, config.store_url) as store:
         enrolled = store.enrolments().get(node)
         if not keys.remove(node) and enrolled is None:
-            raise typer.BadParameter(f"{node!r} has no key and was never heard")
+            raise typer.BadParameter(f"{node!r} has no key and was never heard{nearest(node, store.enrolments())}")
         if enrolled:
             store.enroll(node, enrolled=False, now_s=time.time())
         Pairings(store).forget(node)

@@ -1,16 +1,23 @@
 """What commands have in common: their options, and texts with units that become numbers."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file; default /etc/gatewayd/gatewayd.toml.")]
+from gatewayd.cli import complete
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", readable=False, help="Configuration file; default /etc/gatewayd/gatewayd.toml.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, like mqtt.port=1884.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
-NodeName = Annotated[str, typer.Argument(metavar="ID")]
-RolloutId = Annotated[str, typer.Argument(metavar="ID")]
+NodeName = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.nodes)]
+NodeNames = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.nodes)]
+RolloutId = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.rollouts)]
 Because = Annotated[str, typer.Option(metavar="TEXT", help="Why; `explain` repeats it.")]
 
 _UNITS_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20}
@@ -44,6 +51,12 @@ def size(text: str | int) -> int:
 def time_option(help_: str, default: str) -> Any:
     """An option that takes a time."""
     return typer.Option(parser=duration, metavar="TIME", help=help_, show_default=default)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question about the nearest of those that are known, to append to an error; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def load_config(path: Path | None, overrides: list[str] | None) -> Any:

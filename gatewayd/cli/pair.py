@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import typer
 
-from gatewayd import audit
+from gatewayd import audit, state
 from gatewayd.cli.audit import operator
+from gatewayd.cli.options import nearest
 from gatewayd.config import Config
 from gatewayd.core import wire
 from gatewayd.core.pairing import ORDER_S, Pairing, Stage
@@ -42,6 +43,8 @@ def check(config: Config, node: str, passkey: str | None) -> int | None:
         raise typer.BadParameter(f"{passkey!r} is not six digits, or none but zeros")
     if not config.ble.on:
         raise ConfigError("Bluetooth is off: set ble.adapters or ble.hci")
+    if not state.held(config.gateway.state_dir):
+        typer.echo("gatewayd does not run on this machine, and it is who speaks to nodes: systemctl start gatewayd", err=True)
     return int(passkey) if passkey else None
 
 
@@ -79,6 +82,6 @@ def unpair(config: Config, node: str) -> None:
     """Forget a bond; the daemon does within a second. Raises StoreError, and BadParameter where there is none."""
     with Store(config.store, config.store_url) as store:
         if not Pairings(store).forget(node):
-            raise typer.BadParameter(f"{node!r} is not paired")
+            raise typer.BadParameter(f"{node!r} is not paired{nearest(node, [one.node for one in Pairings(store).all()])}")
         audit.record(store, operator(), "node.unpair", node)
     typer.echo(f"{node}: unpaired; what the node itself remembers, a reset to its factory's state removes")

@@ -44,6 +44,8 @@ def provision(config: Config, request: Request) -> None:
             raise ConfigError(f"{node} is paired, so it is there already; one that is to be made anew: gatewayctl node unpair {node}")
         typer.echo(f"{node}: waiting for a node that is not provisioned", err=True)
         last = attend(rows, node, lambda: data if broker.knows() else b"")
+        if last is not None and last.stage in (Stage.PAIRED, Stage.TOLD):
+            store.enroll(node, enrolled=True, now_s=time.time())
         audit.record(store, operator(), "node.provision", node, last.stage.value if last else "")
     _conclude(node, last, broker)
 

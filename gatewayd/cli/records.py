@@ -11,6 +11,7 @@ from rich.table import Table
 
 from gatewayd import audit
 from gatewayd.cli.audit import operator
+from gatewayd.cli.options import nearest
 from gatewayd.config import Config
 from gatewayd.core import wire
 from gatewayd.records import StoredEvent, StoredNode
@@ -46,11 +47,12 @@ def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
         if not wire.valid_node_id(node):
             raise typer.BadParameter(f"{node!r} is not a node's name")
     with Store(config.store, config.store_url) as store:
+        names = store.enrolments()
         for node in nodes:
             known = store.enroll(node, enrolled, time.time())
             audit.record(store, operator(), "node.enroll" if enrolled else "node.dismiss", node)
             word = "enrolled" if enrolled else "dismissed"
-            typer.echo(f"{node}: {word}" if known else f"{node}: {word}, though it was never heard")
+            typer.echo(f"{node}: {word}" if known else f"{node}: {word}, though it was never heard{nearest(node, names)}")
 
 
 def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -> None:
@@ -60,7 +62,7 @@ def label(config: Config, nodes: list[str], add: list[str], remove: list[str]) -
         known = {node.id for node in store.nodes()}
         for node in nodes:
             if node not in known:
-                raise typer.BadParameter(f"{node!r} was never heard")
+                raise typer.BadParameter(f"{node!r} was never heard{nearest(node, known)}")
         for node in nodes:
             labels = " ".join(store.label(node, add, remove) or ())
             audit.record(store, operator(), "node.label", node, labels)
@@ -78,6 +80,8 @@ def show_events(config: Config, *, node: str | None, cascade: str | None, limit:
     """Print the newest events, the newest last. Raises StoreError."""
     with Store(config.store, config.store_url) as store:
         events = store.recent(node=node, cascade=cascade, limit=limit)
+        if node is not None and not events and node not in (names := store.enrolments()):
+            typer.echo(f"{node!r} was never heard{nearest(node, names)}", err=True)
     events = sorted(events, key=lambda event: event.id)
     if as_json:
         for event in events:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from gatewayd import audit, operations
+from gatewayd import audit, operations, state
 from gatewayd.cli.audit import operator
 from gatewayd.config import Config
 from gatewayd.core import rollout, sealed
@@ -128,25 +128,39 @@ def show_status(config: Config, id_: str, *, as_json: bool) -> None:
         stored = _stored(ledger, id_)
         updates = ledger.updates(stored.rollout.id)
     if as_json:
-        typer.echo(json.dumps({**facts(stored), "updates": [_plain_update(one) for one in updates.values()]}))
+        typer.echo(json.dumps(_status(stored, updates)))
         return
     Console(soft_wrap=True).print(_picture(stored, updates, list(updates.values())))
 
 
-def watch(config: Config, id_: str) -> None:
+def watch(config: Config, id_: str, *, as_json: bool) -> None:
     """Show how a rollout goes until it has ended, or Ctrl-C. Raises CommandError, StoreError; exits with 1 where it was not done."""
-    with _ledger(config) as (_, ledger), contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False) as live:
-        while True:
-            stored = _stored(ledger, id_)
-            updates = ledger.updates(stored.rollout.id)
-            moving = [one for one in updates.values() if one.state not in (State.WAITING, State.CONFIRMED)]
-            live.update(
-                _picture(stored, updates, sorted(moving, key=lambda one: (one.state in SETTLED, one.node))[:_MOST_ROWS]), refresh=True
-            )
-            if stored.closed:
-                break
-            time.sleep(1)
-        raise typer.Exit(0 if stored.rollout.state is rollout.State.DONE else 1)
+    with _ledger(config) as (_, ledger):
+        if not _stored(ledger, id_).closed and not state.held(config.gateway.state_dir):
+            typer.echo("gatewayd does not run on this machine: nothing moves before it does", err=True)
+        with contextlib.suppress(KeyboardInterrupt), contextlib.nullcontext() if as_json else Live(auto_refresh=False) as live:
+            said = ""
+            while True:
+                stored = _stored(ledger, id_)
+                updates = ledger.updates(stored.rollout.id)
+                if live is not None:
+                    live.update(_moving(stored, updates), refresh=True)
+                elif (now := json.dumps(_status(stored, updates))) != said:
+                    said = now
+                    typer.echo(now)
+                if stored.closed:
+                    break
+                time.sleep(1)
+            raise typer.Exit(0 if stored.rollout.state is rollout.State.DONE else 1)
+
+
+def _moving(stored: StoredRollout, updates: Mapping[str, Update]) -> RenderableType:
+    moving = [one for one in updates.values() if one.state not in (State.WAITING, State.CONFIRMED)]
+    return _picture(stored, updates, sorted(moving, key=lambda one: (one.state in SETTLED, one.node))[:_MOST_ROWS])
+
+
+def _status(stored: StoredRollout, updates: Mapping[str, Update]) -> dict[str, Any]:
+    return {**facts(stored), "updates": [_plain_update(one) for one in updates.values()]}
 
 
 def show_explanation(config: Config, id_: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from gatewayd import audit
 from gatewayd.cli.audit import operator
+from gatewayd.cli.options import nearest
 from gatewayd.config import Config
 from gatewayd.store import Store
 from gatewayd.tokens import Scope, Tokens
@@ -47,6 +48,6 @@ def revoke(config: Config, name: str) -> None:
     """End a token. Raises StoreError, and BadParameter where there is none of that name."""
     with Store(config.store, config.store_url) as store:
         if not Tokens(store).revoke(name):
-            raise typer.BadParameter(f"there is no token {name!r}")
+            raise typer.BadParameter(f"there is no token {name!r}{nearest(name, [one.name for one in Tokens(store).all()])}")
         audit.record(store, operator(), "token.revoke", name)
     typer.echo(f"{name}: revoked", err=True)

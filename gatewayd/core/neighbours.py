@@ -21,6 +21,7 @@ MAX_NEWCOMERS = 64
 FRESH_MS = 20_000  # after this a device may be gone from its stack
 _CHOICE_MS = 3_000  # how long it is listened for others before a node that is nobody yet is taken for the only one
 _SETTLED_MS = 500  # between a stranger's first and last advertisement: one that is heard once only is not worth a connection
+_MOST_FAILURES = 3
 _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 1_000, 60_000
 _STRANGER_PAUSE_MS, _LONGEST_STRANGER_PAUSE_MS = 5_000, 600_000
 _STRANGERS_SHARE = 4  # strangers may waste one part of so many of an adapter's time for connecting
@@ -75,6 +76,11 @@ class Peer:
     def informed(self) -> bool:
         """Whether it has told what it is, since it began as it is now."""
         return self.session is not None and (self.beacon is None or self.session & 0xFF == self.beacon.session_low)
+
+    @property
+    def failing(self) -> bool:
+        """Whether it cannot be spoken to, although it may be heard."""
+        return self.failures >= _MOST_FAILURES
 
     @property
     def urgency(self) -> Urgency | None:
@@ -163,7 +169,7 @@ class Neighbours:
     def obstacle(self, newcomer: Peer, now_ms: int) -> str:
         """Why it cannot become the node that it was taken for, if so."""
         node, order = self._nodes.get(newcomer.pairing), self._trust.newcomer(newcomer.address)
-        if node is not None and self.present(node, now_ms):
+        if node is not None and node.address != newcomer.address and self.present(node, now_ms):
             return f"{node.id} is here already, as {node.address}"
         if order is None or order.node != newcomer.pairing:
             return "it is not wanted any more"

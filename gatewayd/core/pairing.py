@@ -44,6 +44,11 @@ class Pairing(NamedTuple):
     provision: bool = False  # make a node that is nobody yet this one
     given: bytes | None = None  # the map for that, until it was sent: there is a key in it
 
+    @property
+    def bonded(self) -> bool:
+        """Whether it is a bond: also of a node that was told who it is, and may have to be told again."""
+        return self.stage is Stage.PAIRED or (self.stage.ordered and self.adapter != "")
+
 
 class Agent(Protocol):
     """Whoever looks at displays and types passkeys while one node pairs."""
@@ -73,7 +78,7 @@ class Trust:
         for one in pairings:
             if one.stage.ordered and now_s - one.at_s < ORDER_S:
                 self.orders[crc_of(one.node)] = one
-            if one.stage in (Stage.PAIRED, Stage.TOLD) and (one.authenticated or not self.required):
+            if one.bonded and (one.authenticated or not self.required):
                 self._bonds[one.address] = self._bonded[crc_of(one.node)] = one
 
     def bonds(self) -> Iterable[Pairing]:

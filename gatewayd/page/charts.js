@@ -81,7 +81,7 @@ export class LinePlot extends HTMLElement {
     return {
       width: this.clientWidth || 300,
       height,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       scales: {
         x: { time, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
         y: { range: (_, low, high) => spread(range[0] ?? low, range[1] ?? high, range) },
@@ -146,11 +146,11 @@ const ROWS = 12;
 
 /** A chart with its title, what it says in words, and its numbers as a table. @param {string} title @param {Plot} plot */
 export function chart(title, plot) {
-  const { lines, show = String } = plot;
+  const { lines, show = String, time } = plot;
   const said = lines.map((line) => summary(line, show)).join(". ");
   const pictured = lines.every(({ kind }) => kind === "none");
   return html`<figure class="chart ${lines.length === 1 ? "single" : ""}">
-    <figcaption>${title}${lines.length === 1 && !pictured ? html` <strong>${last(lines[0], show)}</strong>` : nothing}</figcaption>
+    <figcaption>${title}${lines.length === 1 && time ? html` <strong>${last(lines[0], show)}</strong>` : nothing}</figcaption>
     <line-plot role="img" aria-label=${pictured ? title : `${title}. ${said}`} .plot=${plot}></line-plot>
     ${pictured ? nothing : html`<details><summary>Numbers<span class="unseen"> of ${title}</span></summary>${numbers(title, plot)}</details>`}
   </figure>`;

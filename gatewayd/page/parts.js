@@ -82,9 +82,9 @@ export function histogram(bins, label) {
 }
 
 /** What happened to something, newest first. @param {any[]} notes NodeNotes */
-export const notes = (notes, none) =>
+export const notes = (notes, none, linked = false) =>
   notes.length
-    ? html`<ol class="notes">${notes.map((note) => html`<li>${when(note.at_s)} <span><bdi>${note.text}</bdi>${note.rollout ? html` · <a href="#/rollouts/${encodeURIComponent(note.rollout)}">rollout ${note.rollout}</a>` : nothing}</span></li>`)}</ol>`
+    ? html`<ol class="notes">${notes.map((note) => html`<li>${when(note.at_s)} <span><bdi>${note.text}</bdi>${linked && note.rollout ? html` · <a href="#/rollouts/${encodeURIComponent(note.rollout)}">rollout ${note.rollout}</a>` : nothing}</span></li>`)}</ol>`
     : html`<p class="soft">${none}</p>`;
 
 /** A table that becomes a list of cards where it is narrow. @param {string} caption @param {string[]} columns */

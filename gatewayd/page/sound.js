@@ -83,7 +83,7 @@ export class SoundClip extends HTMLElement {
       lines: [{ name: "frequency", values: [null, null], color: "--ink", kind: "none" }],
     };
     const loudest = high.reduce((most, level, i) => Math.max(most, level, -low[i]), 0);
-    const peak = `${duration(seconds)} at ${rate / 1000} kHz, peak ${(20 * Math.log10(loudest || 1e-5)).toFixed(0)} dB`;
+    const peak = `${duration(seconds)} at ${rate / 1000} kHz, peak ${Math.round(20 * Math.log10(loudest || 1e-5))} dB`;
     render(
       html`<audio controls preload="auto" src=${this.#url} @play=${() => this.#follow()} @seeked=${() => this.#place()}></audio>
         <figure class="chart"><figcaption>Waveform <span class="soft">${peak}</span></figcaption>

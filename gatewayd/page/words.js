@@ -47,6 +47,9 @@ export function duration(seconds) {
   return `${Math.floor(whole / size)} ${unit}${more ? ` ${more} ${rest[0]}` : ""}`;
 }
 
+/** A length of time, in its largest unit. @param {number} seconds */
+export const roughly = (seconds) => duration(seconds).split(" ").slice(0, 2).join(" ");
+
 /** How long ago, in one unit. @param {number} atS */
 export function ago(atS) {
   const seconds = Date.now() / 1000 - atS;

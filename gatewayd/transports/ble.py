@@ -42,7 +42,6 @@ _REQUEST_MS = 30_000  # whoever asked does not wait any longer
 _TICK_S = 1.0
 _GATHER_S = 0.02  # many advertisements, one look
 _LEAVE_S = 12.0
-_MOST_FAILURES = 3  # in a row, of a node that can be spoken to
 _log = logging.getLogger(__name__)
 Count = Callable[[str, str], None]  # what, label
 
@@ -117,7 +116,7 @@ class BleTransport:
     def reaches(self, node: str) -> bool:
         """Whether it is connected, or could be."""
         peer = self._neighbours.get(node)
-        return peer is not None and (node in self._links or (peer.failures < _MOST_FAILURES and self._neighbours.present(peer, _now_ms())))
+        return peer is not None and (node in self._links or (not peer.failing and self._neighbours.present(peer, _now_ms())))
 
     def problems(self) -> list[str]:
         """What is wrong with the adapters."""
@@ -278,15 +277,7 @@ class BleTransport:
         adapter.links.add(link)
         try:
             try:
-                if peer.nobody and (cause := self._neighbours.obstacle(peer, began_ms)):
-                    await self._bonds.refuse(peer, cause)
-                if peer.failures >= _MOST_FAILURES:
-                    await self._bonds.doubt(peer)
-                client = await adapter.connect(
-                    peer.heard[adapter.name].device,
-                    lambda _: link.end(TransportError("Bluetooth: disconnected")),
-                    attempts=2 if peer.id else 1,
-                )
+                client = await self._connect(adapter, peer, link)
                 if peer.pairing:
                     met.set()  # an operator may have to be asked
                 peer = await self._meet(adapter, peer, link, client)
@@ -314,6 +305,14 @@ class BleTransport:
             peer.failures = 0
         finally:
             await self._part(adapter, peer, link, client)
+
+    async def _connect(self, adapter: Adapter, peer: Peer, link: Link) -> BleakClient:
+        """A connection. Raises DecodeError where there shall be none, TransportError."""
+        if peer.nobody and (cause := self._neighbours.obstacle(peer, _now_ms())):
+            await self._bonds.refuse(peer, cause)
+        await self._bonds.doubt(peer)
+        ended = TransportError("Bluetooth: disconnected")
+        return await adapter.connect(peer.heard[adapter.name].device, lambda _: link.end(ended), attempts=2 if peer.id else 1)
 
     async def _meet(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""

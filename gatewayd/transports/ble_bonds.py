@@ -128,9 +128,9 @@ class Bonds:
             raise DecodeError("unpaired", f"{client.address} is not {bond.node}")
 
     async def doubt(self, peer: Peer) -> None:
-        """It could not be connected, and a stack may not say why: it may be the key of its bond."""
+        """Where a stack cannot connect it, and does not say why, it may be the key of its bond."""
         bond = self._desk.trust.bond(peer.address)
-        if bond is not None and not bond.cause:
+        if peer.failing and bond is not None and not bond.cause:
             await self._desk.judged(bond, "it cannot be connected: it is too far away, or does not have the key of its bond")
 
     async def arrived(self, adapter: Adapter, bond: Pairing | None, node: str) -> None:
@@ -139,5 +139,5 @@ class Bonds:
             return
         if node != bond.node:
             raise DecodeError("identity", f"{bond.node} says that it is {node}")
-        if bond.stage is Stage.TOLD:
+        if bond.stage is not Stage.PAIRED:
             await self._desk.paired(node, adapter.name, bond.address, authenticated=True)

@@ -3,15 +3,14 @@
 import image
 import pytest
 import pytest_asyncio
+from guest import CONSOLE, Guest
 from site_ble import Site
-
-CONSOLE = pytest.StashKey()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def site(request, tmp_path_factory, host_build):
-    image.build()
-    here = Site(tmp_path_factory.mktemp("vm"), host_build)
+    folder = tmp_path_factory.mktemp("vm")
+    here = Site(folder, host_build, Guest(folder, image.installed()))
     request.config.stash[CONSOLE] = here.guest.console
     async with here.up():
         yield here

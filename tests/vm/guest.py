@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 
 import image
+import pytest
 from bumble.transport import open_transport
 
 from gatewayd.demo import air
 
+CONSOLE = pytest.StashKey()  # of the session's configuration: the file, which a failure shows
 ADAPTERS = "hci0", "hci1"
 MORTAL = "setpriv", "--pdeathsig", "KILL"  # what follows dies with us, however we end
 BOOT_S = 300
@@ -19,10 +21,11 @@ QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.servic
 
 
 class Guest:
-    """Its console's log, with its journal, is a file in `folder`."""
+    """It runs from the RAM disk `initrd`. Its console's log, with its journal, is a file in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, initrd: Path, memory_mib: int = 2048) -> None:
         self.folder, self.console = folder, folder / "console.log"
+        self._initrd, self._memory_mib = initrd, memory_mib
         self._asking = asyncio.Lock()
         self._agent = None
 
@@ -67,9 +70,9 @@ class Guest:
             "none",
             "-no-reboot",
         )
-        yield from ("-machine", "q35", "-smp", "2", "-m", "2048")
+        yield from ("-machine", "q35", "-smp", "2", "-m", str(self._memory_mib))
         yield from ("-accel", "kvm", "-cpu", "host") if native else ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max")
-        yield from ("-kernel", image.KERNEL, "-initrd", image.INITRD)
+        yield from ("-kernel", image.KERNEL, "-initrd", self._initrd)
         kernel = "console=ttyS0 panic=-1 quiet tsc=reliable random.trust_cpu=on mitigations=off"
         yield from (
             "-append",

@@ -1,7 +1,7 @@
 """The guest's kernel and its root file system, which is its initial RAM disk: there is no disk, and nothing outlives its power.
 
-Three archives, one behind the other: Debian from the mirrors of this machine, what gatewayd needs of PyPI, and gatewayd as it is
-installed, with the files in `root/`. Each is made again when what it is made of has changed. `python image.py` makes them all.
+Archives, one behind the other: Debian from the mirrors of this machine and the files in `root/`; then either what gatewayd needs of PyPI
+and gatewayd as it is installed, or its Debian package, in two versions. Each is made again when what it is made of has changed.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "vm"
-KERNEL, INITRD = BUILD / "vmlinux", BUILD / "initrd"
+KERNEL = BUILD / "vmlinux"
+OLD, NEW = "/root/old.deb", "/root/new.deb"  # in the guest
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "bsdtar": "libarchive-tools"}
 PYTHON = "/usr/bin/python3"  # this machine's, which is the guest's
 DEBIAN = "linux-image-amd64", "systemd-sysv", "dbus", "udev", "bluez", "python3", "mosquitto", "qemu-guest-agent"
@@ -36,28 +38,42 @@ INSTALLED = {  # by hand, after the wheel
     "systemd/gatewayd.service": "usr/lib/systemd/system",
     "systemd/sysusers.d/gatewayd.conf": "usr/lib/sysusers.d",
     "deploy/mosquitto/shared/10-gatewayd.conf": "etc/mosquitto/conf.d",
+    "tests/vm/gatewayd.toml": "etc/gatewayd",
 }
 
 
-def build() -> None:
-    """Make what is missing or old. Raises RuntimeError with what a program said."""
+def installed() -> Path:
+    """A guest with gatewayd; its RAM disk, made where it is missing or old. Raises RuntimeError with what a program said."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*about["dependencies"], *about["optional-dependencies"]["ble"]]
+    pins = ROOT / "constraints.txt"
+    pypi = _stage("pypi", [requirements, pins.read_text()], lambda to: _pip(to, "-c", pins, *requirements))
+    project = [_digest(ROOT / name for name in PROJECT), _digest([Path(__file__).parent / "gatewayd.toml"])]
+    return _whole("installed", *_system(), pypi, _stage("project", project, _project))
+
+
+def bare() -> Path:
+    """A guest without gatewayd, whose package is in /root; its RAM disk, as above."""
+    return _whole("bare", *_system(), _stage("package", [_digest(ROOT / name for name in (*PROJECT, "docs", "CHANGELOG.md"))], _package))
+
+
+def _system():
     missing = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
     if missing:
         raise RuntimeError(f"not installed: {', '.join(sorted(missing))} (scripts/setup.sh vm)")
     BUILD.mkdir(parents=True, exist_ok=True)
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [*about["dependencies"], *about["optional-dependencies"]["ble"]]
-    parts = [
-        _stage("debian", [platform.freedesktop_os_release()["VERSION_CODENAME"], DEBIAN, MODULES, UNUSED], _debian),
-        _stage("pypi", [requirements, (ROOT / "constraints.txt").read_text()], lambda to: _pip(to, "-c", "constraints.txt", *requirements)),
-        _stage("project", [_digest(ROOT / name for name in PROJECT), _digest([Path(__file__).parent / "root"])], _project),
-    ]
-    newest = max(part.stat().st_mtime for part in parts)
-    if not INITRD.exists() or INITRD.stat().st_mtime < newest:
-        with INITRD.open("wb") as whole:
+    yield _stage("debian", [platform.freedesktop_os_release()["VERSION_CODENAME"], DEBIAN, MODULES, UNUSED], _debian)
+    yield _stage("root", [_digest([Path(__file__).parent / "root"])], lambda to: _pack(Path(__file__).parent / "root", to))
+
+
+def _whole(name, *parts):
+    initrd = BUILD / f"{name}.initrd"
+    if not initrd.exists() or initrd.stat().st_mtime < max(part.stat().st_mtime for part in parts):
+        with initrd.open("wb") as whole:
             for part in parts:
                 with part.open("rb") as file:
                     shutil.copyfileobj(file, whole, 1 << 20)
+    return initrd
 
 
 def _stage(name, inputs, make):
@@ -105,7 +121,11 @@ def _pip(archive, *arguments):
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         Path(folder).chmod(0o755)
         _install(folder, *arguments)
-        _run("bsdtar", "--format=newc", "--uid=0", "--gid=0", "-cf", archive, "-C", folder, ".")
+        _pack(folder, archive)
+
+
+def _pack(folder, archive):
+    _run("bsdtar", "--format=newc", "--uid=0", "--gid=0", "-cf", archive, "-C", folder, ".")
 
 
 def _install(folder, *arguments):
@@ -121,15 +141,29 @@ def _project(archive):
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             source.mkdir(exist_ok=True)
             copy(ROOT / name, source / name)
-        shutil.copytree(Path(__file__).parent / "root", root, symlinks=True)
-        root.chmod(0o755)
+        root.mkdir(mode=0o755)
         _install(root, "--no-deps", source)
         for file, place in INSTALLED.items():
             (root / place).mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, root / place)
         (root / "usr/bin").mkdir(exist_ok=True)
         (root / "usr/bin/gatewayctl").symlink_to("/usr/local/bin/gatewayctl")
-        _run("bsdtar", "--format=newc", "--uid=0", "--gid=0", "-cf", archive, "-C", root, ".")
+        _pack(root, archive)
+
+
+def _package(archive):
+    """What `make deb` makes, and the same with a higher version."""
+    _run(sys.executable, "deploy/deb/build.py")
+    (package,) = (ROOT / "build" / "deb").glob("gatewayd_*.deb")
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        root, opened = Path(folder) / "root", Path(folder) / "opened"
+        (root / OLD[1:]).parent.mkdir(parents=True)
+        shutil.copy(package, root / OLD[1:])
+        _run("dpkg-deb", "-R", package, opened)
+        control = opened / "DEBIAN" / "control"
+        control.write_text(re.sub(r"^(Version: .*)$", r"\1.1", control.read_text(), flags=re.MULTILINE))
+        _run("dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "-b", opened, root / NEW[1:])
+        _pack(root, archive)
 
 
 def _digest(paths):
@@ -147,7 +181,3 @@ def _run(*command, **options):
     if done.returncode:
         raise RuntimeError(f"{command[0]}: status {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     return done.stdout
-
-
-if __name__ == "__main__":
-    build()

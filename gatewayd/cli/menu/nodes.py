@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from gatewayd.cli.options import ConfigFile, Json, Set, load_config
+from gatewayd.cli import complete
+from gatewayd.cli.options import ConfigFile, Json, NodeNames, Set, load_config
 
 app = typer.Typer(no_args_is_help=True, help="The nodes that were heard.")
 
@@ -18,7 +19,7 @@ def nodes_list(config: ConfigFile = None, set_: Set = None, json: Json = False) 
 
 
 @app.command("enroll")
-def nodes_enroll(nodes: list[str], config: ConfigFile = None, set_: Set = None) -> None:
+def nodes_enroll(nodes: NodeNames, config: ConfigFile = None, set_: Set = None) -> None:
     """Trust nodes: their events are judged and answered from now on."""
     from gatewayd.cli.records import enroll  # noqa: PLC0415
 
@@ -26,7 +27,7 @@ def nodes_enroll(nodes: list[str], config: ConfigFile = None, set_: Set = None) 
 
 
 @app.command("dismiss")
-def nodes_dismiss(nodes: list[str], config: ConfigFile = None, set_: Set = None) -> None:
+def nodes_dismiss(nodes: NodeNames, config: ConfigFile = None, set_: Set = None) -> None:
     """Take trust back: their events are still recorded, and no more."""
     from gatewayd.cli.records import enroll  # noqa: PLC0415
 
@@ -35,9 +36,11 @@ def nodes_dismiss(nodes: list[str], config: ConfigFile = None, set_: Set = None)
 
 @app.command("label")
 def nodes_label(
-    nodes: list[str],
-    add: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Give this label; may be given several times.")] = None,
-    remove: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Take this label away.")] = None,
+    nodes: NodeNames,
+    add: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="Give this label; may be given several times.", autocompletion=complete.labels)
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Take this label away.", autocompletion=complete.labels)] = None,
     config: ConfigFile = None,
     set_: Set = None,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gatewayd.cli import complete
 from gatewayd.cli.options import Because, ConfigFile, Json, RolloutId, Set, load_config, time_option
 
 app = typer.Typer(no_args_is_help=True, help="Bringing a cascade to its nodes, group by group.")
@@ -13,9 +14,11 @@ app = typer.Typer(no_args_is_help=True, help="Bringing a cascade to its nodes, g
 @app.command("start")
 def rollout_start(
     bundle: Path,
-    node: Annotated[list[str] | None, typer.Option(help="Only this node; may be given several times, as the next two.")] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="Only this node; may be given several times, as the next two.", autocompletion=complete.nodes)
+    ] = None,
     board: Annotated[list[str] | None, typer.Option(help="Only nodes of this board.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Only nodes with this label.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only nodes with this label.", autocompletion=complete.labels)] = None,
     groups: Annotated[str, typer.Option(metavar="SIZES", help="How many shall have it after each group.")] = "1,10%,100%",
     soak: Annotated[float, time_option("How long a group runs it before the next may begin.", "1d")] = 86_400.0,
     success: Annotated[float, typer.Option(min=0.01, max=1, help="Share of a group that must be confirmed.")] = 0.9,
@@ -73,11 +76,11 @@ def rollout_status(id_: RolloutId, config: ConfigFile = None, set_: Set = None, 
 
 
 @app.command("watch")
-def rollout_watch(id_: RolloutId, config: ConfigFile = None, set_: Set = None) -> None:
+def rollout_watch(id_: RolloutId, config: ConfigFile = None, set_: Set = None, json: Json = False) -> None:
     """Follow one to its end; fails where it was not done."""
     from gatewayd.cli.rollouts import watch as watch_rollout  # noqa: PLC0415
 
-    watch_rollout(load_config(config, set_), id_)
+    watch_rollout(load_config(config, set_), id_, as_json=json)
 
 
 @app.command("explain")

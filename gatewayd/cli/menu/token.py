@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gatewayd.cli import complete
 from gatewayd.cli.options import ConfigFile, Json, Set, load_config
 
 app = typer.Typer(no_args_is_help=True, help="Who may use the fleet page and the HTTP API.")
@@ -32,7 +33,7 @@ def token_list(config: ConfigFile = None, set_: Set = None, json: Json = False) 
 
 
 @app.command("revoke")
-def token_revoke(name: str, config: ConfigFile = None, set_: Set = None) -> None:
+def token_revoke(name: Annotated[str, typer.Argument(autocompletion=complete.tokens)], config: ConfigFile = None, set_: Set = None) -> None:
     """Take a token back; whoever uses it is cut off within a second."""
     from gatewayd.cli.tokens import revoke  # noqa: PLC0415
 

@@ -82,7 +82,7 @@ function plots(quality) {
   const x = days.map((day) => Date.parse(`${day}T00:00`) / 1000);
   const lines = (value, kind = "line") =>
     models.map((model, i) => ({
-      name: model, kind, color: COLORS[i % COLORS.length],
+      name: model.slice(0, 8), kind, color: COLORS[i % COLORS.length],
       values: days.map((day) => {
         const found = quality.find((row) => row.day === day && row.model === model);
         return found ? value(found) : null;

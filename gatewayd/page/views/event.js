@@ -9,6 +9,8 @@ import { normalised, photograph, spectrogram } from "../spectrogram.js";
 import { decimal, moment, spoken } from "../words.js";
 
 const COLORS = ["--node", "--gateway", "--trouble", "--new"];
+const POINTS = 20_000; // the most that the gateway gives: windows are seldom longer
+const SOUND = /pcm/;
 const BASES = { gateway: "the gateway's model", node: "the node's model alone", timeout: "the node's, as the gateway's took too long", overload: "the node's, as too much waited" };
 
 export class EventView {
@@ -30,7 +32,7 @@ export class EventView {
   async load(signal) {
     const path = `/events/${encodeURIComponent(this.#id)}`;
     const detail = await get(path, {}, signal);
-    if (detail.event.window && !detail.clip) this.#window ??= shown(await get(`${path}/series`, {}, signal), detail.channels ?? 1);
+    if (detail.event.window && !detail.clip) this.#window ??= shown(await get(`${path}/series`, { points: POINTS }, signal), detail.channels ?? 1);
     this.#detail = detail;
   }
 
@@ -39,12 +41,13 @@ export class EventView {
     const { event } = this.#detail;
     return html`
       <p class="crumbs"><a href="#/events">Events</a></p>
-      ${heading(html`${event.heard ? html`“<bdi>${event.heard}</bdi>”` : html`<bdi>${event.suspicion.label}</bdi>`} at ${nodeLink(event.node)}`, html`<span class="label">${event.reason}</span>`)}
+      ${heading(html`${event.heard && SOUND.test(event.window ?? "") ? html`“<bdi>${event.heard}</bdi>”` : html`<bdi>${event.verdict?.label || event.suspicion.label}</bdi>`} at ${nodeLink(event.node)}`, html`<span class="label">${event.reason}</span>`)}
       <p class="lead">${moment(event.at_s)} (${when(event.at_s)}), ${cascadeLink(event.cascade)}${this.#detail.follows === null ? nothing : html`, follows <a href="#/events/${this.#detail.follows}">event ${this.#detail.follows}</a>`}</p>
       <section class="opinions" aria-label="Opinions">
-        ${side("node", "The node suspects", event.suspicion)}
+        ${event.reason === "follow" ? html`<article class="card side node"><h2>The node</h2><p>It was asked to go on listening, and suspects nothing here.</p></article>`
+          : side("node", "The node suspects", event.suspicion)}
         <div class="between">${agreement(event.agreed)}</div>
-        ${side("gateway", "The gateway judges", event.verdict)}
+        ${side("gateway", "The gateway judges", event.verdict, event.heard)}
       </section>
       <section class="card" aria-labelledby="window-title"><h2 id="window-title">What it was about</h2>${this.#what(event)}</section>
       <section class="card" aria-labelledby="then-title"><h2 id="then-title">What was done</h2>
@@ -56,7 +59,7 @@ export class EventView {
 
   #what(event) {
     const { clip, rate_hz, channels, shape } = this.#detail;
-    const about = [event.window && spoken(event.window), rate_hz && `${decimal(rate_hz)} Hz`, channels && channels > 1 && `${channels} channels`, shape && shape.join(" × ")];
+    const about = [event.window && spoken(event.window), rate_hz && `${decimal(rate_hz)} Hz`, channels && channels > 1 && `${channels} channels`, !clip && shape && shape.length > 1 && shape.join(" × ")];
     if (!event.window) return html`<p class="soft">Its window is no longer kept, or was not asked for.</p>`;
     return html`<p class="soft">${about.filter(Boolean).join(" · ")}</p>
       ${clip ? html`<sound-clip .src=${address(`/events/${event.id}/clip.wav`)}></sound-clip>` : this.#window}`;
@@ -74,10 +77,11 @@ export class EventView {
 }
 
 /** @param {"node" | "gateway"} whose */
-function side(whose, title, opinion) {
+function side(whose, title, opinion, heard = "") {
   return html`<article class="card side ${whose}"><h2>${title}</h2>
     ${opinion ? html`<p class="said"><bdi>${opinion.label || "–"}</bdi> ${opinion.accepted === null ? nothing : opinion.accepted ? badge("yes", "accepted") : badge("no", "refused")}</p>
       ${opinion.score === null ? nothing : html`<p class="gauge wide">${meter(opinion.score, whose)} score ${opinion.score.toFixed(3)}</p>`}
+      ${heard ? html`<p><bdi>${heard}</bdi></p>` : nothing}
       <p class="soft">Model <code>${opinion.model || "–"}</code></p>` : html`<p class="soft">It was not judged.</p>`}
   </article>`;
 }

@@ -9,7 +9,7 @@ import { bytes, count, decibel, plural, spoken } from "../words.js";
 const PAGE = 50;
 const LATEST = 8;
 const SETTLE_MS = 250; // of typing
-const COUNT_AGAIN_MS = 3_000; // after nodes have changed
+const COUNT_AGAIN_MS = 2_000; // after nodes have changed, and a millisecond more for each: of many, the list costs the gateway more
 const COLUMNS = ["State", "Node", "Models", "Heard over", "Battery", "Signal", "Last heard", "Trouble"];
 const SORTS = { id: "name", last_seen: "last heard", battery: "battery" };
 
@@ -51,7 +51,7 @@ export class FleetView {
     if (name === "rollout") this.#rollouts = [data, ...this.#rollouts.filter(({ id }) => id !== data.id)].filter(({ closed }) => !closed);
     if (name === "node" && this.#list) {
       this.#list.items = this.#list.items.map((row) => (row.id === data.id ? data : row));
-      this.#timer ||= setTimeout(() => this.#again(), COUNT_AGAIN_MS);
+      this.#timer ||= setTimeout(() => this.#again(), COUNT_AGAIN_MS + this.#list.fleet.total);
     }
   }
 

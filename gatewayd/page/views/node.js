@@ -4,7 +4,7 @@ import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { get, put } from "../api.js";
 import { chart } from "../charts.js";
 import { battery, cascadeLink, eventLine, fact, heading, histogram, nodeState, notes, table, when } from "../parts.js";
-import { bytes, count, decibel, duration, percent } from "../words.js";
+import { bytes, count, decibel, decimal, duration, percent, roughly } from "../words.js";
 
 const HOURS = { 1: "hour", 6: "6 hours", 24: "day", 168: "week" };
 const AGAIN_MS = 5_000; // at most so often after news of the node
@@ -79,7 +79,7 @@ export class NodeView {
         </div>
         <div class="side-column">
           <section class="card" aria-label="Facts">${this.#facts()}</section>
-          <section class="card"><h2>Updates</h2>${notes(history, "No update yet.")}</section>
+          <section class="card"><h2>Updates</h2>${notes(history, "No update yet.", true)}</section>
           <section class="card"><h2>Latest events</h2>
             ${this.#events.length ? html`<ul class="plain">${this.#events.map((row) => html`<li>${eventLine(row)}</li>`)}</ul>
               <p><a href="#/events?node=${encodeURIComponent(node.id)}">All its events</a></p>` : html`<p class="soft">None yet.</p>`}
@@ -147,7 +147,7 @@ export class NodeView {
 function workTable(work) {
   const row = (one) => html`<tr>
     <th scope="row">${cascadeLink(one.cascade)}</th>
-    <td data-name="Inferences" class="number">${count(one.invokes)}</td><td data-name="Each takes" class="number">${(one.invoke_us / 1000).toFixed(2)} ms</td>
+    <td data-name="Inferences" class="number">${count(one.invokes)}</td><td data-name="Each takes" class="number">${decimal(one.invoke_us / 1000)} ms</td>
     <td data-name="Arena" class="number">${bytes(one.arena_bytes)}</td><td data-name="Mean score" class="number">${one.mean.toFixed(3)}</td>
     <td data-name="Scores">${histogram(one.histogram, "Scores")}</td></tr>`;
   return table("Models", ["Cascade", "Inferences", "Each takes", "Arena", "Mean score", "Scores, 0 to 1"], work.map(row));
@@ -161,14 +161,25 @@ function slotTable(slots) {
   return table("Image slots", ["Slot", "State", "Holds", "Size"], slots.map(row));
 }
 
+/** Columns with a hole wherever nothing was heard for three times as long as usual. */
+function holed({ at_s, ...columns }) {
+  const steps = at_s.map((at, i) => at - (at_s[i - 1] ?? at)).slice(1);
+  const usual = [...steps].sort((a, b) => a - b)[Math.floor(steps.length / 2)];
+  const holes = steps.map((step, i) => (step > 3 * usual ? i + 1 : 0)).filter(Boolean);
+  const fill = (values, filler) => values.flatMap((value, i) => (holes.includes(i) ? [filler(i), value] : [value]));
+  const filled = Object.entries(columns).map(([name, values]) => [name, fill(values, () => null)]);
+  return { at_s: fill(at_s, (i) => at_s[i - 1] + usual), ...Object.fromEntries(filled) };
+}
+
 /** Of what the node has said, one plot each. */
-function plots(vitals) {
+function plots(said) {
+  const vitals = holed(said);
   const all = [
     ["Battery", vitals.battery, percent, [0, 1], "--up"], ["Signal", vitals.rssi_dbm, decibel, [null, null], "--gateway"],
-    ["Time of an inference", vitals.invoke_us, (us) => `${(us / 1000).toFixed(1)} ms`, [0, null], "--node"],
+    ["Time of an inference", vitals.invoke_us, (us) => `${decimal(us / 1000)} ms`, [0, null], "--node"],
     ["Heap free", vitals.heap_free_bytes, bytes, [0, null], "--gateway"], ["Stack free", vitals.stack_free_bytes, bytes, [0, null], "--gateway"],
     ["Events that wait in it", vitals.queued, (n) => count(Math.round(n)), [0, null], "--trouble"],
-    ["Running for", vitals.uptime_s, duration, [0, null], "--soft"],
+    ["Running for", vitals.uptime_s, roughly, [0, null], "--soft"],
   ];
   return all
     .filter(([, values]) => values.some((value) => value !== null))

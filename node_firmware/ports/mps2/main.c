@@ -32,6 +32,7 @@
 static node_t node;
 static node_config_t config;
 static node_port_t port;
+static node_flash_t sector; /* of the provisioning */
 static node_crash_t crash;
 static provision_t provision;
 static sense_t sense;
@@ -93,18 +94,6 @@ static void port_health(void *context, node_health_t *health)
 }
 
 /* ---- start ---- */
-
-/* A board without its provisioning can do nothing, but say so. */
-static void read_provisioning(void)
-{
-    while (provision_read(&provision, flash_provisioning()) != NODE_OK) {
-        console_say("not provisioned: there is no valid sector at the start of flash", NULL);
-        for (uint32_t s = 0; s < 10; s++) {
-            watchdog_feed();
-            clock_sleep(1000, ethernet_pending);
-        }
-    }
-}
 
 static void start_node(const char *reset_reason, bool crashed)
 {
@@ -233,6 +222,26 @@ static bool pending(void)
 {
     return ethernet_pending() || uart_pending();
 }
+
+/* Waits on the radio until somebody says who the board is. It has no display but the console, which shows another
+ * passkey after each reset. */
+static void wait_for_provisioning(void)
+{
+    decimal_t text;
+    port = (node_port_t){.random = port_random, .log = port_log, .reset = port_reset, .provisioning = &sector};
+    node_ble_unprovisioned(&node, &port, clock_ms());
+    start_radio();
+    radio.level = BLE_AUTHENTICATED;
+    radio.input_output = 1;
+    radio.passkey = 100000 + random_u32() % 900000;
+    console_say("not provisioned: waits on its radio, with the passkey ", decimal(text, radio.passkey), NULL);
+    for (;;) {
+        watchdog_feed();
+        hear_radio();
+        const uint32_t node_ms = (uint32_t)node_step(&node, clock_ms()), radio_ms = step_radio();
+        clock_sleep(node_ms < radio_ms ? node_ms : radio_ms, uart_pending);
+    }
+}
 #else
 static void start_radio(void)
 {
@@ -250,6 +259,18 @@ static uint32_t step_radio(void)
 static bool pending(void)
 {
     return ethernet_pending();
+}
+
+/* It can do nothing, but say so. */
+static void wait_for_provisioning(void)
+{
+    for (;;) {
+        console_say("not provisioned: there is no valid sector at the start of flash", NULL);
+        for (uint32_t s = 0; s < 10; s++) {
+            watchdog_feed();
+            clock_sleep(1000, ethernet_pending);
+        }
+    }
 }
 #endif
 
@@ -283,7 +304,10 @@ int main(void)
     clock_init();
     watchdog_start();
     const reset_cause_t cause = crash_take(&crash);
-    read_provisioning();
+    sector = flash_provisioning();
+    if (provision_load(&provision, &sector) != NODE_OK) {
+        wait_for_provisioning();
+    }
     console_say(provision.id, ": firmware ", NODE_VERSION, ", reset: ", reset_cause_name(cause), NULL);
     microphone_open();
     start_node(reset_cause_name(cause), cause == RESET_FAULT || cause == RESET_WATCHDOG);
