@@ -77,13 +77,14 @@ export class LinePlot extends HTMLElement {
   /** @param {Plot} plot @returns {uPlot.Options} */
   #options(plot) {
     const { x, lines, time = false, show = String, showX = String, range = [null, null], height = 150, binary, band, sync, paint, seek } = plot;
+    const alone = time ? 43_200 : 1; // beside a point that is the only one
     const axis = { stroke: color("--soft"), grid: { show: !paint, stroke: color("--line"), width: 1 }, ticks: { show: false }, font: `11px ${color("--sans")}`, labelFont: "" };
     return {
       width: this.clientWidth || 300,
       height,
       padding: [8, 18, 0, 0],
       scales: {
-        x: { time, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
+        x: { time, range: (_, low, high) => (low === high ? [low - alone, high + alone] : [low, high]) },
         y: { range: (_, low, high) => spread(range[0] ?? low, range[1] ?? high, range) },
       },
       axes: [
