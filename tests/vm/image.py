@@ -61,7 +61,6 @@ def _system():
     missing = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
     if missing:
         raise RuntimeError(f"not installed: {', '.join(sorted(missing))} (scripts/setup.sh vm)")
-    BUILD.mkdir(parents=True, exist_ok=True)
     yield _stage("debian", [platform.freedesktop_os_release()["VERSION_CODENAME"], DEBIAN, MODULES, UNUSED], _debian)
     yield _stage("root", [_digest([Path(__file__).parent / "root"])], lambda to: _pack(Path(__file__).parent / "root", to))
 
@@ -78,6 +77,7 @@ def _whole(name, *parts):
 
 def _stage(name, inputs, make):
     """`make` an archive in the format of initial RAM disks, unless it was made of the same."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     archive, stamp = BUILD / f"{name}.cpio", BUILD / f"{name}.json"
     wanted = json.dumps(inputs)
     if not archive.exists() or not stamp.exists() or stamp.read_text() != wanted:
