@@ -1,5 +1,5 @@
 # One task file: the same targets on a laptop and in CI. Everything that is needed is installed by scripts/setup.sh.
-.PHONY: setup setup-dev setup-vm node demo test vm deb docs check bench fuzz powercut size clean
+.PHONY: setup setup-dev setup-vm node demo test vm deb docs check audit bench fuzz powercut size clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 
@@ -32,6 +32,11 @@ docs: setup-dev
 
 check: setup-dev
 	@scripts/check.sh
+
+# Known vulnerabilities of what the packages lock, as PyPI's advisories know them; what cannot be looked up fails.
+audit:
+	@python3 -m venv build/audit && build/audit/bin/pip install -q pip-audit
+	@build/audit/bin/pip-audit --strict --disable-pip -r deploy/deb/requirements.txt -r deploy/deb/requirements-speech.txt
 
 bench: setup-dev node
 	@$(BIN)/python benchmarks/run.py
