@@ -110,7 +110,7 @@ class Show:
         return Group(table, self._footer())
 
     def _footer(self) -> Text:
-        return Text(f"{self.seconds:4.0f} s   {self._address}   {self._address}/metrics   Ctrl-C ends it")
+        return Text(f"{self.seconds:4.0f} s   {self._address}   /metrics   Ctrl-C ends it")
 
 
 class RolloutShow(Show):
