@@ -52,7 +52,8 @@ import sys
 
 from gatewayd.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the workers' processes import it
+    sys.exit(main())
 """
 
 
