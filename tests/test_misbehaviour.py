@@ -13,6 +13,7 @@ from live import Live, Node, all_of, children, until, vitals
 from gatewayd.core import wire
 from gatewayd.core.types import Basis, NodeState, State
 from gatewayd.demo import site
+from gatewayd.nodekeys import access_list
 
 pytestmark = pytest.mark.skipif(not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), reason="needs mosquitto")
 
@@ -69,7 +70,7 @@ async def test_no_node_speaks_for_another_where_access_is_controlled(tmp_path):
     """deploy/'s access list, with user names in place of keys."""
     live = Live(tmp_path, settings="")
     acl = tmp_path / "acl"
-    shutil.copy(Path(__file__).parents[1] / "deploy/mosquitto/site/acl", acl)
+    acl.write_bytes(access_list((Path(__file__).parents[1] / "deploy/mosquitto/site/acl").read_text(), ("n1", "bad")))
     config = tmp_path / "acl.conf"
     config.write_text(f"listener {live.mqtt_port} 127.0.0.1\nallow_anonymous true\nacl_file {acl}\n")
     acl.chmod(0o644)
