@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -186,6 +187,8 @@ def test_mosquitto_is_told(settings, keys, tmp_path):
     program = tmp_path / "mosquitto"
     shutil.copy(shutil.which("sleep"), program)
     with subprocess.Popen([program, "60"]) as running:
+        while Path(f"/proc/{running.pid}/comm").read_text() != "mosquitto\n":  # it is started a moment before it has its name
+            time.sleep(0.01)
         settings.broker_pid_file.write_text(f"{running.pid}\n")
         keys.reload()
         assert running.wait() == -signal.SIGHUP
