@@ -27,6 +27,7 @@ PYTHON = "/usr/bin/python3"  # this machine's, which is the guest's
 DEBIAN = "linux-image-amd64", "systemd-sysv", "dbus", "udev", "bluez", "python3", "mosquitto", "qemu-guest-agent"
 MODULES = (  # with what they depend on
     *("crypto/*", "lib/*", "net/bluetooth/*", "net/rfkill/*", "drivers/bluetooth/hci_vhci.ko*", "drivers/hid/uhid.ko*"),
+    *("drivers/block/loop.ko*", "fs/ext4/*", "fs/jbd2/*", "fs/mbcache.ko*"),
     *("drivers/virtio/*", "drivers/char/virtio_console.ko*", "drivers/char/hw_random/*"),
 )
 UNUSED = (  # and not small

@@ -13,6 +13,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180
 
 STEP_S = 300  # each, on an emulated processor that others use too
 UNITS = "gatewayd.service gatewayd-keys.service mosquitto.service"
+# systemd keeps its key for credentials on no file system that it knows to be in memory, as all of the guest's is.
+DISK = "truncate -s 16M /var/disk && mkfs.ext4 -q /var/disk && mount -o loop /var/disk /var/lib/systemd"
 HTTP = "http://127.0.0.1:8460"
 OURS = "/opt/gatewayd /usr/bin/gatewayctl /etc/gatewayd /var/lib/gatewayd /run/gatewayd /run/gatewayd-keys /etc/mosquitto/gatewayd"
 
@@ -22,6 +24,7 @@ async def guest(request, tmp_path_factory):
     here = Guest(tmp_path_factory.mktemp("deb"), image.bare(), memory_mib=4096)
     request.config.stash[CONSOLE] = here.console
     async with here:
+        await here.run(DISK)
         yield here
 
 
