@@ -72,7 +72,12 @@ class Place:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        out, _ = await asyncio.wait_for(running.communicate(answer), 150)
+        try:
+            out, _ = await asyncio.wait_for(running.communicate(answer), 150)
+        finally:
+            if running.returncode is None:
+                running.kill()
+                await running.communicate()
         return running.returncode, out.decode()
 
     def keeps_no_key(self, said=""):
@@ -235,5 +240,6 @@ async def test_one_that_only_imitates_disturbs_nobody(tmp_path, build):
         await until(lambda: imitation.connections > 2, 90)
         await imitation.stop()
         operator.cancel()
+        await asyncio.gather(operator, return_exceptions=True)
         assert not here.here.counts["provisioned", here.here.adapter]
         assert here.here.pairings.get("n-1").stage is not Stage.PAIRED
