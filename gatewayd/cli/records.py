@@ -17,6 +17,7 @@ from gatewayd.core import wire
 from gatewayd.records import StoredEvent, StoredNode
 from gatewayd.store import Store
 
+_COLUMNS = "node", "enrolled", "last heard", "on", "session", "reset", "board", "firmware", "models", "labels"
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
 
 
@@ -28,17 +29,25 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         for node in nodes:
             typer.echo(json.dumps(facts(node)))
         return
-    table = Table("node", "enrolled", "last heard", "on", "session", "reset", "board", "firmware", "models", "labels")
-    for node in nodes:
-        info = node.info
-        models = ", ".join(f"{slot.cascade} {slot.version or ''}".strip() for slot in info.slots if slot.cascade) if info else ""
-        reset, board, firmware = (info.reset_reason, info.board, info.firmware) if info else ("", "", "")
-        if info and info.crash:
-            reset += f" at {info.crash.pc:#x}"
-        enrolled, labels = "yes" if node.enrolled else "no", " ".join(node.labels)
-        when, session = _when(node.last_seen_s), str(node.session or "")
-        table.add_row(node.id, enrolled, when, " ".join(node.transports), session, reset, board, firmware, models, labels)
+    rows = [_row(node) for node in nodes]
+    said = [name for name in _COLUMNS if any(row[name] for row in rows)] or [
+        *_COLUMNS
+    ]  # a column of which nobody says anything is left out
+    table = Table(*said)
+    for row in rows:
+        table.add_row(*(row[name] for name in said))
     Console(markup=False).print(table)  # a stranger's words are among these
+
+
+def _row(node: StoredNode) -> dict[str, str]:
+    info = node.info
+    models = ", ".join(f"{slot.cascade} {slot.version or ''}".strip() for slot in info.slots if slot.cascade) if info else ""
+    reset, board, firmware = (info.reset_reason, info.board, info.firmware) if info else ("", "", "")
+    if info and info.crash:
+        reset += f" at {info.crash.pc:#x}"
+    when, enrolled = _when(node.last_seen_s), "yes" if node.enrolled else "no"
+    heard = " ".join(node.transports), str(node.session or "")
+    return dict(zip(_COLUMNS, (node.id, enrolled, when, *heard, reset, board, firmware, models, " ".join(node.labels)), strict=True))
 
 
 def enroll(config: Config, nodes: list[str], *, enrolled: bool) -> None:
