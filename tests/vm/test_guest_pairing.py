@@ -28,11 +28,11 @@ class Shop:
         for name, said in self.said.items():
             site.chips[name].overhear = lambda kind, _payload, said=said: said.append(kind)
 
-    def pair(self, name, *more):
-        """Begin `gatewayctl node pair`, with a screen and a keyboard that are files."""
+    async def pair(self, name, *more):
+        """Begin `gatewayctl node pair`, with a screen and a keyboard that are files. Returns the task of what it says."""
+        await self.site.guest.run("rm -f /tmp/keyboard /tmp/screen; mkfifo /tmp/keyboard")  # another number would stand there
         command = f"{CTL} node pair {name} {' '.join(more)} <>/tmp/keyboard | tee /tmp/screen"
-        prepare = "set -o pipefail; rm -f /tmp/keyboard /tmp/screen; mkfifo /tmp/keyboard"
-        return asyncio.create_task(self.site.guest.run(f"{prepare}\n{command}", timeout_s=ORDER_S))
+        return asyncio.create_task(self.site.guest.run(f"set -o pipefail\n{command}", timeout_s=ORDER_S))
 
     async def number(self, name):
         """The number that the gateway shows, when the node shows the same."""
@@ -70,7 +70,7 @@ async def test_who_has_not_paired_is_not_connected(shop):
 
 
 async def test_a_number_that_is_not_the_same(shop):
-    pairing = shop.pair("lathe")
+    pairing = await shop.pair("lathe")
     await shop.number("lathe")
     await shop.answer("lathe", "n")
     with pytest.raises(AssertionError, match="the numbers are not the same"):
@@ -78,7 +78,7 @@ async def test_a_number_that_is_not_the_same(shop):
 
 
 async def test_numbers_are_compared(shop):
-    pairing = shop.pair("lathe")
+    pairing = await shop.pair("lathe")
     await shop.number("lathe")
     await shop.answer("lathe", "y")
     assert "lathe: paired, authenticated" in await pairing
@@ -88,11 +88,11 @@ async def test_numbers_are_compared(shop):
 @pytest.mark.parametrize("digits", ["123457", ""])
 async def test_a_passkey_that_is_wrong_or_missing(shop, digits):
     with pytest.raises(AssertionError, match="press has not paired"):
-        await shop.pair("press", *(["--passkey", digits] if digits else []))
+        await (await shop.pair("press", *(["--passkey", digits] if digits else [])))
 
 
 async def test_a_passkey(shop):
-    assert "press: paired, authenticated" in await shop.pair("press", "--passkey", GUARDED["press"])
+    assert "press: paired, authenticated" in await (await shop.pair("press", "--passkey", GUARDED["press"]))
     await shop.site.whole(BOUND_S, GUARDED)
 
 
@@ -117,7 +117,7 @@ async def test_a_node_that_has_lost_its_bond(shop):
         await asyncio.sleep(2)
     await shop.site.whole(BOUND_S, ["lathe"])  # although Linux 6.1 may kill bluetoothd whenever a key is missing
     await shop.site.guest.run(f"{CTL} node unpair press")
-    assert "press: paired, authenticated" in await shop.pair("press", "--passkey", GUARDED["press"])
+    assert "press: paired, authenticated" in await (await shop.pair("press", "--passkey", GUARDED["press"]))
     await shop.site.whole(BOUND_S, GUARDED)
 
 
