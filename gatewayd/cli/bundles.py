@@ -42,7 +42,9 @@ def make_image(folder: Path, output: Path, *, key: Path | None) -> None:
 def build(folder: Path, key: Path, counter: int, output: Path | None) -> None:
     """Write the signed bundle of a cascade. Raises CascadeError, ConfigError, MissingPackageError."""
     source = bundle.read(folder)
-    data = bundle.build(source, counter=counter, key=_private(key))
+    secret = _private(key)
+    with Console(stderr=True).status(f"building {source.cascade.name} {source.cascade.version} ..."):
+        data = bundle.build(source, counter=counter, key=secret)
     output = output or Path(f"{source.cascade.name}-{source.cascade.version}.bundle")
     _write(output, data)
     before, after = len(bundle.node_model(source)), len(bundle.parse_bundle(data, None).image.payload)
