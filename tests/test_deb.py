@@ -157,8 +157,9 @@ def test_its_life(package, newer, tmp_path):
             "-o",
             "Dpkg::Options::=--force-confold",
         ]
+        shutil.copy(ROOT / "deploy" / "install.sh", machine.root / "tmp")
         with timed("install"):
-            machine.run(*install, f"/tmp/{package.name}")
+            assert "gatewayd is installed" in machine.run("sh", "/tmp/install.sh")
         with timed("run"), running(machine):
             machine.run("gatewayctl", "doctor")
             machine.run("gatewayctl", "nodes", "enroll", "kitchen")
