@@ -123,24 +123,23 @@ class Desk:
 
     async def compare(self, node: str, number: int) -> bool:
         """Whether the operator says, soon enough, that the node shows the same number."""
-        order = self.trust.orders.get(crc_of(node))
-        with contextlib.suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(_COMPARE_S):
-                if order and await self._change(order, _ORDERED, stage=Stage.COMPARE, number=number):
-                    while (seen := await asyncio.to_thread(self._rows.get, node)) and seen.stage is Stage.COMPARE:  # noqa: ASYNC110 -- gatewayctl's answer
-                        await asyncio.sleep(_COMPARE_LOOK_S)
-                    return seen is not None and seen.stage is Stage.AGREED and seen.number == number
-        return False
+        seen = await self._ask(node, Stage.COMPARE, number)
+        return seen is not None and seen.stage is Stage.AGREED and seen.number == number
 
     async def provisioning(self, node: str) -> bytes | None:
         """What it is to be told, or None."""
+        seen = await self._ask(node, Stage.ASKED, None)
+        return seen.given if seen is not None and seen.stage is Stage.GIVEN else None
+
+    async def _ask(self, node: str, stage: Stage, number: int | None) -> Pairing | None:
+        """Let gatewayctl see `stage`; the row when it has answered, or None where nobody does, soon enough."""
         order = self.trust.orders.get(crc_of(node))
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_COMPARE_S):
-                if order and await self._change(order, _ORDERED, stage=Stage.ASKED, number=None):
-                    while (seen := await asyncio.to_thread(self._rows.get, node)) and seen.stage is Stage.ASKED:  # noqa: ASYNC110 -- gatewayctl's answer
+                if order and await self._change(order, _ORDERED, stage=stage, number=number):
+                    while (seen := await asyncio.to_thread(self._rows.get, node)) and seen.stage is stage:  # noqa: ASYNC110 -- gatewayctl's answer
                         await asyncio.sleep(_COMPARE_LOOK_S)
-                    return seen.given if seen is not None and seen.stage is Stage.GIVEN else None
+                    return seen
         return None
 
     async def told(self, node: str, adapter: str, address: str) -> bool:

@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 NODES = 50
+MORE_THAN_A_PAGE = 60  # events
 EVIL = "<img src=x onerror=alert(1)>"
 VIEWS = ("", "nodes/fleet-7", "events", "events/1", "rollouts", "cascades", "cascades/wakeword", "audit")
 TONE = struct.pack("<16000h", *(int(12_000 * math.sin(2 * math.pi * 1_000 * n / 16_000)) for n in range(16_000)))
@@ -219,6 +220,7 @@ async def test_events_come_by_themselves_and_are_filtered(site, seen):
     await expect(rows).to_have_count(1)
     await page.get_by_label("Agreement").select_option("both agreed")
     await expect(page.get_by_text("No event here")).to_be_visible()
+    await until(lambda: len(site.stored()) > MORE_THAN_A_PAGE, site.said)
     await page.get_by_label("Node").fill("")
     await page.get_by_label("Agreement").select_option("agreed or not")
     await page.get_by_role("button", name="Older").click()

@@ -38,6 +38,7 @@ class Page {
   #unfollow = () => {};
   #due = false;
   #shown = false;
+  #again = 0; // the timer of reloadIn
 
   // ---- what views use
 
@@ -64,6 +65,8 @@ class Page {
   /** Load the view's data again. Older data stay until then, and when the gateway is away. */
   async reload() {
     const view = this.view;
+    clearTimeout(this.#again);
+    this.#again = 0;
     this.#abort.abort();
     this.#abort = new AbortController();
     const { signal } = this.#abort;
@@ -78,6 +81,11 @@ class Page {
     }
     this.loading = false;
     this.update();
+  }
+
+  /** The same in `ms`, if it is not done before. @param {number} ms */
+  reloadIn(ms) {
+    this.#again ||= setTimeout(() => this.reload(), ms);
   }
 
   /** Ask, then do something that changes the fleet; what comes of it is said. @param {import("./dialog.js").Ask} question @param {(answer: string) => Promise<any>} act */

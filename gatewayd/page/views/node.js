@@ -20,7 +20,6 @@ export class NodeView {
   #detail = null;
   #plots = [];
   #events = [];
-  #timer = 0;
 
   constructor(page, id, { hours = "24" }) {
     this.#page = page;
@@ -47,14 +46,7 @@ export class NodeView {
     if (name === "event" && data.node === this.#id) this.#events = [data, ...this.#events].slice(0, 8);
     if (name !== "node" || data.id !== this.#id || !this.#detail) return;
     this.#detail = { ...this.#detail, node: data };
-    this.#timer ||= setTimeout(() => {
-      this.#timer = 0;
-      this.#page.reload();
-    }, AGAIN_MS);
-  }
-
-  close() {
-    clearTimeout(this.#timer);
+    this.#page.reloadIn(AGAIN_MS);
   }
 
   render() {

@@ -24,7 +24,6 @@ export class RolloutView {
   /** @type {any} */
   #detail = null;
   #all = false;
-  #timer = 0;
 
   constructor(page, id) {
     this.#page = page;
@@ -43,14 +42,7 @@ export class RolloutView {
   live(name, data) {
     if (!this.#detail || name !== "rollout" || data.id !== this.#detail.rollout.id) return;
     this.#detail = { ...this.#detail, rollout: data };
-    this.#timer ||= setTimeout(() => {
-      this.#timer = 0;
-      this.#page.reload();
-    }, AGAIN_MS);
-  }
-
-  close() {
-    clearTimeout(this.#timer);
+    this.#page.reloadIn(AGAIN_MS);
   }
 
   render() {
