@@ -42,6 +42,8 @@ class Kind(Enum):
     BUNDLE_REFUSED = "7c273118935445b180b91a0ff4e4e394"
     TOKEN_REFUSED = "c163877781fb4bcb9a60ffa6dcad561a"  # noqa: S105 -- no password
     SESSION_REFUSED = "ebc3f4e5a4fb4c7d8f4be20cbb0d4d4e"
+    CERTIFICATE_RENEWED = "6c90a634b9c2a90558f41f2d51e38361"
+    CERTIFICATE_REFUSED = "7f346201ccead4a215c94b6443d6ffd6"
     CLOCK_SET = "973a9275452342e28ef43021d00c9072"
 
     def __call__(self, **fields: object) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from live import until
 
 from gatewayd import config
+from gatewayd.api import certificate as certificates
 from gatewayd.api import connections, limits
 from gatewayd.api.limits import BODY_BYTES, Buckets
 from gatewayd.errors import ConfigError
@@ -297,3 +298,35 @@ async def test_a_certificate_that_is_none_is_a_configuration_error(tmp_path):
         with pytest.raises(ConfigError, match="tls_certificate"):
             async with api_site(tmp_path, tls_certificate=certificate_, tls_key=key_):
                 pass
+
+
+async def test_a_certificate_that_is_replaced_is_presented_without_a_restart(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(certificates, "_LOOK_S", 0.02)
+    crt, key = certificate(tmp_path, "old.example")
+    caplog.set_level("INFO")
+    async with api_site(tmp_path, tls_certificate=crt, tls_key=key) as site:
+
+        async def status(host):
+            async with httpx2.AsyncClient(base_url=site.url, verify=ssl.create_default_context(cafile=str(trusted))) as client:
+                return (await client.get("/healthz", headers={"Host": host})).status_code
+
+        trusted = tmp_path / "trusted.crt"
+        trusted.write_bytes(crt.read_bytes())
+        assert [await status(host) for host in ("old.example", "new.example")] == [200, 421]
+        (tmp_path / "new").mkdir()
+        new_crt, new_key = certificate(tmp_path / "new", "New.example")
+        new_crt.rename(crt)  # its key is not there yet
+        await until(lambda: "CERTIFICATE_REFUSED" in kinds(caplog))
+        assert [await status(host) for host in ("old.example", "new.example")] == [200, 421]
+        crt.unlink()
+        await until(lambda: kinds(caplog).count("CERTIFICATE_REFUSED") == 2)
+        certificate(tmp_path / "new", "New.example")
+        new_crt.rename(crt)
+        new_key.rename(key)
+        trusted.write_bytes(crt.read_bytes())
+        await until(lambda: "CERTIFICATE_RENEWED" in kinds(caplog))
+        assert [await status(host) for host in ("old.example", "new.example")] == [421, 200]
+
+
+def kinds(caplog):
+    return [record.journal["KIND"] for record in caplog.records if hasattr(record, "journal")]

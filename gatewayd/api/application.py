@@ -29,7 +29,7 @@ _ROUTERS = (auth.router, health.router, nodes.router, events.router, cascades.ro
 
 @contextlib.asynccontextmanager
 async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator[tuple[ASGIApp, Streams]]:
-    """The application, which may be called by `names`, and its live streams."""
+    """The application, which may be called by `names`, whatever they are at the time, and its live streams."""
     app = _Application(
         title="gatewayd", version=__version__, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False
     )

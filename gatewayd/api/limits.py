@@ -70,14 +70,14 @@ def _client(address: str) -> str:
 
 
 class Limits:
-    """The outermost layer. `names` are those by which this gateway may be called; addresses always may. `room` is how many bytes a
-    request's body may have.
+    """The outermost layer. `names`, in lower case, are those by which this gateway may be called, now; addresses always may. `room`
+    is how many bytes a request's body may have.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, names: Collection[str], room: Callable[[Scope], int]) -> None:
         self._app = app
         self._metrics = metrics
-        self._names = frozenset(name.lower() for name in names)
+        self._names = names
         self._room = room
         self._buckets = Buckets(RATE, BURST)
 

@@ -3,16 +3,14 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from pathlib import Path
 
 import anyio.to_thread
 import uvicorn
-from cryptography import x509
 
 from gatewayd.api.application import application
+from gatewayd.api.certificate import certified
 from gatewayd.api.connections import Guard, Listener
 from gatewayd.api.gateway import Gateway
 from gatewayd.config import Http
@@ -28,11 +26,10 @@ _STOP_S = 1
 async def serve(gateway: Gateway) -> AsyncIterator[int]:
     """Serve while the block runs; yields the port. Raises ConfigError where it cannot be had, or the certificate is none."""
     settings = gateway.config.http
-    names = {"localhost", settings.host, socket.gethostname(), *_certified(settings.tls_certificate)}
+    names = {"localhost", settings.host.lower(), socket.gethostname().lower()}
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
-    tls = _tls(settings)
     with _listening(settings, gateway.metrics) as listener:
-        async with application(gateway, names) as (app, streams):
+        async with certified(settings, names) as tls, application(gateway, names) as (app, streams):
             server = _Server(
                 uvicorn.Config(
                     app,
@@ -76,30 +73,3 @@ def _listening(settings: Http, metrics: Metrics) -> Iterator[Listener]:
         raise ConfigError(f"http: cannot listen on {settings.host}:{settings.port}: {error}") from error
     with listener:
         yield listener
-
-
-def _tls(settings: Http) -> ssl.SSLContext | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=_no_password)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(f"http.tls_certificate, http.tls_key: {error}") from error
-    return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted: a service cannot ask for its passphrase")
-
-
-def _certified(certificate: Path | None) -> list[str]:
-    """The names in a certificate: those by which this gateway may be called."""
-    if certificate is None:
-        return []
-    try:
-        names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (OSError, ValueError, x509.ExtensionNotFound) as error:
-        raise ConfigError(f"http.tls_certificate: {error}") from error
-    return names.value.get_values_for_type(x509.DNSName)
