@@ -217,6 +217,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",  # a commit that returned survives a power cut
         "foreign_keys = ON",
+        "secure_delete = ON",  # a key that a node was told over Bluetooth leaves no trace in a free page; Debian's default
         "journal_size_limit = 67108864",
     ):
         connection.execute(f"PRAGMA {pragma}").close()

@@ -1,7 +1,9 @@
 """Pairings as rows and as trust: whom the gateway connects, and how operator and daemon meet."""
 
 import asyncio
+import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +90,20 @@ def test_who_is_paired_is_not_ordered_again_before_it_is_forgotten(url):
         assert rows.forget("n-1")
         assert not rows.forget("n-1")
         assert rows.all() == []
+
+
+def test_a_key_that_is_not_needed_any_more_leaves_no_trace(sqlite_url):
+    given, file = os.urandom(300), Path(sqlite_url.removeprefix("sqlite:///"))
+    with open_store(sqlite_url) as store:
+        rows = Pairings(store)
+        assert rows.order("n-1", None, NOW_S, provision=True)
+        assert rows.change(rows.get("n-1"), [Stage.WANTED], stage=Stage.ASKED)
+        rows.give(rows.get("n-1"), given)
+    assert given in file.read_bytes()
+    with open_store(sqlite_url) as store:
+        Pairings(store).fail(Pairing("n-1", Stage.GIVEN, NOW_S), "because")
+    assert given[:16] not in file.read_bytes()
+    assert given[-16:] not in file.read_bytes()
 
 
 def open_store(url):

@@ -312,11 +312,12 @@ async def test_the_tables_in_code_are_those_in_the_database(url):
             assert [column["name"] for column in inspector.get_columns(table.name)] == table.c.keys()
 
 
-async def test_sqlite_is_set_up_for_power_cuts(sqlite_url):
+async def test_sqlite_is_set_up_for_power_cuts_and_secrets(sqlite_url):
+    expected = {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "secure_delete": 1}
     async with open_store(sqlite_url) as store:
         with store.reading() as connection:
-            of = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "auto_vacuum")}
-    assert of == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2}
+            of = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in expected}
+    assert of == expected
 
 
 # ---- retention
