@@ -267,6 +267,7 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS)
+    gc.enable()
 
 
 def _now_ms() -> int:

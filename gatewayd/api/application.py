@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
@@ -38,10 +38,8 @@ async def application(gateway: Gateway, names: Collection[str]) -> AsyncIterator
     app.state.doctor, app.state.field = Doctor(gateway, fleet), Field(gateway.ledger)
     app.state.uploading = asyncio.Lock()
     app.state.streams = streams = Streams(gateway, fleet)
-    api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
     for router in _ROUTERS:
-        api.include_router(router)
-    app.include_router(api)
+        app.include_router(router, prefix="/api/v1", responses=problems.RESPONSES)
     app.include_router(health.plain)
     if PAGE.is_dir():
         app.mount("/page", StaticFiles(directory=PAGE), name="page")

@@ -1,5 +1,6 @@
 """gatewayctl: one command for the daemon, its nodes and its operator. Each command's module is imported when it is called."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ for name, group in menu.GROUPS.items():
 @app.command()
 def run(config: ConfigFile = None, set_: Set = None) -> None:
     """Run the gateway until it is told to stop."""
+    gc.disable()  # until it is up: what is imported stays, and looking for garbage among it takes time
     from gatewayd.cli.run import run_daemon  # noqa: PLC0415
 
     run_daemon(load_config(config, set_))
