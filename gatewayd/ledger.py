@@ -274,6 +274,12 @@ class Ledger:
         with self._store.reading() as connection:
             return [(row[0], Cell(*row[1:])) for row in connection.execute(_cells_sql(connection.dialect.name), bounds)]
 
+    def versions(self, cascade: str) -> dict[bytes, str]:
+        """What each model of a cascade that was ever rolled out is called: SHA-256 of its image -> version."""
+        with self._store.reading() as connection:
+            query = select(rollouts.c.sha256, rollouts.c.version).where(rollouts.c.cascade == cascade).order_by(rollouts.c.id)
+            return {row.sha256: row.version for row in connection.execute(query)}
+
     def days(self, cascade: str, since_s: float) -> list[DayOfModel]:
         """What each node model of a cascade did on each day since then, oldest first."""
         with self._store.reading() as connection:

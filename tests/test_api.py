@@ -57,10 +57,20 @@ async def listed(api, **query):
 
 
 def event(
-    seq=0, *, reason=Reason.TRIGGER, accepted=True, basis=Basis.GATEWAY, window=None, at_s=NOW_S, node="n1", cascade="vibration", ref=None
+    seq=0,
+    *,
+    reason=Reason.TRIGGER,
+    accepted=True,
+    basis=Basis.GATEWAY,
+    window=None,
+    at_s=NOW_S,
+    node="n1",
+    cascade="vibration",
+    model=bytes(8),
+    ref=None,
 ):
     """A record as the pipeline makes them."""
-    made = Event(seq, 7, cascade, bytes(8), 0.75, 0, 1_234, reason, window, ref)
+    made = Event(seq, 7, cascade, model, 0.75, 0, 1_234, reason, window, ref)
     verdict = Verdict(seq, 7, accepted, "knock", 0.9, "", 1_000, basis)
     opinion = Opinion(accepted, "knock", 0.9, "vae 1", stages=(("fft", 0.1),)) if basis is Basis.GATEWAY else None
     return Record(node, made, at_s, verdict, opinion, 0.25)
@@ -356,6 +366,16 @@ async def test_cascades(site, api):
     assert said["quality"][-1]["day"] == time.strftime("%Y-%m-%d", time.gmtime(now_s))
     assert said["labels"] == [*said["actions"]]
     assert said["card"].startswith("#")
+
+
+async def test_models_are_called_by_their_version_where_somebody_knows_it(site, api):
+    site.node()
+    now_s = time.time()
+    site.ledger.add(DRAFT._replace(cascade="vibration", sha256=bytes([7] * 32)), "bundle", b"file", now_s)
+    models = {SLOT.sha256[:8]: SLOT.version, bytes([7] * 8): DRAFT.version, bytes(8): ""}
+    await site.events(*(event(seq, at_s=now_s, model=model) for seq, model in enumerate(models)))
+    said = (await api.get("/cascades/vibration")).json()["quality"]
+    assert {bytes.fromhex(day["model"]): day["version"] for day in said} == models
 
 
 # ---- rollouts

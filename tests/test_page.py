@@ -308,6 +308,7 @@ async def test_cascades_and_their_quality(site, seen):
     await seen.go("cascades")
     await page.get_by_role("link", name="Wake word: okay nabu").click()
     await expect(page.get_by_role("img", name=re.compile("Agreed with the node, of what was judged"))).to_be_visible()
+    await expect(page.get_by_role("region", name="Quality in the field")).to_contain_text("1.0.0")  # not a hash
     await expect(page.get_by_role("region", name="Its card")).to_contain_text("okay")
 
 

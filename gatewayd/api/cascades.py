@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
@@ -13,6 +13,7 @@ from gatewayd.api.fleet import Seen, Watched
 from gatewayd.api.gateway import Daemon, Gateway
 from gatewayd.api.schemas import CascadeDetail, CascadeRow, Quality
 from gatewayd.bundle import CARD, Folder
+from gatewayd.core.types import Slot
 from gatewayd.ledger import DayOfModel, Ledger
 from gatewayd.metrics import running
 
@@ -68,15 +69,25 @@ async def one_cascade(
     folder = gateway.judges.folders.get(name)
     if folder is None:
         raise HTTPException(404, "there is no such cascade")
-    node, policy = folder.cascade.node, folder.cascade.policy
+    node, policy, seen = folder.cascade.node, folder.cascade.policy, await watched.seen()
+    versions = await asyncio.to_thread(gateway.ledger.versions, name) | {slot.sha256: slot.version for slot in _slots(seen, name)}
+    called = {(sha256 or b"")[:8]: version or "" for sha256, version in versions.items()}
     return CascadeDetail(
-        cascade=await _row(gateway, field, folder, await watched.seen()),
+        cascade=await _row(gateway, field, folder, seen),
         actions={label: policy.actions.get(label, policy.action) for label in node.decision.labels},
         labels=[*node.decision.labels],
         cutoff=node.decision.cutoff,
         arena_bytes=node.arena_bytes,
         quality=[
-            Quality(**{**one._asdict(), "day": time.strftime("%Y-%m-%d", time.gmtime(one.day * _DAY_S)), "model": one.model.hex()})
+            Quality(
+                day=time.strftime("%Y-%m-%d", time.gmtime(one.day * _DAY_S)),
+                model=one.model.hex(),
+                version=called.get(one.model, ""),
+                judged=one.judged,
+                agreed=one.agreed,
+                audits=one.audits,
+                missed=one.missed,
+            )
             for one in await field.days(name, days)
         ],
         card=await asyncio.to_thread(_card, folder),
@@ -85,9 +96,7 @@ async def one_cascade(
 
 async def _row(gateway: Gateway, field: Field, folder: Folder, seen: Sequence[Seen]) -> CascadeRow:
     cascade = folder.cascade
-    versions = Counter(
-        slot.version or "" for one in seen if one.node.info for slot in running(one.node.info) if slot.cascade == cascade.name
-    )
+    versions = Counter(slot.version or "" for slot in _slots(seen, cascade.name))
     day, week = await field.days(cascade.name, 1), await field.days(cascade.name, 7)
     return CascadeRow(
         name=cascade.name,
@@ -102,6 +111,11 @@ async def _row(gateway: Gateway, field: Field, folder: Folder, seen: Sequence[Se
         agreement_7d=_share(week, "agreed", "judged"),
         missed_7d=_share(week, "missed", "audits"),
     )
+
+
+def _slots(seen: Sequence[Seen], cascade: str) -> Iterator[Slot]:
+    """What nodes run of it."""
+    return (slot for one in seen if one.node.info for slot in running(one.node.info) if slot.cascade == cascade)
 
 
 def _share(days: Sequence[DayOfModel], part: str, whole: str) -> float | None:

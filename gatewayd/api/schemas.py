@@ -291,6 +291,8 @@ class Quality(Schema):
     day: str
     """ISO date, UTC."""
     model: str
+    version: str
+    """Empty where no node runs it any more and it was never rolled out."""
     judged: int
     agreed: int
     audits: int

@@ -79,10 +79,15 @@ function plots(quality) {
   if (!quality.length) return [];
   const days = [...new Set(quality.map(({ day }) => day))].sort();
   const models = [...new Set(quality.map(({ model }) => model))];
+  const version = Object.fromEntries(quality.map((row) => [row.model, row.version]));
+  const name = (model) => {
+    const alike = models.filter((other) => version[other] === version[model]).length > 1; // another build of it
+    return version[model] && !alike ? version[model] : `${version[model]} ${model.slice(0, 8)}`.trim();
+  };
   const x = days.map((day) => Date.parse(`${day}T00:00`) / 1000);
   const lines = (value, kind = "line") =>
     models.map((model, i) => ({
-      name: model.slice(0, 8), kind, color: COLORS[i % COLORS.length],
+      name: name(model), kind, color: COLORS[i % COLORS.length],
       values: days.map((day) => {
         const found = quality.find((row) => row.day === day && row.model === model);
         return found ? value(found) : null;
