@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from gatewayd import app, bundle, config, signing
+from gatewayd.core import image
 from gatewayd.database import events, vitals
 from gatewayd.demo import site, stage
 from gatewayd.store import Store
@@ -100,7 +101,7 @@ async def main() -> None:
         async with AsyncExitStack() as running:
             await running.enter_async_context(site.broker(folder, mqtt_port))
             site.write_config(folder, mqtt_port, http_port, settings)
-            await _past(place, sensors)
+            await _past(place, sensors, image.parse(images["wakeword"].read_bytes()).sha256[:8])
             await running.enter_async_context(site.gateway(folder, mqtt_port, http_port, settings))
             await site.healthy(place.address)
             place.token = await place.ctl("token", "add", "anna", "--scope", "operate")
@@ -131,12 +132,12 @@ def _newer(folder: Path, private: Any) -> bytes:
     return bundle.build(bundle.read(copy), counter=1, key=private)
 
 
-async def _past(place: Place, sensors: list[stage.Sensor]) -> None:
-    """Weeks of events, and a day of vitals."""
+async def _past(place: Place, sensors: list[stage.Sensor], model: bytes) -> None:
+    """Weeks of events, at last of the `model` that runs now, and a day of vitals."""
     rng, now_s, settled = random.Random(28), time.time(), config.load(place.config)
     rooms = [sensor.node for sensor in sensors if sensor.cascade == "wakeword"]
     begin_s = now_s // DAY_S * DAY_S - (DAYS - 1) * DAY_S
-    old = [_event(rng, rooms, number, begin_s) for number in range(int((now_s - begin_s) / DAY_S * A_DAY))]
+    old = [_event(rng, rooms, number, begin_s, model) for number in range(int((now_s - begin_s) / DAY_S * A_DAY))]
     day = [row for sensor in sensors for row in _vitals(rng, sensor.node, now_s)]
     async with Store(settled.store, settled.store_url) as store:
         with store.writing() as connection:
@@ -144,7 +145,7 @@ async def _past(place: Place, sensors: list[stage.Sensor]) -> None:
             connection.execute(sa.insert(vitals), day)
 
 
-def _event(rng: random.Random, rooms: list[str], number: int, begin_s: float) -> dict[str, Any]:
+def _event(rng: random.Random, rooms: list[str], number: int, begin_s: float, model: bytes) -> dict[str, Any]:
     audit, second = rng.random() < 0.3, number >= DAYS * A_DAY * 0.6
     agreed = rng.random() < (0.02 if audit else 0.86 if second else 0.74)
     return {
@@ -153,7 +154,7 @@ def _event(rng: random.Random, rooms: list[str], number: int, begin_s: float) ->
         "seq": number,
         "arrived_s": begin_s + number / A_DAY * DAY_S,
         "cascade": "wakeword",
-        "model": bytes.fromhex("5d11c0aa27e493b1" if second else "9f2c4e1ab03d77c1"),
+        "model": model if second else bytes.fromhex("9f2c4e1ab03d77c1"),
         "score": rng.uniform(0.2, 1.0),
         "label": 0,
         "t_ms": 0,
