@@ -186,7 +186,7 @@ def test_nobody_else_is_sent_a_signal(settings, keys, monkeypatch, text):
 def test_mosquitto_is_told(settings, keys, tmp_path):
     program = tmp_path / "mosquitto"
     shutil.copy(shutil.which("sleep"), program)
-    with subprocess.Popen([program, "60"]) as running:
+    with subprocess.Popen(["env", "--default-signal=HUP", program, "60"]) as running:  # nohup lets children ignore it
         while Path(f"/proc/{running.pid}/comm").read_text() != "mosquitto\n":  # it is started a moment before it has its name
             time.sleep(0.01)
         settings.broker_pid_file.write_text(f"{running.pid}\n")
