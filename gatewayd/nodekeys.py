@@ -13,6 +13,7 @@ import secrets
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ _SALT_BYTES, _NONCE_BYTES = 16, 12
 _SCRYPT_N = 1 << 16  # 64 MB and half a second of a Raspberry Pi
 _NAME = "node-keys"  # of the credential, which is good under no other
 _TIMEOUT_S = 30.0  # a TPM thinks for seconds
+_LOOK_S = 0.05
 _USER = re.compile(r"^user\s+(\S+)", re.MULTILINE)
 
 
@@ -191,10 +193,19 @@ def replace(path: Path, data: bytes, mode: int, like: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One at a time; the lock ends with the process that has it. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """One at a time; the lock ends with the process that has it. Raises OSError, also where one has it too long: the daemon has its state
+    folder for ever.
+    """
+    descriptor, until_s = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + _TIMEOUT_S
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until_s:
+                    raise TimeoutError(f"another process has {folder} to itself") from error
+                time.sleep(_LOOK_S)
         yield
     finally:
         os.close(descriptor)

@@ -1,6 +1,7 @@
 """Keys of nodes: the broker's half at rest and in memory, whoever changes it, whenever the power fails."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd import config, nodekeys
+from gatewayd import config, nodekeys, state
 from gatewayd.errors import ConfigError, TransportError
 from gatewayd.nodekeys import NodeKeys, new_key, set_psk
 
@@ -219,3 +220,11 @@ def test_a_reader_has_the_file_before_or_after(tmp_path):
         set_psk(file, "kitchen", b"k")
         assert reader.read() == b"other:00\r\nkitchen:1\nkitchen:2\n"
     assert file.read_bytes() == b"other:00\r\nkitchen:6b\n"
+
+
+def test_a_folder_that_the_daemon_has_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(nodekeys, "_TIMEOUT_S", 0)
+    (tmp_path / "psk").write_text("others:00\n")
+    with state.hold(tmp_path), pytest.raises(TimeoutError, match=re.escape(str(tmp_path))):
+        set_psk(tmp_path / "psk", "kitchen", KEY)
+    assert (tmp_path / "psk").read_text() == "others:00\n"
