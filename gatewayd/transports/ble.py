@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -232,7 +232,7 @@ class BleTransport:
                     tasks.create_task(
                         adapter.scan(
                             partial(self._heard, adapter),
-                            began=lambda: neighbours.open(name, _now_ms()),
+                            began=partial(self._hears, adapter),
                             ended=lambda: neighbours.pause(name, _now_ms()),
                             all_linked=lambda: all(peer.busy or peer.lost for peer in neighbours) and bool(self._links),
                         )
@@ -245,6 +245,23 @@ class BleTransport:
             raise broken.exceptions[0] from group
         finally:
             neighbours.close(name)
+
+    def _hears(self, adapter: Adapter) -> None:
+        """Its scanner is at work, unless a node pairs."""
+        if adapter.scanning and not adapter.pairing:
+            self._neighbours.open(adapter.name, _now_ms())
+
+    @contextlib.contextmanager
+    def _deaf(self, adapter: Adapter) -> Iterator[None]:
+        """While a node pairs BlueZ does not scan, and says that it does: nodes that are not heard then are not lost."""
+        adapter.pairing += adapter.stack.pauses
+        if adapter.pairing:
+            self._neighbours.pause(adapter.name, _now_ms())
+        try:
+            yield
+        finally:
+            adapter.pairing -= adapter.stack.pauses
+            self._hears(adapter)
 
     async def _connects(self, adapter: Adapter, visits: asyncio.TaskGroup) -> None:
         while True:
@@ -317,10 +334,12 @@ class BleTransport:
     async def _meet(self, adapter: Adapter, peer: Peer, link: Link, client: BleakClient) -> Peer:
         """Who was connected. Raises DecodeError, TransportError."""
         if peer.nobody:
-            await self._bonds.provision(adapter, peer, link, client)
+            with self._deaf(adapter):
+                await self._bonds.provision(adapter, peer, link, client)
             return peer
         if peer.pairing:
-            await self._bonds.pair(adapter, peer, link, client)
+            with self._deaf(adapter):
+                await self._bonds.pair(adapter, peer, link, client)
         bond = self._trust.bond(peer.address)
         await self._bonds.check(adapter, bond, client)
         node = peer.id or await link.identify(client)

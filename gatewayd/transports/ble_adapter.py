@@ -39,6 +39,7 @@ class Adapter:
         self.links: set[Link] = set()
         self.wake = asyncio.Event()  # there may be somebody to connect, or room for somebody
         self.scanning = False  # or pausing for a connect
+        self.pairing = 0  # so many nodes pair, and the stack does not scan meanwhile
         self._connections = connections
         self._failed = failed
         self._silenced = silenced

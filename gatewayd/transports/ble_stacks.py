@@ -31,7 +31,7 @@ class Stack(Protocol):
 
     name: str
     client: dict[str, Any]  # arguments of BleakClient
-    pauses: bool  # its scanner should, for a connect
+    pauses: bool  # its scanner should, for a connect, and does, for a pairing
 
     def open(self) -> AbstractAsyncContextManager[Any]:
         """Take the adapter, for as long as the block runs. Raises TransportError."""
