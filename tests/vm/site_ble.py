@@ -20,6 +20,7 @@ from gatewayd.demo import site as processes
 
 NAMES = "mill", "pump", "saw"  # always there
 GUARDED = {"lathe": "compare", "press": "123456"}  # there when a test needs them: what a central must have done
+NEWCOMERS = "grinder", "twin"  # there when a test needs them: nobody yet
 CTL = "runuser -u gatewayd -- gatewayctl"
 CONFIG = "/etc/gatewayd/gatewayd.toml"
 UNIT = "gatewayd.service"
@@ -75,12 +76,12 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def up(self):
-        radios = [self.folder / f"{name}.radio" for name in (*NAMES, *GUARDED)]
+        names = *NAMES, *GUARDED, *NEWCOMERS
         async with self.guest, contextlib.AsyncExitStack() as here:
             for adapter in self._adapters.values():
                 await here.enter_async_context(adapter)
-            chips = await here.enter_async_context(radio.cell(self.air, radios))
-            self.chips = dict(zip((*NAMES, *GUARDED), chips, strict=True))
+            chips = await here.enter_async_context(radio.cell(self.air, [self.folder / f"{name}.radio" for name in names]))
+            self.chips = dict(zip(names, chips, strict=True))
             await self.plug("hci0")
             for name in NAMES:
                 await here.enter_async_context(self.node(name))
@@ -90,12 +91,17 @@ class Site:
     @contextlib.asynccontextmanager
     async def node(self, name, *more):
         """Its process."""
-        files = {"radio": f"{name}.radio", "flash": f"{name}.flash", "key": "operator.pem.pub", "image": "old.img"}
+        files = {"radio": f"{name}.radio", "flash": f"{name}.flash", "image": "old.img"}
         paths = [word for option, file in files.items() for word in (f"--{option}", self.folder / file)]
         motor = "--input", f"vibration:{self.folder / 'motor.wav'}", "--loop"
-        command = [*MORTAL, self.program, "--id", name, *paths, *motor, "--vitals-s", "600", *more]
+        who = () if name in NEWCOMERS else self.named(name)
+        command = [*MORTAL, self.program, *who, *paths, *motor, "--vitals-s", "600", *more]
         async with processes.process(command, self.log(name)) as running:
             yield running
+
+    def named(self, node):
+        """The options of a process that is that node without being provisioned."""
+        return "--id", node, "--key", self.key.with_suffix(".pem.pub")
 
     async def plug(self, adapter):
         """Until it is there: the first that is plugged in gets the first name."""
@@ -120,7 +126,7 @@ class Site:
 
     def actions(self):
         """How often each node was told to act. It takes an event, a larger model's opinion on it, and a verdict that came in time."""
-        return {name: file.read_text().count(JUDGED) for name in (*NAMES, *GUARDED) if (file := self.log(name)).exists()}
+        return {name: file.read_text().count(JUDGED) for name in self.chips if (file := self.log(name)).exists()}
 
     async def whole(self, bound_s, nodes=NAMES):
         """Until each node has been told once more. Raises AssertionError when that takes longer."""
@@ -129,6 +135,14 @@ class Site:
             assert time.monotonic() - began < bound_s, f"{before}, {bound_s} s later {self.actions()}\n{await self.metrics()}"
             await asyncio.sleep(0.2)
         print(f"whole after {time.monotonic() - began:.1f} s")
+
+    async def refused(self, reason, bound_s):
+        """Until somebody was refused once more for that. Raises AssertionError when that takes longer."""
+        name = rf'gatewayd_ble_refused_total\{{reason="{reason}"\}}'
+        before, began = await self.series(name), time.monotonic()
+        while await self.series(name) <= before:
+            assert time.monotonic() - began < bound_s, await self.metrics()
+            await asyncio.sleep(0.5)
 
     async def metrics(self):
         """What the gateway says on /metrics."""
