@@ -194,8 +194,8 @@ def _vitals(rng: random.Random, node: str, now_s: float) -> list[dict[str, Any]]
 
 async def _pictures(place: Place) -> None:
     PICTURES.mkdir(exist_ok=True)
-    heard = place.ask("/events?cascade=wakeword&limit=200")["items"]
-    spoken = next((row for row in heard if row["heard"] and row["window"]), heard[0])
+    heard = place.ask("/events?cascade=wakeword&reason=trigger&agreed=true&limit=200")["items"]
+    spoken = next(row for row in heard if row["window"])
     failing = place.ask("/events?node=press&limit=1")["items"][0]
     number = place.ask("/rollouts")[0]["id"]
     views = {
