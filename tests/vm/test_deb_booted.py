@@ -80,10 +80,9 @@ async def test_a_node_is_enrolled_and_up(guest, host_build):
     program = (host_build / "ports" / "posix" / "gateway-node").read_bytes()
     await guest.run("cat >/root/gateway-node; chmod +x /root/gateway-node", program)
     with timed("enrol"):
-        assert "█" in await guest.run("cd /root && gatewayctl node add press --broker 127.0.0.1:8883")  # a QR code
+        assert "█" in await guest.run("cd /root && gatewayctl node add press --broker 127.0.0.1:8883")  # a QR code, beside the file
     with timed("from its start to up"):
-        node = "--id press --broker 127.0.0.1:8883 --psk /run/gatewayd-keys/psk --flash /root/node.flash"
-        await guest.run(f"systemd-run --unit press /root/gateway-node {node}")
+        await guest.run("systemd-run --unit press /root/gateway-node --flash /root/press.flash")
         await up(guest)
 
 
