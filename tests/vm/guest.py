@@ -21,11 +21,15 @@ QUIET = "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.servic
 
 
 class Guest:
-    """It runs from the RAM disk `initrd`. Its console's log, with its journal, is a file in `folder`."""
+    """It runs from the RAM disk `initrd`. Its console's log, with its journal, is a file in `folder`.
 
-    def __init__(self, folder: Path, initrd: Path, memory_mib: int = 2048) -> None:
+    With a `port` it has a network, of which nothing is reached but its own port 80: at that port of this machine's loopback.
+    """
+
+    def __init__(self, folder: Path, initrd: Path, memory_mib: int = 2048, port: int = 0) -> None:
         self.folder, self.console = folder, folder / "console.log"
-        self._initrd, self._memory_mib = initrd, memory_mib
+        self.address = f"http://localhost:{port}"
+        self._initrd, self._memory_mib, self._port = initrd, memory_mib, port
         self._asking = asyncio.Lock()
         self._agent = None
 
@@ -89,6 +93,9 @@ class Guest:
         for socket, port in {"agent": "org.qemu.guest_agent.0", **dict.fromkeys(ADAPTERS)}.items():
             yield from ("-chardev", f"socket,id={socket},path={socket},server=on,wait=off")
             yield from ("-device", f"virtserialport,chardev={socket},name={port or socket}")
+        if self._port:
+            yield from ("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:80")
+            yield from ("-device", "virtio-net-pci,netdev=net,romfile=")
 
     @contextlib.asynccontextmanager
     async def plugged(self, adapter: str, controller: air.Controller):

@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "vm"
 KERNEL = BUILD / "vmlinux"
-OLD, NEW = "/root/old.deb", "/root/new.deb"  # in the guest
+OLD, NEW, INSTALL = "/root/old.deb", "/root/new.deb", "/root/install.sh"  # in the guest
+PROMETHEUS = "/root/prometheus"  # there: its package, with what it depends on
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "bsdtar": "libarchive-tools"}
 PYTHON = "/usr/bin/python3"  # this machine's, which is the guest's
 DEBIAN = "linux-image-amd64", "systemd-sysv", "dbus", "udev", "bluez", "python3", "mosquitto", "qemu-guest-agent"
@@ -29,10 +30,11 @@ MODULES = (  # with what they depend on
     *("crypto/*", "lib/*", "net/bluetooth/*", "net/rfkill/*", "drivers/bluetooth/hci_vhci.ko*", "drivers/hid/uhid.ko*"),
     *("drivers/block/loop.ko*", "fs/ext4/*", "fs/jbd2/*", "fs/mbcache.ko*"),
     *("drivers/virtio/*", "drivers/char/virtio_console.ko*", "drivers/char/hw_random/*"),
+    *("drivers/net/virtio_net.ko*", "drivers/net/net_failover.ko*", "net/core/failover.ko*"),
 )
 UNUSED = (  # and not small
-    *("boot/*", "usr/lib/*/perl", "usr/lib/udev/hwdb*", "usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/perl*"),
-    *("usr/share/zoneinfo", "var/cache", "var/lib/apt"),
+    *("boot/*", "usr/lib/*/perl", "usr/lib/udev/hwdb*", "usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/perl"),
+    "usr/share/zoneinfo",
 )
 PROJECT = "gatewayd", "cascades", "systemd", "deploy", "pyproject.toml", "README.md", "LICENSE"
 INSTALLED = {  # by hand, after the wheel
@@ -54,8 +56,10 @@ def installed() -> Path:
 
 
 def bare() -> Path:
-    """A guest without gatewayd, whose package is in /root; its RAM disk, as above."""
-    return _whole("bare", *_system(), _stage("package", [_digest(ROOT / name for name in (*PROJECT, "docs", "CHANGELOG.md"))], _package))
+    """A guest without gatewayd, whose package is in /root, as is Prometheus'; its RAM disk, as above."""
+    system = [*_system()]
+    package = _stage("package", [_digest(ROOT / name for name in (*PROJECT, "docs", "CHANGELOG.md"))], _package)
+    return _whole("bare", *system, package, _stage("prometheus", [system[0].stat().st_mtime], lambda to: _prometheus(system[0], to)))
 
 
 def _system():
@@ -160,11 +164,26 @@ def _package(archive):
         root, opened = Path(folder) / "root", Path(folder) / "opened"
         (root / OLD[1:]).parent.mkdir(parents=True)
         shutil.copy(package, root / OLD[1:])
+        shutil.copy(ROOT / "deploy" / "install.sh", root / INSTALL[1:])
         _run("dpkg-deb", "-R", package, opened)
         control = opened / "DEBIAN" / "control"
         control.write_text(re.sub(r"^(Version: .*)$", r"\1.1", control.read_text(), flags=re.MULTILINE))
         _run("dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "-b", opened, root / NEW[1:])
         _pack(root, archive)
+
+
+def _prometheus(system, archive):
+    """Debian's package, and those that are not in `system`."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        Path(folder).chmod(0o755)
+        state, packages = Path(folder) / "state", Path(folder) / "root" / PROMETHEUS[1:]
+        state.mkdir()
+        (state / "status").write_text(_run("bsdtar", "-xOf", system, "./var/lib/dpkg/status"))
+        places = f"-oDir::State={state}", f"-oDir::State::status={state}/status", f"-oDir::Cache={state}", "-oDebug::NoLocking=true"
+        _run("apt-get", "update", "-qq", *places)
+        _run("apt-get", "install", "--download-only", "--no-install-recommends", "-qq", "-y", *places, "prometheus")
+        shutil.copytree(state / "archives", packages, ignore=shutil.ignore_patterns("partial", "lock"))
+        _pack(Path(folder) / "root", archive)
 
 
 def _digest(paths):
