@@ -15,13 +15,14 @@ from bumble import crypto, smp
 from bumble.pairing import PairingConfig, PairingDelegate
 from smpclient.requests.os_management import EchoWrite
 
-from gatewayd.core import wire
+from gatewayd.core import beacon, wire
 from gatewayd.core.pairing import Stage
 from gatewayd.core.types import NodeState
 from gatewayd.demo import radio
 from gatewayd.demo import site as processes
 from gatewayd.errors import TransportError
 from gatewayd.transports.ble_adapter import Adapter
+from gatewayd.transports.ble_stacks import BumbleStack
 
 SHOWS = ("--pairing", "123456")
 
@@ -254,6 +255,24 @@ async def test_a_node_that_has_lost_its_bond(tmp_path, build):
             here.order(123_456)
             assert (await here.over()).stage is Stage.PAIRED
             await until(here.states)
+
+
+async def test_a_stack_that_does_not_scan_while_a_node_pairs_loses_nobody(tmp_path, build, monkeypatch):
+    """BlueZ says that it scans."""
+    monkeypatch.setattr(BumbleStack, "pauses", True)
+    monkeypatch.setattr(beacon, "_GRACE_MS", 2_000)
+    monkeypatch.setattr(beacon, "_SLOWEST_MS", 1_000)
+    async with place(tmp_path, build, pairing="open") as here, here.both("--pairing", "compare"):
+        other = await here.here.node("n-2", 2)
+        await other.suspect(0)
+        await until(lambda: not other.events)
+        here.order()
+        await here.compared()
+        await other.stop()
+        await asyncio.sleep(5)
+        assert "n-2" not in here.here.lost
+        here.here.pairings.answer(here.pairing(), same=False)
+        await until(lambda: "n-2" in here.here.lost)
 
 
 async def test_a_bond_with_which_no_connection_is_made(tmp_path, build, monkeypatch):

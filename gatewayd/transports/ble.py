@@ -247,8 +247,8 @@ class BleTransport:
             neighbours.close(name)
 
     def _hears(self, adapter: Adapter) -> None:
-        """Its scanner is at work, unless a node pairs."""
-        if adapter.scanning and not adapter.pairing:
+        """Its scanner is at work, unless it pauses or a node pairs."""
+        if adapter.listening and not adapter.pairing:
             self._neighbours.open(adapter.name, _now_ms())
 
     @contextlib.contextmanager

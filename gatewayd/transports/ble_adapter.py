@@ -39,6 +39,7 @@ class Adapter:
         self.links: set[Link] = set()
         self.wake = asyncio.Event()  # there may be somebody to connect, or room for somebody
         self.scanning = False  # or pausing for a connect
+        self.listening = False  # the scanner is on
         self.pairing = 0  # so many nodes pair, and the stack does not scan meanwhile
         self._connections = connections
         self._failed = failed
@@ -77,7 +78,7 @@ class Adapter:
         async with answered(f"{self.name}: start the scanner", _SCANNER_S):
             await scanner.start()
         self._heard_s, self._node_s = time.monotonic(), None
-        self.scanning = True
+        self.scanning = self.listening = True
         began()
         try:
             while not self._wanted.is_set() and not self._silent(all_linked()) and len(scanner.discovered_devices) < _MOST_SEEN:
@@ -85,6 +86,7 @@ class Adapter:
                     async with asyncio.timeout(_LOOK_S):
                         await self._wanted.wait()
         finally:
+            self.listening = False
             ended()
             with contextlib.suppress(TransportError):  # what is dead may not be stopped
                 async with answered("stop the scanner", _SCANNER_S):
