@@ -5,13 +5,15 @@ import contextlib
 
 import pytest
 from ble_site import BleNode, site, until
+from bleak.backends.device import BLEDevice
 
 from gatewayd.core import wire
 from gatewayd.core.types import GatewayState, NodeState, State, Stored, Verdict
 from gatewayd.errors import TransportError
-from gatewayd.transports import ble_link
+from gatewayd.transports import ble, ble_link
 from gatewayd.transports.ble_adapter import Adapter
 from gatewayd.transports.ble_link import FLOW, SMP, UP
+from gatewayd.transports.ble_stacks import BumbleStack
 
 VERDICT = Verdict(0, 1, True, "yes", 0.5, "", 1_000, "gateway")
 
@@ -174,6 +176,23 @@ async def test_a_controller_that_is_pulled_out_and_plugged_in(tmp_path) -> None:
         await node.suspect(0)
         await until(lambda: not node.events)
         assert here.counts["restarts", here.adapter] >= 1
+
+
+async def test_who_is_connected_by_somebody_else_is_asked_who_it_is(tmp_path, monkeypatch) -> None:
+    """A node that BlueZ connects after all, for a gateway that was killed meanwhile, does not advertise."""
+    monkeypatch.setattr(ble, "_ATTACH_S", 0.05)
+    found: list[BLEDevice] = []
+
+    async def connected(_stack: BumbleStack) -> list[BLEDevice]:
+        return found
+
+    monkeypatch.setattr(BumbleStack, "connected", connected)
+    async with site(tmp_path) as here:
+        await here.node("attic-1", 2)
+        await until(lambda: here.heard("attic-1", "state"))
+        failures = here.count("failures")
+        found.append(BLEDevice("F0:00:00:00:00:99", None, None))
+        await until(lambda: here.count("failures") > failures)  # there is nobody, but it was tried
 
 
 # ---- who does not behave; a node beside them must not notice

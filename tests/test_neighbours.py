@@ -347,7 +347,16 @@ def test_an_adapter_that_is_gone_takes_what_it_heard_with_it() -> None:
 
 def test_who_is_connected_from_an_earlier_life_is_asked_at_once() -> None:
     air = Air()
-    air.all.attached("hci0", "A", "device", air.now_ms)
+    assert air.all.attached("hci0", "A", "device", air.now_ms)
     stranger = air.next()
     assert stranger is not None
+    stranger.busy = True
+    assert not air.all.attached("hci0", "A", "device", air.now_ms)
+    air.all.failed(stranger, "hci0", air.now_ms, air.now_ms)
+    air.all.released(stranger, air.now_ms)
+    air.wait(60_000)
+    assert air.next() is None
+    assert not air.all.attached("hci0", "A", "device", air.now_ms)  # nothing new, but asked once more
+    assert air.next() is stranger
     assert air.all.identify(stranger, "kitchen-1", air.now_ms).address == "A"
+    assert not air.all.attached("hci0", "A", "device", air.now_ms)

@@ -179,12 +179,15 @@ class Neighbours:
             return f"several wait to be provisioned, and it must be said which: {', '.join(sorted(heard))}"
         return ""
 
-    def attached(self, adapter: str, address: str, device: Any, now_ms: int) -> None:
-        """Somebody is connected already, from an earlier life of this gateway: ask who it is."""
-        if address not in self._addresses:
-            peer = self._known(self._strangers, MAX_STRANGERS, address, now_ms)
-            peer.first_ms = now_ms - _SETTLED_MS
-            self._sight(peer, adapter, device, 0, now_ms)
+    def attached(self, adapter: str, address: str, device: Any, now_ms: int) -> bool:
+        """Somebody is connected without us, from an earlier life of this gateway: ask who it is. Whether it was not asked before."""
+        asked = self._strangers.get(address)
+        if address in self._addresses or address in self._newcomers or (asked and asked.busy):
+            return False
+        peer = self._known(self._strangers, MAX_STRANGERS, address, now_ms)
+        peer.first_ms = now_ms - _SETTLED_MS
+        self._sight(peer, adapter, device, 0, now_ms)
+        return asked is None
 
     def identify(self, peer: Peer, node: str, now_ms: int) -> Peer:
         """A stranger says that it is `node`; the peer that it is from now on. Raises DecodeError."""

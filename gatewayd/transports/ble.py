@@ -42,6 +42,7 @@ _REQUEST_MS = 30_000  # whoever asked does not wait any longer
 _TICK_S = 1.0
 _GATHER_S = 0.02  # many advertisements, one look
 _LEAVE_S = 12.0
+_ATTACH_S = 10.0
 _log = logging.getLogger(__name__)
 Count = Callable[[str, str], None]  # what, label
 
@@ -224,11 +225,9 @@ class BleTransport:
         try:
             async with adapter.stack.open():
                 neighbours.open(name, _now_ms())
-                for device in await adapter.stack.connected():
-                    _log.info("%s: %s is connected already", name, device.address)
-                    neighbours.attached(name, device.address, device, _now_ms())
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(adapter.stack.watch())
+                    tasks.create_task(self._attach(adapter))
                     tasks.create_task(
                         adapter.scan(
                             partial(self._heard, adapter),
@@ -245,6 +244,17 @@ class BleTransport:
             raise broken.exceptions[0] from group
         finally:
             neighbours.close(name)
+
+    async def _attach(self, adapter: Adapter) -> None:
+        """Look for who is connected without us, and so does not advertise: a gateway that was killed leaves nodes so, and a connect that
+        was on its way then may end after the next one has begun.
+        """
+        while True:
+            for device in await adapter.stack.connected():
+                if self._neighbours.attached(adapter.name, device.address, device, _now_ms()):
+                    _log.info("%s: %s is connected already", adapter.name, device.address)
+                    adapter.wake.set()
+            await asyncio.sleep(_ATTACH_S)
 
     def _hears(self, adapter: Adapter) -> None:
         """Its scanner is at work, unless it pauses or a node pairs."""

@@ -43,7 +43,7 @@ class Stack(Protocol):
         """Raise TransportError when the adapter is gone."""
 
     async def connected(self) -> list[BLEDevice]:
-        """Nodes that are connected already: a gateway that was killed leaves them so."""
+        """Nodes that are connected, by whomever."""
 
     async def pair(self, client: BleakClient, agent: Agent) -> None:
         """Pair, from the beginning, with whom `client` is connected to; `agent` answers. Raises what bleak raises, and TransportError."""
@@ -108,7 +108,7 @@ class BluezStack:
         raise TransportError(f"Bluetooth: {'bluetoothd has ended' if self._folder.exists() else f'adapter {self.name} is gone'}")
 
     async def connected(self) -> list[BLEDevice]:
-        """Nodes to which BlueZ has kept a connection."""
+        """Nodes to which BlueZ has a connection."""
         async with answered("connected devices"):
             adapter = await BleakAdapter.get(bluez={"adapter": self.name})
             return await adapter.get_connected_devices([SERVICE_UUID])
