@@ -345,7 +345,7 @@ def test_an_adapter_that_is_gone_takes_what_it_heard_with_it() -> None:
     assert list(air.all.silent(air.now_ms)) == []  # nobody listens: that is no silence
 
 
-def test_who_is_connected_from_an_earlier_life_is_asked_at_once() -> None:
+def test_who_is_connected_without_a_visit_is_asked_at_once() -> None:
     air = Air()
     assert air.all.attached("hci0", "A", "device", air.now_ms)
     stranger = air.next()
@@ -356,7 +356,21 @@ def test_who_is_connected_from_an_earlier_life_is_asked_at_once() -> None:
     air.all.released(stranger, air.now_ms)
     air.wait(60_000)
     assert air.next() is None
-    assert not air.all.attached("hci0", "A", "device", air.now_ms)  # nothing new, but asked once more
+    assert air.all.attached("hci0", "A", "device", air.now_ms)
+    assert not air.all.attached("hci0", "A", "device", air.now_ms)  # a moment ago
     assert air.next() is stranger
     assert air.all.identify(stranger, "kitchen-1", air.now_ms).address == "A"
+
+
+def test_a_node_whose_link_was_not_closed_is_asked_again() -> None:
+    air = Air()
+    peer = air.known("A", "kitchen-1")
+    peer.busy, peer.session = True, 1
     assert not air.all.attached("hci0", "A", "device", air.now_ms)
+    air.all.released(peer, air.now_ms)
+    air.wait(60_000)
+    assert [*air.all.silent(air.now_ms)] == [peer]
+    assert air.next() is None
+    assert air.all.attached("hci0", "A", "device", air.now_ms)
+    assert air.next() is peer
+    assert not peer.lost

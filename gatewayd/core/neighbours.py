@@ -180,14 +180,21 @@ class Neighbours:
         return ""
 
     def attached(self, adapter: str, address: str, device: Any, now_ms: int) -> bool:
-        """Somebody is connected without us, from an earlier life of this gateway: ask who it is. Whether it was not asked before."""
-        asked = self._strangers.get(address)
-        if address in self._addresses or address in self._newcomers or (asked and asked.busy):
+        """Somebody is connected: where no visit knows of it, it is asked what it is, since it does not advertise. Whether it was not asked
+        a moment ago.
+        """
+        known = self._addresses.get(address)
+        peer = known or self._strangers.get(address)
+        if address in self._newcomers or (peer and peer.busy):
             return False
-        peer = self._known(self._strangers, MAX_STRANGERS, address, now_ms)
-        peer.first_ms = now_ms - _SETTLED_MS
+        if known:
+            peer, known.session, known.beacon, known.lost = known, None, None, False
+        else:
+            peer = self._known(self._strangers, MAX_STRANGERS, address, now_ms)
+            peer.first_ms = now_ms - _SETTLED_MS
+        asked = self._fresh(peer, now_ms)
         self._sight(peer, adapter, device, 0, now_ms)
-        return asked is None
+        return not asked
 
     def identify(self, peer: Peer, node: str, now_ms: int) -> Peer:
         """A stranger says that it is `node`; the peer that it is from now on. Raises DecodeError."""

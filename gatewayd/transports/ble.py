@@ -246,8 +246,8 @@ class BleTransport:
             neighbours.close(name)
 
     async def _attach(self, adapter: Adapter) -> None:
-        """Look for who is connected without us, and so does not advertise: a gateway that was killed leaves nodes so, and a connect that
-        was on its way then may end after the next one has begun.
+        """Look for nodes that are connected though no visit knows of it, and so do not advertise: a gateway that was killed leaves them
+        so, and a connect or a disconnect that was given up and came about later.
         """
         while True:
             for device in await adapter.stack.connected():

@@ -1,4 +1,5 @@
-"""The site: a guest with the real BlueZ, D-Bus and systemd, and three nodes on the air. Whatever fails shows the guest's console."""
+"""The site: a guest with the real BlueZ, D-Bus and systemd, and three nodes on the air; another for each module, since what goes wrong in a
+kernel stays. Whatever fails shows the guest's console."""
 
 import image
 import pytest
@@ -7,7 +8,7 @@ from guest import CONSOLE, Guest
 from site_ble import Site
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def site(request, tmp_path_factory, host_build):
     folder = tmp_path_factory.mktemp("vm")
     here = Site(folder, host_build, Guest(folder, image.installed()))

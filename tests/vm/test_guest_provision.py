@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from site_ble import NAMES, START_S, UNIT
+from site_ble import NAMES, UNIT
 from table import Table
 
 from gatewayd import provisioning, signing
@@ -50,7 +50,6 @@ async def shop(site):
     async with site.node("grinder", *COMPARES) as process:
         await site.guest.run(f"install -d -o gatewayd -g gatewayd {PSK.parent} && install -m 600 -o gatewayd -g gatewayd /dev/null {PSK}")
         yield Shop(site, Table(site, "grinder", process))
-    await site.guest.run(f"systemctl restart {UNIT}", timeout_s=START_S)  # it counts three nodes again
 
 
 async def test_one_that_offers_itself_too_is_not_taken_for_it(shop):
