@@ -1,4 +1,4 @@
-"""gatewayd.api.limits, .connections and .server: what a client may take, and what becomes of one that takes more."""
+"""gatewayd.api.limits, .connections, .certificate and .server: what a client may take and sees, and what becomes of one that takes more."""
 
 import asyncio
 import contextlib

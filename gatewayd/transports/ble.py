@@ -1,6 +1,7 @@
 """Bluetooth LE: nodes are found and watched by what they advertise, and connected when there is something to say.
 
 _heard      an advertisement: who is it, is it there, does it want something        core.neighbours
+_attach     who is connected though no visit knows of it
 _connects   whom to connect next, and whose connection ends for it                  one after the other, for each adapter
 _visit      one connection: meet (ble_bonds.Bonds), talk (ble_link.Link), part
 _take       a message becomes a frame; when an event is on disk the node is told
@@ -231,7 +232,7 @@ class BleTransport:
                     tasks.create_task(
                         adapter.scan(
                             partial(self._heard, adapter),
-                            began=partial(self._hears, adapter),
+                            began=partial(self._resume, adapter),
                             ended=lambda: neighbours.pause(name, _now_ms()),
                             all_linked=lambda: all(peer.busy or peer.lost for peer in neighbours) and bool(self._links),
                         )
@@ -256,8 +257,8 @@ class BleTransport:
                     adapter.wake.set()
             await asyncio.sleep(_ATTACH_S)
 
-    def _hears(self, adapter: Adapter) -> None:
-        """Its scanner is at work, unless it pauses or a node pairs."""
+    def _resume(self, adapter: Adapter) -> None:
+        """Let its scan clock go on, unless the scanner pauses or a node pairs."""
         if adapter.listening and not adapter.pairing:
             self._neighbours.open(adapter.name, _now_ms())
 
@@ -271,7 +272,7 @@ class BleTransport:
             yield
         finally:
             adapter.pairing -= adapter.stack.pauses
-            self._hears(adapter)
+            self._resume(adapter)
 
     async def _connects(self, adapter: Adapter, visits: asyncio.TaskGroup) -> None:
         while True:
